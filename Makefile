@@ -1,0 +1,53 @@
+# `make` alone lists the targets.
+# ARGS goes to the program: make run ARGS="--attribute http.route --window 1m"
+
+SHELL := /bin/bash
+ARGS ?=
+FUZZ_SECONDS ?= 60
+
+# Cargo's own variable says where things are built; ./target otherwise.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+export PATH := $(PATH):$(HOME)/.cargo/bin
+NEXTEST := $(shell PATH='$(PATH)' command -v cargo-nextest)
+TEST := $(if $(NEXTEST),cargo nextest run,cargo test)
+
+.PHONY: help setup run demo test bench fuzz verify fix
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+setup: ## Install what the build needs beyond Rust, or say what to install
+	@scripts/setup
+
+run: setup ## Start a node in ./data that prints its windows for people
+	cargo build --release --package sheaf-node
+	@scripts/run $(TARGET)/release/sheaf-node $(ARGS)
+
+demo: setup ## Feed a node of its own, and compare what it prints with what it must
+	cargo build --release --package sheaf-node --package sheaf
+	@scripts/demo $(TARGET)/release
+
+test: setup ## Run all tests
+	$(TEST) --workspace --features sheaf-node/failpoints
+
+bench: setup ## Run the benchmarks (docs/performance.md)
+	cargo bench --workspace $(ARGS)
+
+fuzz: setup ## Run each fuzz target for a minute
+	command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	set -e; for target in $$(cargo fuzz list); do \
+	  mkdir -p fuzz/corpus/$$target fuzz/seeds/$$target; \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target \
+	    -- -max_total_time=$(FUZZ_SECONDS); \
+	done
+
+# Changes no source and no lock file; exactly what CI runs.
+verify: setup ## Check format, lints and tests
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features --locked -- --deny warnings
+	$(TEST) --workspace --features sheaf-node/failpoints --locked
+
+fix: setup ## Format, and apply what clippy suggests
+	cargo fmt --all
+	cargo clippy --workspace --all-targets --all-features --fix --allow-dirty --allow-staged
+	cargo fmt --all

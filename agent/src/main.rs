@@ -1,0 +1,44 @@
+//! `sheaf`: the client side. Sends load to a node and shows what it counted.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod load; // `sheaf load`
+mod stats; // `sheaf stats`
+
+mod endpoint; // where a node listens
+mod output; // stdout and stderr
+mod text; // how numbers and errors are written
+
+use std::{error::Error, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// The client side of Sheaf, which counts distinct logs.
+#[derive(Debug, Parser)]
+#[command(name = "sheaf", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Load(Box<load::Options>),
+    Stats(stats::Options),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let done: Result<bool, Box<dyn Error>> = match Cli::parse().command {
+        Command::Load(options) => load::load(&options).await.map_err(Into::into),
+        Command::Stats(options) => stats::stats(&options).await.map(|()| true).map_err(Into::into),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            output::note(&text::error_line(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}

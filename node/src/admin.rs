@@ -1,0 +1,55 @@
+//! The admin port: probes, metrics and statistics, over HTTP/1.1.
+//!
+//! It answers while the node starts and while it drains; what it tells comes
+//! from a [`Node`], so that it works with any part of one.
+
+mod answers; // each path and its answer
+mod connections; // how many clients, and how slow they may be
+mod process; // memory, CPU and files of this process
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde_json::value::RawValue;
+use sheaf_proto::statistics::{Ledger, WindowCounts};
+use tokio::net::TcpListener;
+
+pub use answers::router;
+use connections::Limits;
+
+/// What the admin port asks of the node.
+pub trait Node: Send + Sync + 'static {
+    /// Whether senders may come; `Err` says why not. Never tied to a peer.
+    fn readiness(&self) -> Result<(), String>;
+
+    /// The windows that closed in the last hour, newest first, at most `limit`:
+    /// the very objects that went to stdout.
+    fn closed_windows(&self, limit: usize)
+    -> BoxFuture<'_, Result<Vec<Box<RawValue>>, AdminError>>;
+
+    /// The open windows as far as they have got, one for each aggregation.
+    fn current_windows(&self) -> BoxFuture<'_, Result<Vec<WindowCounts>, AdminError>>;
+
+    /// What came in against what went out.
+    fn ledger(&self) -> BoxFuture<'_, Result<Ledger, AdminError>>;
+
+    /// Appends the node's metrics as OpenMetrics text, without the closing `# EOF`.
+    fn metrics(&self, out: &mut String);
+}
+
+/// Why the node has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// Not now: it starts, drains, or has trouble with its disk. Status 503.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Something is broken. Status 500.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// Answers on `listener` until `shutdown` is done, then finishes what is under
+/// way, in a second at most.
+pub async fn serve(listener: TcpListener, node: Arc<dyn Node>, shutdown: impl Future) {
+    connections::serve(listener, router(node), Limits::ADMIN, shutdown).await;
+}

@@ -1,0 +1,121 @@
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use serde::Deserialize;
+use serde_json::json;
+use sheaf_proto::names::{CURRENT_WINDOWS_PATH, LEDGER_PATH, WINDOWS_PATH};
+
+use super::{AdminError, Node, process};
+
+/// An hour of one-second windows.
+const WINDOWS_DEFAULT: usize = 3_600;
+const WINDOWS_MAX: usize = 36_000;
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Every path of the admin port.
+pub fn router(node: Arc<dyn Node>) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route(WINDOWS_PATH, get(closed_windows))
+        .route(CURRENT_WINDOWS_PATH, get(current_windows))
+        .route(LEDGER_PATH, get(ledger))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(node)
+}
+
+/// That this is answered is the answer.
+async fn livez() -> &'static str {
+    "ok\n"
+}
+
+async fn readyz(State(node): State<Arc<dyn Node>>) -> Response {
+    match node.readiness() {
+        Ok(()) => "ok\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n").into_response(),
+    }
+}
+
+async fn metrics(State(node): State<Arc<dyn Node>>) -> Response {
+    let mut text = String::new();
+    node.metrics(&mut text);
+    process::metrics(&mut text);
+    text.push_str("# EOF\n");
+    ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WindowsQuery {
+    limit: Option<usize>,
+}
+
+async fn closed_windows(
+    State(node): State<Arc<dyn Node>>,
+    query: Result<Query<WindowsQuery>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    let Query(query) = query.map_err(|rejection| Refusal::query(&rejection))?;
+    let limit = query.limit.unwrap_or(WINDOWS_DEFAULT).min(WINDOWS_MAX);
+    Ok(Json(node.closed_windows(limit).await?).into_response())
+}
+
+async fn current_windows(State(node): State<Arc<dyn Node>>) -> Result<Response, Refusal> {
+    Ok(Json(node.current_windows().await?).into_response())
+}
+
+async fn ledger(State(node): State<Arc<dyn Node>>) -> Result<Response, Refusal> {
+    Ok(Json(node.ledger().await?).into_response())
+}
+
+async fn unknown_path() -> Refusal {
+    Refusal {
+        status: StatusCode::NOT_FOUND,
+        reason: format!(
+            "no such path; there are /livez, /readyz, /metrics, \
+             {WINDOWS_PATH}, {CURRENT_WINDOWS_PATH} and {LEDGER_PATH}"
+        ),
+    }
+}
+
+async fn wrong_method() -> Refusal {
+    Refusal { status: StatusCode::METHOD_NOT_ALLOWED, reason: "only GET and HEAD".to_owned() }
+}
+
+/// An answer that says what is wrong: `{"error": ".."}`.
+struct Refusal {
+    status: StatusCode,
+    reason: String,
+}
+
+impl Refusal {
+    fn query(rejection: &QueryRejection) -> Self {
+        Refusal { status: StatusCode::BAD_REQUEST, reason: rejection.body_text() }
+    }
+}
+
+impl From<AdminError> for Refusal {
+    fn from(error: AdminError) -> Self {
+        let status = match error {
+            AdminError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            AdminError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Refusal { status, reason: error.to_string() }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(json!({ "error": self.reason }))).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+use axum::body::Body;
+use axum::http::{Method, Request};
+use futures::future::{BoxFuture, FutureExt, ready};
+use http_body_util::BodyExt;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use sheaf_proto::statistics::{Ledger, WindowCounts};
+use tower::ServiceExt;
+
+use super::*;
+
+/// A node that has what a test gives it.
+#[derive(Default)]
+struct Fake {
+    not_ready: Option<&'static str>,
+    lines: Vec<String>,
+    broken: bool,
+}
+
+impl Node for Fake {
+    fn readiness(&self) -> Result<(), String> {
+        self.not_ready.map_or(Ok(()), |reason| Err(reason.to_owned()))
+    }
+
+    fn closed_windows(
+        &self,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Box<RawValue>>, AdminError>> {
+        let newest_first = self.lines.iter().rev().take(limit);
+        let raw = newest_first.map(|line| RawValue::from_string(line.clone()).unwrap()).collect();
+        ready(Ok(raw)).boxed()
+    }
+
+    fn current_windows(&self) -> BoxFuture<'_, Result<Vec<WindowCounts>, AdminError>> {
+        ready(Err(AdminError::Unavailable("still starting".to_owned()))).boxed()
+    }
+
+    fn ledger(&self) -> BoxFuture<'_, Result<Ledger, AdminError>> {
+        if self.broken {
+            return ready(Err(AdminError::Internal("it does not balance".to_owned()))).boxed();
+        }
+        let ledger = Ledger {
+            received: 3,
+            accepted: 2,
+            rejected: [("unreadable".to_owned(), 1)].into(),
+            aggregations: Vec::new(),
+            balanced: true,
+        };
+        ready(Ok(ledger)).boxed()
+    }
+
+    fn metrics(&self, out: &mut String) {
+        out.push_str("# TYPE sheaf_test gauge\nsheaf_test 1\n");
+    }
+}
+
+struct Answer {
+    status: StatusCode,
+    content_type: String,
+    allow: Option<String>,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        assert_eq!(self.content_type, "application/json");
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+async fn ask(node: Fake, method: Method, path: &str) -> Answer {
+    let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+    let answer = router(Arc::new(node)).oneshot(request).await.unwrap();
+    let header = |name| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+    let (status, content_type) =
+        (answer.status(), header(header::CONTENT_TYPE).unwrap_or_default());
+    let allow = header(header::ALLOW);
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    Answer { status, content_type, allow, body: String::from_utf8(body.to_vec()).unwrap() }
+}
+
+async fn get_from(node: Fake, path: &str) -> Answer {
+    ask(node, Method::GET, path).await
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_ready_says_why_and_is_alive() {
+    let starting = || Fake { not_ready: Some("replaying the journal"), ..Fake::default() };
+    let ready = get_from(starting(), "/readyz").await;
+    assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(ready.body.contains("replaying the journal"));
+    assert_eq!(get_from(starting(), "/livez").await.status, StatusCode::OK);
+    assert_eq!(get_from(Fake::default(), "/readyz").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_metrics_are_one_openmetrics_text_that_ends_once() {
+    let answer = get_from(Fake::default(), "/metrics").await;
+    assert_eq!(answer.content_type, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert!(answer.body.starts_with("# TYPE sheaf_test gauge\nsheaf_test 1\n"), "{}", answer.body);
+    assert!(answer.body.contains("\nprocess_resident_memory_bytes "), "{}", answer.body);
+    assert!(answer.body.ends_with("\n# EOF\n"), "{}", answer.body);
+    assert_eq!(answer.body.matches("# EOF").count(), 1);
+}
+
+#[tokio::test]
+async fn closed_windows_are_the_very_objects_that_were_printed() {
+    let node = || Fake {
+        lines: vec![r#"{"b": 1.0, "a":1}"#.into(), "{\"c\":2}".into()],
+        ..Fake::default()
+    };
+    assert_eq!(get_from(node(), "/v1/windows").await.body, r#"[{"c":2},{"b": 1.0, "a":1}]"#);
+    assert_eq!(get_from(node(), "/v1/windows?limit=1").await.body, r#"[{"c":2}]"#);
+    assert_eq!(get_from(node(), "/v1/windows?limit=0").await.body, "[]");
+    assert_eq!(get_from(node(), "/v1/windows?limit=99999999999").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_bad_question_is_answered_with_what_is_wrong_in_it() {
+    for (path, word) in [("/v1/windows?limit=many", "limit"), ("/v1/windows?limt=1", "limt")] {
+        let answer = get_from(Fake::default(), path).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+        assert!(answer.json()["error"].as_str().unwrap().contains(word), "{}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn the_ledger_is_answered_in_its_json_shape() {
+    let answer = get_from(Fake::default(), "/v1/ledger").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(
+        answer.json(),
+        json!({"received": 3, "accepted": 2, "rejected": {"unreadable": 1}, "aggregations": [], "balanced": true})
+    );
+}
+
+#[tokio::test]
+async fn a_node_without_an_answer_is_unavailable_or_broken() {
+    let answer = get_from(Fake::default(), "/v1/windows/current").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.json(), json!({"error": "still starting"}));
+    let answer = get_from(Fake { broken: true, ..Fake::default() }, "/v1/ledger").await;
+    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(answer.json(), json!({"error": "it does not balance"}));
+}
+
+#[tokio::test]
+async fn an_unknown_path_names_those_that_there_are() {
+    for path in ["/", "/v1", "/v1/windows/", "/v1/windows/current/x", "/metrics/x"] {
+        let answer = get_from(Fake::default(), path).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
+        assert!(answer.json()["error"].as_str().unwrap().contains("/v1/ledger"));
+    }
+}
+
+#[tokio::test]
+async fn only_reading_is_allowed() {
+    for path in
+        ["/livez", "/readyz", "/metrics", "/v1/windows", "/v1/windows/current", "/v1/ledger"]
+    {
+        let answer = ask(Fake::default(), Method::POST, path).await;
+        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+        assert_eq!(answer.allow.as_deref(), Some("GET,HEAD"), "{path}");
+        assert!(answer.json()["error"].is_string());
+    }
+    let head = ask(Fake::default(), Method::HEAD, "/livez").await;
+    assert_eq!((head.status, head.body.as_str()), (StatusCode::OK, ""));
+}

@@ -1,0 +1,359 @@
+//! What an aggregation is asked to do: one shape for the settings file, the
+//! store and the Kubernetes resource.
+//!
+//! ```yaml
+//! {name: by-foo, type: DistinctLogs, distinctLogs: {attribute: foo, unique: Body, windowSeconds: 10}}
+//! ```
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+const NAME_BYTES_MAX: usize = 63; // a DNS label, so that it can be part of a Kubernetes name
+const WINDOW_SECONDS_MAX: u64 = 86_400;
+
+/// A named instance of one of the folds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+pub struct Definition {
+    /// What people and the store call it; unique in a node.
+    pub name: AggregationName,
+    /// Which fold, and its own settings.
+    pub kind: Kind,
+}
+
+impl Definition {
+    /// Refuses a list in which two aggregations have the same name.
+    pub fn check_unique_names(list: &[Definition]) -> Result<(), InvalidDefinition> {
+        let mut seen = HashSet::new();
+        match list.iter().find(|definition| !seen.insert(&definition.name)) {
+            Some(twice) => Err(InvalidDefinition::NameTwice(twice.name.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A lower-case DNS label: it starts with a letter and has at most 63 characters.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AggregationName(String);
+
+impl AggregationName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name of the aggregation that a bare attribute stands for: `by-`, then
+    /// the attribute in lower case with `-` for all but letters and digits.
+    pub fn by_attribute(attribute: &str) -> Self {
+        let dashed = attribute.chars().map(|c| match c.to_ascii_lowercase() {
+            c @ ('a'..='z' | '0'..='9') => c,
+            _ => '-',
+        });
+        let name: String = "by-".chars().chain(dashed).take(NAME_BYTES_MAX).collect();
+        AggregationName(name.trim_end_matches('-').to_owned())
+    }
+}
+
+impl TryFrom<String> for AggregationName {
+    type Error = InvalidDefinition;
+
+    fn try_from(name: String) -> Result<Self, InvalidDefinition> {
+        let allowed = |c: u8| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        let fits = name.len() <= NAME_BYTES_MAX
+            && name.bytes().all(allowed)
+            && name.starts_with(|first: char| first.is_ascii_lowercase())
+            && !name.ends_with('-');
+        if fits { Ok(AggregationName(name)) } else { Err(InvalidDefinition::Name(name)) }
+    }
+}
+
+impl fmt::Display for AggregationName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which fold an aggregation is, with that fold's own settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// Counts distinct log records for every value of an attribute.
+    DistinctLogs(DistinctLogs),
+}
+
+impl Kind {
+    /// The word under `type`, in settings and in statistics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Kind::DistinctLogs(_) => "DistinctLogs",
+        }
+    }
+}
+
+/// The settings of a distinct count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DistinctLogs {
+    /// The key of the attribute whose values are counted apart; never empty.
+    pub attribute: String,
+    /// What makes two records the same.
+    pub unique: Unique,
+    /// The time that one count covers.
+    pub window: WindowLength,
+}
+
+/// What makes two log records the same, so that they are counted once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Unique {
+    /// Their bodies are equal.
+    #[default]
+    Body,
+    /// All their fields are equal but the observed time and the dropped counts.
+    Record,
+    /// Nothing does: every record is counted.
+    None,
+}
+
+/// The length of a window, in whole seconds: from one to a day's worth of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WindowLength(u32);
+
+impl WindowLength {
+    /// The length in seconds; never zero.
+    pub fn seconds(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for WindowLength {
+    fn default() -> Self {
+        WindowLength(10)
+    }
+}
+
+impl TryFrom<u64> for WindowLength {
+    type Error = InvalidDefinition;
+
+    fn try_from(seconds: u64) -> Result<Self, InvalidDefinition> {
+        match u32::try_from(seconds) {
+            Ok(length @ 1..) if seconds <= WINDOW_SECONDS_MAX => Ok(WindowLength(length)),
+            _ => Err(InvalidDefinition::Window(seconds)),
+        }
+    }
+}
+
+/// Why a definition cannot be used, and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidDefinition {
+    /// The name is not a DNS label.
+    #[error(
+        "aggregation name \"{0}\": use at most 63 lower-case letters, digits and \"-\", \
+         with a letter first and no \"-\" last"
+    )]
+    Name(String),
+    /// Two aggregations have the same name.
+    #[error("two aggregations are named \"{0}\": give each a name of its own")]
+    NameTwice(AggregationName),
+    /// The member that belongs to the type is not there.
+    #[error("aggregation \"{name}\": type {kind} needs the member \"{member}\"")]
+    NoMember {
+        /// The aggregation.
+        name: AggregationName,
+        /// Its type.
+        kind: &'static str,
+        /// The member that carries the settings of that type.
+        member: &'static str,
+    },
+    /// There is no attribute to group by.
+    #[error(
+        "the attribute to count by is empty: name the key of an attribute, for example service.name"
+    )]
+    EmptyAttribute,
+    /// The window is too short or too long.
+    #[error("a window of {0} seconds: use from 1 to 86400 whole seconds")]
+    Window(u64),
+}
+
+/// A definition as it is written down: the right fields, but not yet checked.
+///
+/// A reader that knows line numbers reads this and then converts, because an
+/// error of the conversion knows no line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Written {
+    name: String,
+    #[serde(rename = "type")]
+    kind: WrittenKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    distinct_logs: Option<WrittenDistinctLogs>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum WrittenKind {
+    DistinctLogs,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WrittenDistinctLogs {
+    attribute: String,
+    #[serde(default)]
+    unique: Unique,
+    #[serde(default = "default_window_seconds")]
+    window_seconds: u64,
+}
+
+fn default_window_seconds() -> u64 {
+    WindowLength::default().seconds().into()
+}
+
+impl TryFrom<Written> for Definition {
+    type Error = InvalidDefinition;
+
+    fn try_from(written: Written) -> Result<Self, InvalidDefinition> {
+        let name = AggregationName::try_from(written.name)?;
+        let kind = match (written.kind, written.distinct_logs) {
+            (WrittenKind::DistinctLogs, Some(member)) => Kind::DistinctLogs(member.try_into()?),
+            (WrittenKind::DistinctLogs, None) => {
+                return Err(InvalidDefinition::NoMember {
+                    name,
+                    kind: "DistinctLogs",
+                    member: "distinctLogs",
+                });
+            }
+        };
+        Ok(Definition { name, kind })
+    }
+}
+
+impl TryFrom<WrittenDistinctLogs> for DistinctLogs {
+    type Error = InvalidDefinition;
+
+    fn try_from(written: WrittenDistinctLogs) -> Result<Self, InvalidDefinition> {
+        if written.attribute.is_empty() {
+            return Err(InvalidDefinition::EmptyAttribute);
+        }
+        Ok(DistinctLogs {
+            attribute: written.attribute,
+            unique: written.unique,
+            window: WindowLength::try_from(written.window_seconds)?,
+        })
+    }
+}
+
+impl From<Definition> for Written {
+    fn from(definition: Definition) -> Self {
+        let Kind::DistinctLogs(distinct) = definition.kind;
+        Written {
+            name: definition.name.0,
+            kind: WrittenKind::DistinctLogs,
+            distinct_logs: Some(WrittenDistinctLogs {
+                attribute: distinct.attribute,
+                unique: distinct.unique,
+                window_seconds: distinct.window.seconds().into(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<Definition, String> {
+        serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+
+    fn named(name: &str) -> String {
+        format!(r#"{{"name":"{name}","type":"DistinctLogs","distinctLogs":{{"attribute":"foo"}}}}"#)
+    }
+
+    #[test]
+    fn what_is_left_out_is_a_count_of_bodies_over_ten_seconds() {
+        let Kind::DistinctLogs(distinct) = parse(&named("by-foo")).unwrap().kind;
+        assert_eq!(distinct.attribute, "foo");
+        assert_eq!(distinct.unique, Unique::Body);
+        assert_eq!(distinct.window.seconds(), 10);
+    }
+
+    #[test]
+    fn a_definition_is_written_as_it_was_read() {
+        let json = r#"{"name":"by-foo","type":"DistinctLogs","distinctLogs":{"attribute":"foo","unique":"Record","windowSeconds":60}}"#;
+        let definition = parse(json).unwrap();
+        assert_eq!(serde_json::to_string(&definition).unwrap(), json);
+    }
+
+    #[test]
+    fn a_name_is_a_dns_label_that_starts_with_a_letter() {
+        let longest = "a".repeat(63);
+        for name in ["a", "a1", "by-foo", "a--b", &longest] {
+            assert!(parse(&named(name)).is_ok(), "{name}");
+        }
+        let too_long = "a".repeat(64);
+        for name in ["", "1a", "-a", "a-", "By-foo", "by_foo", "by.foo", "bär", &too_long] {
+            let error = parse(&named(name)).unwrap_err();
+            assert!(error.contains("lower-case letters"), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_window_has_from_one_second_to_a_day() {
+        for (seconds, valid) in
+            [(0, false), (1, true), (86_400, true), (86_401, false), (u64::MAX, false)]
+        {
+            assert_eq!(WindowLength::try_from(seconds).is_ok(), valid, "{seconds}");
+        }
+        assert!(WindowLength::try_from((1 << 32) + 1).is_err(), "no cut to 32 bits");
+    }
+
+    #[test]
+    fn the_member_has_to_match_the_type() {
+        let error = parse(r#"{"name":"by-foo","type":"DistinctLogs"}"#).unwrap_err();
+        assert!(error.contains(r#"needs the member "distinctLogs""#), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_type_field_or_choice_is_named_in_the_error() {
+        for (json, word) in [
+            (r#"{"name":"a","type":"Distinct"}"#, "Distinct"),
+            (r#"{"name":"a","type":"DistinctLogs","logFiles":{}}"#, "logFiles"),
+            (
+                r#"{"name":"a","type":"DistinctLogs","distinctLogs":{"attribute":"b","window":1}}"#,
+                "window",
+            ),
+            (
+                r#"{"name":"a","type":"DistinctLogs","distinctLogs":{"attribute":"b","unique":"body"}}"#,
+                "body",
+            ),
+            (r#"{"name":"a","type":"DistinctLogs","distinctLogs":{}}"#, "attribute"),
+            (r#"{"name":"a","type":"DistinctLogs","distinctLogs":{"attribute":""}}"#, "attribute"),
+        ] {
+            let error = parse(json).unwrap_err();
+            assert!(error.contains(word), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn two_aggregations_with_one_name_are_refused() {
+        let one = parse(&named("by-foo")).unwrap();
+        let other = parse(&named("by-bar")).unwrap();
+        assert!(Definition::check_unique_names(&[one.clone(), other.clone()]).is_ok());
+        let error = Definition::check_unique_names(&[one.clone(), other, one]).unwrap_err();
+        assert!(error.to_string().contains("by-foo"), "{error}");
+    }
+
+    #[test]
+    fn the_name_made_from_an_attribute_is_valid() {
+        for (attribute, name) in [
+            ("service.name", "by-service-name"),
+            ("K8s.Pod", "by-k8s-pod"),
+            ("größe.", "by-gr--e"),
+            ("...", "by"),
+            (&"x".repeat(99), &format!("by-{}", "x".repeat(60))),
+        ] {
+            let made = AggregationName::by_attribute(attribute);
+            assert_eq!(made.as_str(), name);
+            assert!(AggregationName::try_from(made.0).is_ok());
+        }
+    }
+}

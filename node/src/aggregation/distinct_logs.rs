@@ -1,0 +1,117 @@
+//! Distinct logs: how many different records each value of an attribute had in a window.
+//!
+//! A request is packed once, by [`Packer`], into a section of its entry. Sections
+//! are folded, in any order, into the window that their entry's stamp falls into:
+//! [`OpenWindow`] keeps the set of keys, in memory or, past a limit, in sorted runs
+//! on disk. Closing it gives [`Closed`], which depends only on the set of sections
+//! that were folded.
+
+use std::cmp::Ordering;
+use std::io;
+use std::path::PathBuf;
+
+pub use memory::Sizes;
+pub use pack::Packer;
+pub use window::{MemoryLimit, OpenWindow};
+
+mod digest; // what two computations of a window compare
+mod memory; // the keys and values of a window that are in memory
+mod merge; // runs -> the closed window
+mod pack; // attribute values and fingerprints -> a section
+mod ranking; // the most frequent values
+mod run; // keys and values as a sorted run on disk, and back
+mod spill; // what left the memory, and what is known of it
+mod table; // hash tables, one per slot
+mod values; // the bytes of values, each once
+mod window; // sections -> an open window -> a closed one
+
+/// The counts of a window, shortened to the most frequent values.
+///
+/// `distinct` is the sum of `unknown`, of the listed counts and of `other_count`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// The records that were folded.
+    pub records: u64,
+    /// The records that were counted.
+    pub distinct: u64,
+    /// Of `distinct`, those without the attribute.
+    pub unknown: u64,
+    /// Values in their canonical encoding with their counts: the highest count
+    /// first, equal counts in the order of [`compare_values`].
+    pub counts: Vec<(Vec<u8>, u64)>,
+    /// How many values are not listed.
+    pub other_values: u64,
+    /// Of `distinct`, those with a value that is not listed.
+    pub other_count: u64,
+    /// Set while the window is open and a part of it was spilled. Then `distinct`,
+    /// `unknown` and `other_values` are upper bounds, for what was spilled twice is
+    /// counted twice, and a listed count may lack what a spilled part had of the
+    /// value if it was not among that part's most frequent.
+    pub upper_bound: bool,
+}
+
+/// A window to which nothing is added any more: the exact result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// The counts, over all slots.
+    pub counts: Counts,
+    /// The slots that counted anything, in ascending order.
+    pub slots: Vec<SlotTotals>,
+    /// Of all slots and the number of records: equal for equal sets of sections,
+    /// however they were ordered, split or spilled, and different for different
+    /// results. The length of the list of counts does not enter.
+    pub digest: u128,
+    /// What the window held, for the next one to begin with.
+    pub sizes: Sizes,
+}
+
+/// What one slot counted in a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotTotals {
+    /// The slot's number.
+    pub slot: u8,
+    /// The records that were counted in it.
+    pub distinct: u64,
+    /// Of the slot's keys and of each value's count in it; see [`Closed::digest`].
+    pub digest: u128,
+}
+
+/// Why a window could not be folded or closed. It cannot go on after that: it is
+/// dropped, and its sections are folded again into a new one.
+#[derive(Debug, thiserror::Error)]
+pub enum FoldError {
+    /// The scratch folder cannot be used, for lack of space perhaps.
+    #[error("{operation} scratch file {}", path.display())]
+    Scratch {
+        /// What was tried.
+        operation: &'static str,
+        /// The file, or where it was to be.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The scratch file does not hold what was written to it.
+    #[error("scratch file {} is damaged", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No thread could be started to write a part of the window.
+    #[error("start a thread")]
+    Thread(#[source] io::Error),
+    /// The window failed before, and the error was returned then.
+    #[error("the window failed before")]
+    Failed,
+}
+
+/// The order in which values with equal counts are listed.
+///
+/// By type, in the order of the canonical tags; within one type strings, bytes,
+/// arrays and maps by their bytes (so that strings are in alphabetical order), and
+/// false before true, integers and doubles by size, NaN last.
+pub fn compare_values(one: &[u8], other: &[u8]) -> Ordering {
+    ranking::compare_values(one, other)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,287 @@
+//! Runs: parts of a window on disk, sorted, to be merged when it closes.
+//!
+//! ```text
+//! for each value, in the order of their hashes:
+//!   0..16  the value's hash
+//!   16..24 records that were counted without a key
+//!   24..28 number of keys, N
+//!   28..32 bytes of the value, B
+//!   B      the value in its canonical encoding
+//!   N x 16 its keys in ascending order
+//! ```
+//! All numbers are little-endian. In this order one pass over all runs gives exact
+//! counts per value, however many values there are, and the sums of all slots.
+//!
+//! A window's runs stand one after the other in one file that has no name, so that
+//! nothing is left of them when the window is dropped or the process dies. They are
+//! scratch: what they hold can be folded again. Every block has a checksum, kept in
+//! memory, for a byte that changed on the disk must not change a count.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::FoldError;
+use super::table::{PREFETCH_AHEAD, Tables};
+use super::values::RankedValues;
+
+const BLOCK_BYTES: usize = 64 << 10;
+const HEAD_BYTES: usize = 32;
+
+/// The file of a window's runs.
+pub(super) struct Scratch {
+    file: File,
+    path: PathBuf,
+}
+
+impl Scratch {
+    /// Makes a file in `folder`, which is made if need be, and removes its name.
+    pub(super) fn create(folder: &Path) -> Result<Self, FoldError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("window-{}-{number}", std::process::id()));
+        let error = |source| FoldError::Scratch { operation: "create", path: path.clone(), source };
+        fs::create_dir_all(folder).map_err(error)?;
+        let mut options = File::options();
+        let file = options.read(true).write(true).create(true).truncate(true).open(&path);
+        let file = file.map_err(error)?;
+        fs::remove_file(&path).map_err(error)?;
+        Ok(Scratch { file, path })
+    }
+
+    fn error(&self, operation: &'static str) -> impl FnOnce(io::Error) -> FoldError + '_ {
+        move |source| FoldError::Scratch { operation, path: self.path.clone(), source }
+    }
+
+    fn damaged(&self) -> FoldError {
+        FoldError::Damaged { path: self.path.clone() }
+    }
+}
+
+/// A sorted part of a window, within its scratch file.
+pub(super) struct Run {
+    start: u64,
+    length: u64,
+    checksums: Vec<u32>,
+}
+
+impl Run {
+    /// Where the next run begins.
+    pub(super) fn end(&self) -> u64 {
+        self.start + self.length
+    }
+}
+
+/// Writes values, and the keys that were counted for them, to a run that begins at `start`.
+pub(super) fn write_run(
+    values: &RankedValues,
+    keys: Tables,
+    scratch: &Scratch,
+    start: u64,
+) -> Result<Run, FoldError> {
+    let keys = group_by_value(keys, values);
+    let mut writer = RunWriter::new(scratch, start);
+    write_values(values, &keys, &mut writer)?;
+    writer.finish()
+}
+
+/// The keys in the order of their values' ranks, and those of a value in ascending
+/// order: they come sorted, and each goes to its value's next place. A slot's table
+/// is freed as soon as its keys were moved.
+fn group_by_value(keys: Tables, values: &RankedValues) -> Vec<u128> {
+    let mut grouped = vec![0; keys.len()];
+    let mut next = vec![0; values.len()];
+    for (rank, value) in values.iter_unordered() {
+        next[rank as usize] = value.keys;
+    }
+    let mut place = 0;
+    for next in &mut next {
+        place += std::mem::replace(next, place);
+    }
+    for rows in keys.into_sorted() {
+        for (at, row) in rows.iter().enumerate() {
+            if let Some(ahead) = rows.get(at + PREFETCH_AHEAD) {
+                values.prefetch(ahead.number);
+            }
+            let next = &mut next[values.rank(row.number) as usize];
+            grouped[*next as usize] = row.key;
+            *next += 1;
+        }
+    }
+    grouped
+}
+
+fn write_values(
+    values: &RankedValues,
+    mut keys: &[u128],
+    writer: &mut RunWriter<'_>,
+) -> Result<(), FoldError> {
+    for (hash, value) in values.iter() {
+        let mut head = [0; HEAD_BYTES];
+        head[..16].copy_from_slice(&hash.to_le_bytes());
+        head[16..24].copy_from_slice(&value.plain.to_le_bytes());
+        head[24..28].copy_from_slice(&value.keys.to_le_bytes());
+        head[28..].copy_from_slice(&(value.canonical.len() as u32).to_le_bytes());
+        writer.write(&head)?;
+        writer.write(value.canonical)?;
+        let (own, rest) = keys.split_at(value.keys as usize);
+        keys = rest;
+        for key in own {
+            writer.write(&key.to_le_bytes())?;
+        }
+    }
+    debug_assert!(keys.is_empty(), "each key belongs to a value");
+    Ok(())
+}
+
+struct RunWriter<'a> {
+    scratch: &'a Scratch,
+    run: Run,
+    block: Vec<u8>,
+}
+
+impl<'a> RunWriter<'a> {
+    fn new(scratch: &'a Scratch, start: u64) -> Self {
+        let run = Run { start, length: 0, checksums: Vec::new() };
+        RunWriter { scratch, run, block: Vec::with_capacity(BLOCK_BYTES) }
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> Result<(), FoldError> {
+        while self.block.len() + bytes.len() >= BLOCK_BYTES {
+            let (now, later) = bytes.split_at(BLOCK_BYTES - self.block.len());
+            self.block.extend_from_slice(now);
+            self.write_block()?;
+            bytes = later;
+        }
+        self.block.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn write_block(&mut self) -> Result<(), FoldError> {
+        let written = self.scratch.file.write_all_at(&self.block, self.run.end());
+        written.map_err(self.scratch.error("write"))?;
+        self.run.length += self.block.len() as u64;
+        self.run.checksums.push(crc32fast::hash(&self.block));
+        self.block.clear();
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Run, FoldError> {
+        if !self.block.is_empty() {
+            self.write_block()?;
+        }
+        Ok(self.run)
+    }
+}
+
+/// What a run says of one value, before its bytes and keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) hash: u128,
+    pub(super) plain: u64,
+    pub(super) keys: u32,
+    pub(super) length: u32,
+}
+
+/// Reads a run from its beginning to its end.
+pub(super) struct RunReader<'a> {
+    scratch: &'a Scratch,
+    run: &'a Run,
+    read: u64,
+    block: Vec<u8>,
+    at: usize,
+}
+
+impl<'a> RunReader<'a> {
+    pub(super) fn new(scratch: &'a Scratch, run: &'a Run) -> Self {
+        RunReader { scratch, run, read: 0, block: Vec::new(), at: 0 }
+    }
+
+    /// The next value, or `None` at the end of the run. The value's bytes and keys
+    /// must have been read or skipped before.
+    pub(super) fn head(&mut self) -> Result<Option<Head>, FoldError> {
+        if self.left() == 0 {
+            return Ok(None);
+        }
+        let head: [u8; HEAD_BYTES] = self.array()?;
+        let (mut hash, mut plain, mut keys, mut length) = ([0; 16], [0; 8], [0; 4], [0; 4]);
+        hash.copy_from_slice(&head[..16]);
+        plain.copy_from_slice(&head[16..24]);
+        keys.copy_from_slice(&head[24..28]);
+        length.copy_from_slice(&head[28..]);
+        Ok(Some(Head {
+            hash: u128::from_le_bytes(hash),
+            plain: u64::from_le_bytes(plain),
+            keys: u32::from_le_bytes(keys),
+            length: u32::from_le_bytes(length),
+        }))
+    }
+
+    /// Reads a value's bytes into `out`, which is emptied first.
+    pub(super) fn value(&mut self, length: u32, out: &mut Vec<u8>) -> Result<(), FoldError> {
+        out.clear();
+        self.pieces(length, |piece| out.extend_from_slice(piece))
+    }
+
+    /// Passes over a value's bytes.
+    pub(super) fn skip_value(&mut self, length: u32) -> Result<(), FoldError> {
+        self.pieces(length, |_| ())
+    }
+
+    /// The next key of the value.
+    #[inline]
+    pub(super) fn key(&mut self) -> Result<u128, FoldError> {
+        self.array().map(u128::from_le_bytes)
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], FoldError> {
+        if let Some(array) = self.block.get(self.at..).and_then(|rest| rest.first_chunk()) {
+            self.at += N;
+            return Ok(*array);
+        }
+        let (mut array, mut filled) = ([0; N], 0);
+        self.pieces(N as u32, |piece| {
+            array[filled..filled + piece.len()].copy_from_slice(piece);
+            filled += piece.len();
+        })?;
+        Ok(array)
+    }
+
+    fn pieces(&mut self, length: u32, mut take: impl FnMut(&[u8])) -> Result<(), FoldError> {
+        let mut length = length as usize;
+        if length as u64 > self.left() {
+            return Err(self.scratch.damaged());
+        }
+        while length > 0 {
+            if self.at == self.block.len() {
+                self.read_block()?;
+            }
+            let piece = length.min(self.block.len() - self.at);
+            take(&self.block[self.at..self.at + piece]);
+            self.at += piece;
+            length -= piece;
+        }
+        Ok(())
+    }
+
+    fn left(&self) -> u64 {
+        self.run.length - self.read + (self.block.len() - self.at) as u64
+    }
+
+    fn read_block(&mut self) -> Result<(), FoldError> {
+        let number = (self.read / BLOCK_BYTES as u64) as usize;
+        let length = (self.run.length - self.read).min(BLOCK_BYTES as u64) as usize;
+        self.block.resize(length, 0);
+        let read = self.scratch.file.read_exact_at(&mut self.block, self.run.start + self.read);
+        read.map_err(self.scratch.error("read"))?;
+        if self.run.checksums.get(number) != Some(&crc32fast::hash(&self.block)) {
+            return Err(self.scratch.damaged());
+        }
+        self.read += length as u64;
+        self.at = 0;
+        Ok(())
+    }
+}

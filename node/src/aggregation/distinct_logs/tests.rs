@@ -1,0 +1,300 @@
+//! The fold against an oracle that keeps everything in ordered maps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::event::entry::distinct::DistinctSection;
+use crate::event::entry::{Entry, EntryWriter, Section};
+use crate::event::fingerprint::{FingerprintKey, event_key, slot_of};
+use crate::event::value::{AttributeValue, put_int, put_string};
+
+mod large;
+
+const KEY: FingerprintKey = FingerprintKey([7; 16]);
+const ROOMY: MemoryLimit = MemoryLimit(64 << 20);
+
+/// A record: the number of its value, and of its body unless every record counts.
+type Record = (u32, Option<u32>);
+
+/// 0 stands for no attribute, every third number for an integer, the others for strings.
+fn canonical(value: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match value {
+        0 => AttributeValue::Absent.write_canonical(&mut bytes),
+        _ if value.is_multiple_of(3) => put_int(i64::from(value) - 30, &mut bytes),
+        _ => put_string(format!("value {value}").as_bytes(), &mut bytes),
+    }
+    bytes
+}
+
+fn fingerprint(body: u32) -> u128 {
+    KEY.string(&body.to_le_bytes())
+}
+
+fn pack(packer: &mut Packer, records: &[Record]) -> Vec<u8> {
+    packer.clear();
+    for &(value, body) in records {
+        let bytes = canonical(value);
+        let value = match value {
+            0 => AttributeValue::Absent,
+            _ if value.is_multiple_of(3) => AttributeValue::Other(&bytes),
+            _ => AttributeValue::String(&bytes[8..]),
+        };
+        packer.add(&value, body.map(fingerprint));
+    }
+    let mut entry = EntryWriter::new(None);
+    packer.finish(&mut entry, 1);
+    entry.finish(records.len() as u32)
+}
+
+fn section(entry: &[u8]) -> DistinctSection<'_> {
+    let (_, Section::DistinctLogs(section)) =
+        Entry::parse(entry).unwrap().sections().next().unwrap().unwrap();
+    section
+}
+
+fn fold(window: &mut OpenWindow, records: &[Record]) {
+    let entry = pack(&mut Packer::new(KEY), records);
+    window.fold(&section(&entry)).unwrap();
+}
+
+/// What must come out, slot by slot and over all.
+fn oracle(records: &[Record], limit: usize) -> (Counts, BTreeMap<u8, u64>) {
+    let keys: BTreeSet<(u32, u32)> =
+        records.iter().filter_map(|&(value, body)| Some((value, body?))).collect();
+    let mut values: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut slots: BTreeMap<u8, u64> = BTreeMap::new();
+    let hash = |value: u32| KEY.value(&canonical(value));
+    for &(value, body) in &keys {
+        *values.entry(value).or_default() += 1;
+        *slots.entry(slot_of(event_key(hash(value), fingerprint(body)))).or_default() += 1;
+    }
+    for &(value, _) in records.iter().filter(|(_, body)| body.is_none()) {
+        *values.entry(value).or_default() += 1;
+        *slots.entry(slot_of(hash(value))).or_default() += 1;
+    }
+    let distinct = values.values().sum();
+    let unknown = values.remove(&0).unwrap_or(0);
+    let mut counts: Vec<(Vec<u8>, u64)> =
+        values.into_iter().map(|(value, count)| (canonical(value), count)).collect();
+    counts.sort_by(|(a, n), (b, m)| m.cmp(n).then_with(|| compare_values(a, b)));
+    let other = counts.split_off(limit.min(counts.len()));
+    let counts = Counts {
+        records: records.len() as u64,
+        distinct,
+        unknown,
+        counts,
+        other_values: other.len() as u64,
+        other_count: other.iter().map(|(_, count)| count).sum(),
+        upper_bound: false,
+    };
+    (counts, slots)
+}
+
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn window(scratch: &Path) -> OpenWindow {
+    OpenWindow::new(ROOMY, scratch, None)
+}
+
+#[test]
+fn the_worked_example_counts_each_value_and_the_records_without_one() {
+    let folder = scratch();
+    let mut packer = Packer::new(KEY);
+    packer.clear();
+    for (body, value) in
+        [Some("bar"), Some("qux"), Some("baz"), Some("baz"), None].iter().enumerate()
+    {
+        let value = value.map_or(AttributeValue::Absent, |v| AttributeValue::String(v.as_bytes()));
+        packer.add(&value, Some(fingerprint(body as u32)));
+    }
+    let mut entry = EntryWriter::new(None);
+    packer.finish(&mut entry, 1);
+    let entry = entry.finish(5);
+    let mut window = window(folder.path());
+    window.fold(&section(&entry)).unwrap();
+    let string = |content: &str| {
+        let mut bytes = Vec::new();
+        put_string(content.as_bytes(), &mut bytes);
+        bytes
+    };
+    let expected = Counts {
+        records: 5,
+        distinct: 5,
+        unknown: 1,
+        counts: vec![(string("baz"), 2), (string("bar"), 1), (string("qux"), 1)],
+        ..Counts::default()
+    };
+    assert_eq!(window.current(1000), expected);
+    assert_eq!(window.close(1000).unwrap().counts, expected);
+}
+
+#[test]
+fn the_same_body_under_two_values_counts_twice_and_under_one_once() {
+    let folder = scratch();
+    let mut window = window(folder.path());
+    fold(&mut window, &[(1, Some(5)), (2, Some(5)), (1, Some(5))]);
+    fold(&mut window, &[(1, Some(5))]);
+    let closed = window.close(10).unwrap();
+    assert_eq!((closed.counts.records, closed.counts.distinct), (4, 2));
+}
+
+#[test]
+fn an_empty_window_closes_empty() {
+    let folder = scratch();
+    let closed = window(folder.path()).close(10).unwrap();
+    assert_eq!((closed.counts, closed.slots), (Counts::default(), Vec::new()));
+}
+
+#[test]
+fn a_packer_forgets_the_request_before() {
+    let mut packer = Packer::new(KEY);
+    pack(&mut packer, &[(1, Some(1)), (2, Some(2))]);
+    pack(&mut packer, &[(1, None), (1, None)]);
+    let again = pack(&mut packer, &[(2, Some(3)), (0, Some(4))]);
+    assert_eq!(again, pack(&mut Packer::new(KEY), &[(2, Some(3)), (0, Some(4))]));
+}
+
+#[test]
+fn a_full_memory_spills_by_itself_and_nothing_is_left_of_it() {
+    let folder = scratch();
+    let limit = MemoryLimit(256 << 10);
+    let mut small = OpenWindow::new(limit, folder.path(), None);
+    let mut all = Vec::new();
+    for request in 0..40 {
+        let records: Vec<Record> = (0..1000).map(|n| (n % 100, Some(request * 500 + n))).collect();
+        fold(&mut small, &records);
+        assert!(small.memory_bytes() <= limit.0 + (200 << 10), "{}", small.memory_bytes());
+        all.extend(records);
+    }
+    assert!(small.spills() > 3, "{}", small.spills());
+    assert!(folder.path().read_dir().unwrap().next().is_none(), "the runs have no name");
+    let current = small.current(10);
+    let closed = small.close(1000).unwrap();
+    assert!(current.upper_bound && current.distinct >= closed.counts.distinct);
+    assert_eq!(closed.counts, oracle(&all, 1000).0);
+    let mut roomy = OpenWindow::new(ROOMY, folder.path(), Some(&closed.sizes));
+    fold(&mut roomy, &all);
+    assert_eq!(roomy.spills(), 0);
+    let in_memory = roomy.close(1000).unwrap();
+    assert_eq!((in_memory.slots, in_memory.digest), (closed.slots, closed.digest));
+}
+
+#[test]
+fn many_values_spill_and_are_counted_once() {
+    let folder = scratch();
+    let mut window = OpenWindow::new(MemoryLimit(256 << 10), folder.path(), None);
+    let mut all = Vec::new();
+    for request in 0..30 {
+        let records: Vec<Record> = (0..1000).map(|n| (request * 300 + n, Some(7))).collect();
+        fold(&mut window, &records);
+        all.extend(records);
+    }
+    assert!(window.spills() > 3);
+    assert_eq!(window.close(100).unwrap().counts, oracle(&all, 100).0);
+}
+
+#[test]
+fn a_scratch_folder_that_cannot_be_made_is_named_and_ends_the_window() {
+    let folder = scratch();
+    let file = folder.path().join("taken");
+    std::fs::write(&file, "").unwrap();
+    let mut window = OpenWindow::new(MemoryLimit(0), &file, None);
+    fold(&mut window, &[(1, Some(1))]);
+    let entry = pack(&mut Packer::new(KEY), &[(1, Some(2))]);
+    let error = window.fold(&section(&entry)).unwrap_err();
+    assert!(
+        matches!(&error, FoldError::Scratch { path, .. } if path.starts_with(&file)),
+        "{error}"
+    );
+    assert!(matches!(window.fold(&section(&entry)), Err(FoldError::Failed)));
+    assert!(matches!(window.close(10), Err(FoldError::Failed)));
+}
+
+#[test]
+fn live_counts_after_a_spill_are_bounds_and_say_so() {
+    let folder = scratch();
+    let mut window = window(folder.path());
+    let records: Vec<Record> = (0..3000).map(|n| (n % 1500, Some(n))).collect();
+    fold(&mut window, &records);
+    let exact = window.current(5);
+    assert!(!exact.upper_bound);
+    window.spill().unwrap();
+    fold(&mut window, &records);
+    let current = window.current(5);
+    assert!(current.upper_bound);
+    assert_eq!((current.distinct, current.unknown), (2 * exact.distinct, 2 * exact.unknown));
+    let listed: u64 = current.counts.iter().map(|(_, count)| count).sum();
+    assert_eq!(current.distinct, current.unknown + listed + current.other_count);
+    assert_eq!(window.close(5).unwrap().counts.distinct, exact.distinct);
+}
+
+fn records() -> impl Strategy<Value = Vec<Record>> {
+    let keyed = prop::collection::vec((0..40_u32, (0..60_u32).prop_map(Some)), 0..300);
+    let plain = prop::collection::vec((0..40_u32, Just(None)), 0..300);
+    prop_oneof![3 => keyed, 1 => plain]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn order_splits_and_spills_change_nothing(
+        (requests, shuffled) in prop::collection::vec(records(), 0..8)
+            .prop_flat_map(|requests| (Just(requests.clone()), Just(requests).prop_shuffle())),
+        splits in prop::collection::vec(1..200_usize, 8),
+        spills in prop::collection::vec(prop::bool::weighted(0.4), 16),
+        limit in 0..50_usize,
+    ) {
+        let folder = scratch();
+        let mut whole = window(folder.path());
+        for records in &requests {
+            fold(&mut whole, records);
+        }
+        let whole = whole.close(limit).unwrap();
+
+        let all = requests.concat();
+        let (counts, slots) = oracle(&all, limit);
+        prop_assert_eq!(&whole.counts, &counts);
+        let totals: BTreeMap<u8, u64> =
+            whole.slots.iter().map(|totals| (totals.slot, totals.distinct)).collect();
+        prop_assert_eq!(totals, slots);
+
+        let mut pieces = window(folder.path());
+        let mut spills = spills.into_iter();
+        for (records, split) in shuffled.iter().zip(splits.iter().cycle()) {
+            for piece in records.chunks(*split) {
+                fold(&mut pieces, piece);
+                if spills.next().unwrap_or(false) {
+                    pieces.spill().unwrap();
+                }
+            }
+        }
+        let pieces = pieces.close(limit).unwrap();
+        prop_assert_eq!(&pieces.counts, &counts);
+        prop_assert_eq!(pieces.slots, whole.slots);
+        prop_assert_eq!(pieces.digest, whole.digest);
+    }
+
+    #[test]
+    fn another_set_has_another_digest(requests in records(), change: prop::sample::Index) {
+        prop_assume!(!requests.is_empty());
+        let folder = scratch();
+        let mut changed = requests.clone();
+        let record = change.get(&requests);
+        changed.push((record.0 + 100, record.1));
+        let close = |records: &[Record]| {
+            let mut window = window(folder.path());
+            fold(&mut window, records);
+            window.close(0).unwrap()
+        };
+        let (one, other) = (close(&requests), close(&changed));
+        prop_assert_ne!(one.digest, other.digest);
+        prop_assert_ne!(one.slots, other.slots);
+    }
+}

@@ -1,0 +1,212 @@
+//! What the parts report, as OpenMetrics text.
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::flush::delivery::{self, FlushFigures};
+use crate::flush::folding::{self, OpenFigures};
+use crate::intake::Intake;
+use crate::journal::{self, CommitFigures};
+
+/// What OpenMetrics text ends with, once.
+const CLOSING_LINE: &str = "# EOF\n";
+
+type Labels = [(&'static str, String); 1];
+
+/// Every metric of the node, but the process's own.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Labels, Gauge>,
+    records: Family<Labels, Gauge>,
+    queue_depth: Gauge,
+    queue_capacity: Gauge,
+    window_records: Family<Labels, Gauge>,
+    window_memory: Family<Labels, Gauge>,
+    commits: Commits,
+    flushes: Flushes,
+}
+
+#[derive(Clone)]
+struct Commits {
+    entries: Histogram,
+    bytes: Histogram,
+    seconds: Histogram,
+}
+
+#[derive(Clone)]
+struct Flushes {
+    distinct: Histogram,
+    spills: Counter,
+    unbalanced: Counter,
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    pub fn new() -> Metrics {
+        let mut registry = Registry::with_prefix("sheaf");
+        let metrics = Metrics {
+            requests: Family::default(),
+            records: Family::default(),
+            queue_depth: Gauge::default(),
+            queue_capacity: Gauge::default(),
+            window_records: Family::default(),
+            window_memory: Family::default(),
+            commits: Commits {
+                entries: Histogram::new(exponential_buckets(1.0, 4.0, 7)),
+                bytes: Histogram::new(exponential_buckets(1024.0, 4.0, 8)),
+                seconds: Histogram::new(exponential_buckets(0.000_125, 2.0, 14)),
+            },
+            flushes: Flushes {
+                distinct: Histogram::new(exponential_buckets(1.0, 10.0, 9)),
+                spills: Counter::default(),
+                unbalanced: Counter::default(),
+            },
+            registry: Registry::default(),
+        };
+        metrics.register(&mut registry);
+        Metrics { registry, ..metrics }
+    }
+
+    fn register(&self, to: &mut Registry) {
+        to.register(
+            "requests",
+            "Requests since the start, by outcome: accepted, undecodable or busy",
+            self.requests.clone(),
+        );
+        to.register(
+            "records",
+            "Records, by outcome: accepted since the start, or the reason why they were rejected",
+            self.records.clone(),
+        );
+        to.register_with_unit(
+            "queue_depth",
+            "What the requests that are on their way take of the queue",
+            Unit::Bytes,
+            self.queue_depth.clone(),
+        );
+        to.register_with_unit(
+            "queue_capacity",
+            "What the queue holds at most",
+            Unit::Bytes,
+            self.queue_capacity.clone(),
+        );
+        to.register(
+            "open_window_records",
+            "Records in the open windows, by aggregation",
+            self.window_records.clone(),
+        );
+        to.register_with_unit(
+            "open_window_memory",
+            "Memory that the open windows take, by aggregation",
+            Unit::Bytes,
+            self.window_memory.clone(),
+        );
+        to.register(
+            "commit_entries",
+            "Requests that were made durable with one sync",
+            self.commits.entries.clone(),
+        );
+        to.register_with_unit(
+            "commit_size",
+            "Bytes that were made durable with one sync",
+            Unit::Bytes,
+            self.commits.bytes.clone(),
+        );
+        to.register_with_unit(
+            "commit_duration",
+            "Time from a write's beginning to its sync's end",
+            Unit::Seconds,
+            self.commits.seconds.clone(),
+        );
+        to.register(
+            "window_distinct_records",
+            "Distinct records in a window that was printed",
+            self.flushes.distinct.clone(),
+        );
+        to.register(
+            "window_spills",
+            "Times that a part of a window was moved to disk",
+            self.flushes.spills.clone(),
+        );
+        to.register(
+            "ledger_imbalances",
+            "Flushes after which a ledger did not balance; anything but 0 is a bug",
+            self.flushes.unbalanced.clone(),
+        );
+    }
+
+    /// Reports the journal's commits here.
+    pub fn commit_observer(&self) -> journal::Observer {
+        let Commits { entries, bytes, seconds } = self.commits.clone();
+        Box::new(move |commit: CommitFigures| {
+            entries.observe(commit.entries as f64);
+            bytes.observe(commit.bytes as f64);
+            seconds.observe(commit.took.as_secs_f64());
+        })
+    }
+
+    /// Reports flushed windows here.
+    pub fn flush_observer(&self) -> delivery::Observer {
+        let Flushes { distinct, spills, unbalanced } = self.flushes.clone();
+        Box::new(move |flush: FlushFigures| {
+            distinct.observe(flush.distinct as f64);
+            spills.inc_by(flush.spills);
+            unbalanced.inc_by(u64::from(!flush.balanced));
+        })
+    }
+
+    /// Takes over what the intake has counted.
+    pub fn read_intake(&self, intake: &Intake) {
+        let admission = intake.admission();
+        let received = intake.received();
+        self.queue_depth.set(signed(admission.used() as u64));
+        self.queue_capacity.set(signed(admission.capacity() as u64));
+        let requests = [
+            ("accepted", received.requests()),
+            ("undecodable", received.undecodable()),
+            ("busy", admission.refused()),
+        ];
+        for (outcome, count) in requests {
+            set(&self.requests, "outcome", outcome, count);
+        }
+        set(&self.records, "outcome", "accepted", received.accepted());
+        for (reason, count) in received.rejected() {
+            set(&self.records, "outcome", &reason, count);
+        }
+    }
+
+    /// Reports how large the open windows are here.
+    pub fn open_observer(&self) -> folding::Observer {
+        let (records, memory) = (self.window_records.clone(), self.window_memory.clone());
+        Box::new(move |open: OpenFigures| {
+            set(&records, "aggregation", &open.aggregation, open.records);
+            set(&memory, "aggregation", &open.aggregation, open.memory_bytes as u64);
+        })
+    }
+
+    /// Appends every metric to `out`, without OpenMetrics' closing line.
+    pub fn write(&self, out: &mut String) {
+        // Writing to a string does not fail.
+        if encode(out, &self.registry).is_ok() {
+            out.truncate(out.trim_end_matches(CLOSING_LINE).len());
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+fn set(family: &Family<Labels, Gauge>, label: &'static str, value: &str, to: u64) {
+    family.get_or_create(&[(label, value.to_owned())]).set(signed(to));
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

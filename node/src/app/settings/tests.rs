@@ -1,0 +1,364 @@
+use std::cell::Cell;
+
+use super::*;
+use crate::aggregation::definition::Unique;
+
+const FILE: &str = "sheaf.yaml";
+
+/// The result for flags, variables and the content of a file (none if empty).
+fn load(flags: &[&str], variables: &[(&str, &str)], file: &str) -> Result<Settings, String> {
+    let mut arguments = vec!["sheaf-node"];
+    if !file.is_empty() {
+        arguments.extend(["--config", FILE]);
+    }
+    arguments.extend(flags);
+    let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
+    let read = |path: &Path| {
+        assert_eq!(path, Path::new(FILE));
+        Ok(file.to_owned())
+    };
+    match Settings::load(arguments.into_iter().map(OsString::from), variables, read) {
+        Ok(Command::Run(settings)) => Ok(*settings),
+        Ok(Command::Print(text)) => panic!("printed {text}"),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn refusal(flags: &[&str], variables: &[(&str, &str)], file: &str) -> String {
+    let line = load(flags, variables, file).unwrap_err();
+    assert_eq!(line.lines().count(), 1, "{line}");
+    line
+}
+
+/// Name, attribute, uniqueness and seconds of each aggregation.
+fn counts(settings: &Settings) -> Vec<(&str, &str, Unique, u32)> {
+    let list = settings.aggregations.iter();
+    list.map(|Definition { name, kind: Kind::DistinctLogs(distinct) }| {
+        (name.as_str(), distinct.attribute.as_str(), distinct.unique, distinct.window.seconds())
+    })
+    .collect()
+}
+
+#[test]
+fn a_node_that_is_told_nothing_runs_with_the_defaults() {
+    let settings = load(&[], &[], "").unwrap();
+    assert_eq!(settings.data_dir, Path::new("./data"));
+    assert_eq!(counts(&settings), [("by-service-name", "service.name", Unique::Body, 10)]);
+    assert_eq!(settings.otlp_grpc_listen.to_string(), "0.0.0.0:4317");
+    assert_eq!(settings.otlp_http_listen.to_string(), "0.0.0.0:4318");
+    assert_eq!(settings.admin_listen.to_string(), "0.0.0.0:9464");
+    assert_eq!(settings.stats_format, StatsFormat::Json);
+    assert_eq!(settings.stats_limit, 1000);
+    assert_eq!(settings.log_format, LogFormat::Text);
+    assert_eq!(settings.log_level.to_env_filter().to_string(), "info");
+    assert_eq!(settings.max_request_size, 64 << 20);
+    assert_eq!(settings.queue_size, 128 << 20);
+    assert_eq!(settings.memory_limit, 256 << 20);
+    assert_eq!(settings.disk_reserve, 1 << 30);
+    assert_eq!(settings.journal_limit, 4 << 30);
+    assert_eq!(settings.drain_timeout, Duration::from_secs(25));
+    assert!(settings.threads >= 1);
+}
+
+#[test]
+fn the_default_ports_are_those_that_the_client_knows() {
+    let settings = load(&[], &[], "").unwrap();
+    assert_eq!(settings.otlp_grpc_listen.port(), sheaf_proto::names::OTLP_GRPC_PORT);
+    assert_eq!(settings.otlp_http_listen.port(), sheaf_proto::names::OTLP_HTTP_PORT);
+    assert_eq!(settings.admin_listen.port(), sheaf_proto::names::ADMIN_PORT);
+}
+
+#[test]
+fn a_flag_is_stronger_than_a_variable_and_a_variable_than_the_file() {
+    let file = "statsLimit: 1\nthreads: 1\nwindow: 1\n";
+    let variables = [("SHEAF_STATS_LIMIT", "2"), ("SHEAF_THREADS", "2")];
+    let settings = load(&["--stats-limit", "3"], &variables, file).unwrap();
+    assert_eq!((settings.stats_limit, settings.threads), (3, 2));
+    assert_eq!(counts(&settings)[0].3, 1);
+}
+
+#[test]
+fn every_setting_can_be_given_by_file() {
+    let file = r#"
+dataDir: /srv/sheaf
+attribute: [foo, K8s.Pod]
+window: 1m 30s
+unique: none
+otlpGrpcListen: "[::1]:1"
+otlpHttpListen: 127.0.0.1:2
+adminListen: 127.0.0.1:3
+statsFormat: text
+statsLimit: 7
+logFormat: json
+logLevel: warn,sheaf_node=debug
+maxRequestSize: 1MiB
+queueSize: 4MB
+memoryLimit: 8388608
+diskReserve: 0
+journalLimit: 1.5GiB
+drainTimeout: 500ms
+threads: 5
+"#;
+    let settings = load(&[], &[], file).unwrap();
+    assert_eq!(settings.data_dir, Path::new("/srv/sheaf"));
+    assert_eq!(
+        counts(&settings),
+        [("by-foo", "foo", Unique::None, 90), ("by-k8s-pod", "K8s.Pod", Unique::None, 90)]
+    );
+    assert_eq!(settings.otlp_grpc_listen.to_string(), "[::1]:1");
+    assert_eq!(settings.otlp_http_listen.port(), 2);
+    assert_eq!(settings.admin_listen.port(), 3);
+    assert_eq!(settings.stats_format, StatsFormat::Text);
+    assert_eq!(settings.stats_limit, 7);
+    assert_eq!(settings.log_format, LogFormat::Json);
+    assert_eq!(settings.log_level.to_env_filter().to_string(), "sheaf_node=debug,warn");
+    assert_eq!((settings.max_request_size, settings.queue_size), (1 << 20, 4_000_000));
+    assert_eq!((settings.memory_limit, settings.disk_reserve), (8 << 20, 0));
+    assert_eq!(settings.journal_limit, 3 << 29);
+    assert_eq!(settings.drain_timeout, Duration::from_millis(500));
+    assert_eq!(settings.threads, 5);
+}
+
+#[test]
+fn every_setting_has_a_flag_a_variable_and_a_default_in_the_help() {
+    let arguments = ["sheaf-node", "--help"].map(OsString::from);
+    let Ok(Command::Print(help)) = Settings::load(arguments, [], |_| unreachable!()) else {
+        panic!("no help")
+    };
+    let words: Vec<&str> = help.split_whitespace().collect();
+    let help = words.join(" ");
+    for setting in [
+        "data-dir",
+        "attribute",
+        "window",
+        "unique",
+        "otlp-grpc-listen",
+        "otlp-http-listen",
+        "admin-listen",
+        "stats-format",
+        "stats-limit",
+        "log-format",
+        "log-level",
+        "max-request-size",
+        "queue-size",
+        "memory-limit",
+        "disk-reserve",
+        "journal-limit",
+        "drain-timeout",
+        "threads",
+    ] {
+        let (_, about) = help.split_once(&format!("--{setting} <")).unwrap();
+        let about = about.split(" --").next().unwrap();
+        let variable = format!("[env: SHEAF_{}]", setting.replace('-', "_").to_uppercase());
+        assert!(about.contains(&variable), "{about}");
+        assert!(about.contains("[default: "), "{about}");
+    }
+}
+
+#[test]
+fn the_list_of_a_file_is_taken_in_its_order() {
+    let file = "
+aggregations:
+  - {name: by-foo, type: DistinctLogs, distinctLogs: {attribute: foo, unique: Record, windowSeconds: 60}}
+  - name: all
+    type: DistinctLogs
+    distinctLogs:
+      attribute: bar
+";
+    let settings = load(&[], &[], file).unwrap();
+    assert_eq!(
+        counts(&settings),
+        [("by-foo", "foo", Unique::Record, 60), ("all", "bar", Unique::Body, 10)]
+    );
+}
+
+const LIST: &str =
+    "aggregations: [{name: a, type: DistinctLogs, distinctLogs: {attribute: foo}}]\n";
+
+#[test]
+fn an_attribute_by_flag_or_variable_replaces_the_list_of_the_file() {
+    let by_flag = load(&["--attribute", "bar", "--window", "5s"], &[], LIST).unwrap();
+    assert_eq!(counts(&by_flag), [("by-bar", "bar", Unique::Body, 5)]);
+    let by_variable = load(&[], &[("SHEAF_ATTRIBUTE", "x, y")], LIST).unwrap();
+    assert_eq!(counts(&by_variable).iter().map(|count| count.1).collect::<Vec<_>>(), ["x", "y"]);
+}
+
+#[test]
+fn the_attributes_of_a_stronger_source_replace_those_of_a_weaker_one() {
+    let variables = [("SHEAF_ATTRIBUTE", "b,c")];
+    let settings =
+        load(&["--attribute", "d", "--attribute=e"], &variables, "attribute: a").unwrap();
+    assert_eq!(counts(&settings).iter().map(|count| count.1).collect::<Vec<_>>(), ["d", "e"]);
+}
+
+#[test]
+fn a_window_or_uniqueness_that_the_list_would_hide_is_refused() {
+    for line in [
+        refusal(&["--window", "5s"], &[], LIST),
+        refusal(&[], &[("SHEAF_UNIQUE", "None")], LIST),
+        refusal(&[], &[], &format!("{LIST}attribute: foo\n")),
+    ] {
+        assert!(line.contains("does not change the aggregations of sheaf.yaml"), "{line}");
+    }
+    assert!(refusal(&["--window", "5s"], &[], LIST).starts_with("flag --window"));
+    assert!(refusal(&[], &[], &format!("{LIST}window: 1s\n")).starts_with("sheaf.yaml:2: window"));
+}
+
+#[test]
+fn two_attributes_that_make_one_name_are_refused() {
+    let line = refusal(&["--attribute", "a.b", "--attribute", "a-b"], &[], "");
+    assert!(line.contains("by-a-b"), "{line}");
+}
+
+#[test]
+fn an_unknown_setting_is_named_with_its_source() {
+    let line = refusal(&["--windwo", "1s"], &[], "");
+    assert!(line.contains("'--windwo'") && line.contains("'--window'"), "{line}");
+    let line = refusal(&[], &[("SHEAF_WINDWO", "1s")], "");
+    assert!(line.starts_with("environment variable SHEAF_WINDWO: there is no"), "{line}");
+    let line = refusal(&[], &[], "threads: 1\nwindwo: {a: [1]}\n");
+    assert!(line.starts_with("sheaf.yaml:2: windwo: there is no"), "{line}");
+    let line = refusal(&[], &[], "config: other.yaml\n");
+    assert!(line.starts_with("sheaf.yaml:1: config: there is no"), "{line}");
+}
+
+#[test]
+fn a_bad_value_is_named_with_its_source_even_if_a_stronger_one_overrules_it() {
+    let line = refusal(&["--window", "10x"], &[], "");
+    assert!(line.contains("'10x'") && line.contains("--window"), "{line}");
+    let line = refusal(&["--window", "1s"], &[("SHEAF_WINDOW", "10x")], "");
+    assert!(
+        line.starts_with("environment variable SHEAF_WINDOW: invalid value '10x': write"),
+        "{line}"
+    );
+    let line = refusal(&["--window", "1s"], &[], "threads: 1\n\nwindow: 10x\n");
+    assert!(line.starts_with("sheaf.yaml:3: window: invalid value '10x': write"), "{line}");
+}
+
+#[test]
+fn values_outside_their_range_are_refused() {
+    for (flag, value) in [
+        ("window", "0"),
+        ("window", "1.5s"),
+        ("window", "-1s"),
+        ("window", "2d"),
+        ("window", ""),
+        ("attribute", ""),
+        ("unique", "Bodies"),
+        ("data-dir", ""),
+        ("otlp-grpc-listen", "4317"),
+        ("otlp-http-listen", "localhost:4318"),
+        ("admin-listen", ":9464"),
+        ("stats-format", "yaml"),
+        ("stats-limit", "-1"),
+        ("stats-limit", "1000001"),
+        ("log-format", "xml"),
+        ("log-level", "inf"),
+        ("log-level", "info,a=b"),
+        ("log-level", ""),
+        ("max-request-size", "0"),
+        ("max-request-size", "2GiB"),
+        ("max-request-size", "64 apples"),
+        ("queue-size", "1"),
+        ("memory-limit", "1KiB"),
+        ("disk-reserve", "-1"),
+        ("journal-limit", "0"),
+        ("drain-timeout", "-1s"),
+        ("drain-timeout", "2h"),
+        ("threads", "0"),
+        ("threads", "2000"),
+    ] {
+        let line = refusal(&[&format!("--{flag}={value}")], &[], "");
+        assert!(line.contains(flag), "{flag}={value}: {line}");
+    }
+}
+
+#[test]
+fn durations_and_sizes_can_be_written_in_several_ways() {
+    for (text, seconds) in
+        [("10", 10), ("10s", 10), ("2m", 120), ("1h", 3600), ("PT1M", 60), ("24h", 86_400)]
+    {
+        let settings = load(&["--window", text], &[], "").unwrap();
+        assert_eq!(counts(&settings)[0].3, seconds, "{text}");
+    }
+    for (text, bytes) in
+        [("2097152", 2 << 20), ("2MiB", 2 << 20), ("2 MB", 2_000_000), ("0.5GiB", 1 << 29)]
+    {
+        let settings = load(&["--memory-limit", text], &[], "").unwrap();
+        assert_eq!(settings.memory_limit, bytes, "{text}");
+    }
+}
+
+#[test]
+fn a_bad_file_is_named_with_the_line() {
+    for (file, place, word) in [
+        ("threads: 1\nthreads: 2\n", "sheaf.yaml:2: ", "duplicate"),
+        ("threads: 1\nwindow: [1s]\n", "sheaf.yaml:2: ", "scalar"),
+        ("threads: 1\nwindow:\n", "sheaf.yaml:2: ", "null"),
+        ("threads: 1\nattribute: []\n", "sheaf.yaml:2: ", "the key of an attribute"),
+        ("threads: 1\nattribute: 5\n", "sheaf.yaml:2: ", "the key of an attribute"),
+        ("threads: 1\nattribute: yes\n", "sheaf.yaml:2: ", "the key of an attribute"),
+        ("threads: 1\nattribute: -1.5\n", "sheaf.yaml:2: ", "the key of an attribute"),
+        ("threads: 1\nattribute:\n", "sheaf.yaml:2: ", "the key of an attribute"),
+        ("threads: 1\nattribute: {a: b}\n", "sheaf.yaml:2: ", "the key of an attribute"),
+        ("threads: 1\nattribute: ['', b]\n", "sheaf.yaml:2: ", "attribute"),
+        ("threads: 1\naggregations: []\n", "sheaf.yaml:2: ", "empty"),
+        (
+            "threads: 1\naggregations:\n  - {name: a, type: Distinct}\n",
+            "sheaf.yaml:3: ",
+            "Distinct",
+        ),
+        ("aggregations:\n  - {name: a, typ: DistinctLogs}\n", "sheaf.yaml:2: ", "typ"),
+        ("aggregations:\n  - name: A\n    type: DistinctLogs\n", "sheaf.yaml:2: ", "lower-case"),
+        ("- 1\n", "sheaf.yaml:1: ", "mapping"),
+        ("threads: 1\n  window: [", "sheaf.yaml:", ""),
+        ("threads: 1\n---\nthreads: 2\n", "sheaf.yaml:", "document"),
+    ] {
+        let line = refusal(&[], &[], file);
+        assert!(line.starts_with(place) && line.contains(word), "{file}: {line}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_with_the_reason() {
+    let read = |_: &Path| Err(io::ErrorKind::NotFound.into());
+    let variables = [("SHEAF_CONFIG".into(), "missing.yaml".into())];
+    let error = Settings::load([OsString::from("sheaf-node")], variables, read).unwrap_err();
+    assert_eq!(error.to_string(), "settings file missing.yaml: entity not found");
+}
+
+#[test]
+fn the_file_of_the_flag_is_read_in_place_of_that_of_the_variable() {
+    let reads = Cell::new(0);
+    let read = |path: &Path| {
+        reads.set(reads.get() + 1);
+        assert_eq!(path, Path::new("flag.yaml"));
+        Ok(String::new())
+    };
+    let arguments = ["sheaf-node", "--config=flag.yaml"].map(OsString::from);
+    let variables = [("SHEAF_CONFIG".into(), "variable.yaml".into())];
+    assert!(matches!(Settings::load(arguments, variables, read), Ok(Command::Run(_))));
+    assert_eq!(reads.get(), 1);
+}
+
+#[test]
+fn a_queue_that_cannot_hold_the_largest_request_twice_is_refused() {
+    let line = refusal(&["--max-request-size", "65MiB"], &[], "");
+    assert!(line.contains("queue-size is 128.0 MiB") && line.contains("130.0 MiB"), "{line}");
+    assert!(load(&["--max-request-size", "65MiB", "--queue-size", "130MiB"], &[], "").is_ok());
+}
+
+#[test]
+fn empty_variables_and_those_of_a_kubernetes_service_say_nothing() {
+    let variables = [
+        ("SHEAF_WINDOW", ""),
+        ("SHEAF_SERVICE_HOST", "10.0.0.1"),
+        ("SHEAF_SERVICE_PORT", "4317"),
+        ("SHEAF_SERVICE_PORT_OTLP_GRPC", "4317"),
+        ("SHEAF_PORT", "tcp://10.0.0.1:4317"),
+        ("SHEAF_PORT_4317_TCP", "tcp://10.0.0.1:4317"),
+        ("SHEAF_NODE_PORT_4317_TCP_ADDR", "10.0.0.1"),
+        ("HOME", "/root"),
+    ];
+    assert_eq!(load(&[], &variables, "").unwrap(), load(&[], &[], "").unwrap());
+}

@@ -1,0 +1,263 @@
+//! The facts that cannot be derived again: who this node is, what it counts, and
+//! which windows were handed out.
+//!
+//! One node decides them alone and keeps them in its own database; in a cluster Raft
+//! decides them behind the same calls.
+
+pub mod aggregations; // which aggregations there are, by number
+pub mod identity; // cluster id, node id, fingerprint key
+pub mod ledger; // what came in against what went out
+
+use std::fmt;
+use std::sync::Arc;
+
+use fail::fail_point;
+use serde::{Deserialize, Serialize};
+
+use crate::event::time::{SECOND, UnixNanos, Window};
+use crate::journal::{self, Cut, Position};
+use crate::store::{Store, StoreError, Table, keys};
+
+/// How long printed windows are kept for the API.
+const WINDOWS_KEPT: u64 = 3600 * SECOND;
+
+/// A hash over results, written as 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Digest(pub u128);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u128::from_str_radix(&text, 16).map(Digest).map_err(serde::de::Error::custom)
+    }
+}
+
+/// What was found of one slot at a cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotClaim {
+    /// The slot.
+    pub slot: u8,
+    /// Distinct records in it.
+    pub distinct: u64,
+    /// The digest of its results.
+    pub digest: Digest,
+}
+
+/// The intent to hand a window out: made durable before anybody sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The aggregation's number.
+    pub aggregation: u32,
+    /// The window's first instant.
+    pub start: u64,
+    /// The first instant after it.
+    pub end: u64,
+    /// The number of the cut that closed it.
+    pub cut: u64,
+    /// Records that were accepted in the window.
+    pub records: u64,
+    /// Of these, the distinct ones.
+    pub distinct: u64,
+    /// The digest of all results.
+    pub digest: Digest,
+    /// The slots that have results.
+    pub slots: Vec<SlotClaim>,
+}
+
+impl Claim {
+    /// Whether both say the same of the same window. The cut may differ: a window that
+    /// ended while the node was down is closed by a later one.
+    fn agrees_with(&self, other: &Claim) -> bool {
+        Claim { cut: other.cut, ..self.clone() } == *other
+    }
+}
+
+/// How far an aggregation was flushed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Every window that ends at this instant or earlier is done, nanoseconds since the epoch.
+    pub through: u64,
+    /// Records in the flushed windows.
+    pub records: u64,
+    /// Of these, the distinct ones.
+    pub distinct: u64,
+}
+
+/// Why a fact was not recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The database below failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A window was folded again with another result: the node must stop.
+    #[error(
+        "aggregation {aggregation}, window {window}: folding again gave digest {found}, \
+         but {claimed} was claimed before; nothing is printed, please report this"
+    )]
+    Diverged {
+        /// The aggregation's number.
+        aggregation: u32,
+        /// The window.
+        window: Window,
+        /// What was claimed, with its digest.
+        claimed: Digest,
+        /// What was found now.
+        found: Digest,
+    },
+}
+
+/// The checkpoints of this node; cheap to clone.
+#[derive(Clone)]
+pub struct Checkpoints {
+    store: Arc<Store>,
+}
+
+impl Checkpoints {
+    /// The checkpoints in `store`.
+    pub fn new(store: Arc<Store>) -> Checkpoints {
+        Checkpoints { store }
+    }
+
+    /// How far an aggregation was flushed.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn progress(&self, aggregation: u32) -> Result<Progress, StoreError> {
+        Ok(self.store.fact(&keys::progress(aggregation))?.unwrap_or_default())
+    }
+
+    /// Records what is about to be handed out, or checks it against what was.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Diverged`] when the window was claimed with another result.
+    pub fn claim(&self, claim: &Claim) -> Result<(), CheckpointError> {
+        let key = keys::claim(claim.aggregation, UnixNanos(claim.start));
+        if let Some(earlier) = self.store.fact::<Claim>(&key)? {
+            return if earlier.agrees_with(claim) { Ok(()) } else { Err(diverged(&earlier, claim)) };
+        }
+        let mut batch = self.store.batch();
+        batch.put_fact(&key, claim)?;
+        fail_point!("checkpoint-before-claim");
+        self.store.commit(batch)?;
+        fail_point!("checkpoint-after-claim");
+        Ok(())
+    }
+
+    /// Records that the claimed window was handed out as `printed`.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn complete(&self, claim: &Claim, printed: &[u8]) -> Result<Progress, StoreError> {
+        let before = self.progress(claim.aggregation)?;
+        let progress = Progress {
+            through: before.through.max(claim.end),
+            records: before.records + claim.records,
+            distinct: before.distinct + claim.distinct,
+        };
+        let end = UnixNanos(claim.end);
+        let expired = UnixNanos(claim.end.saturating_sub(WINDOWS_KEPT));
+        let mut batch = self.store.batch();
+        batch.put_fact(&keys::progress(claim.aggregation), &progress)?;
+        batch.delete(Table::Facts, &keys::claim(claim.aggregation, UnixNanos(claim.start)))?;
+        batch.put(Table::Windows, &keys::window(end, claim.aggregation), printed)?;
+        let oldest = keys::window(UnixNanos(0), 0);
+        batch.delete_range(Table::Windows, &oldest, &keys::window(expired, 0))?;
+        fail_point!("checkpoint-before-complete");
+        self.store.commit(batch)?;
+        fail_point!("checkpoint-after-complete");
+        Ok(progress)
+    }
+
+    /// Gives back the journal before `begin`, where `records` records were accepted:
+    /// all of it was flushed at `cut` or earlier.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn trim(&self, cut: &Cut, begin: Position, records: u64) -> Result<(), StoreError> {
+        debug_assert!(begin <= cut.end);
+        fail_point!("checkpoint-before-trim");
+        journal::trim(&self.store, begin, records)?;
+        fail_point!("checkpoint-after-trim");
+        Ok(())
+    }
+
+    /// The windows that were printed, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn windows(&self, since: UnixNanos, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        let (from, to) = (keys::window(since, 0), keys::window(UnixNanos(u64::MAX), 0));
+        let rows = self.store.scan(Table::Windows, &from, &to)?;
+        let mut printed = Vec::new();
+        for row in rows {
+            printed.push(row?.1.into_vec());
+        }
+        printed.reverse();
+        printed.truncate(limit);
+        Ok(printed)
+    }
+}
+
+fn diverged(earlier: &Claim, found: &Claim) -> CheckpointError {
+    CheckpointError::Diverged {
+        aggregation: found.aggregation,
+        window: Window { start: UnixNanos(found.start), end: UnixNanos(found.end) },
+        claimed: earlier.digest,
+        found: found.digest,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(digest: u128) -> Claim {
+        let slots = vec![SlotClaim { slot: 1, distinct: 2, digest: Digest(digest) }];
+        Claim { aggregation: 1, start: 10, end: 20, cut: 3, records: 5, distinct: 2, digest: Digest(digest), slots }
+    }
+
+    fn checkpoints(folder: &tempfile::TempDir) -> Checkpoints {
+        Checkpoints::new(Arc::new(Store::open(folder.path()).unwrap()))
+    }
+
+    #[test]
+    fn a_resumed_claim_must_give_the_same_result() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = checkpoints(&folder);
+        checkpoints.claim(&claim(7)).unwrap();
+        checkpoints.claim(&Claim { cut: 9, ..claim(7) }).unwrap();
+        let error = checkpoints.claim(&claim(8)).unwrap_err();
+        assert!(matches!(error, CheckpointError::Diverged { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_completed_window_is_counted_once_and_kept_for_an_hour() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = checkpoints(&folder);
+        checkpoints.claim(&claim(7)).unwrap();
+        let progress = checkpoints.complete(&claim(7), b"first").unwrap();
+        assert_eq!(progress, Progress { through: 20, records: 5, distinct: 2 });
+        let later = Claim { start: 20, end: 20 + 2 * WINDOWS_KEPT, ..claim(8) };
+        checkpoints.complete(&later, b"second").unwrap();
+        assert_eq!(checkpoints.progress(1).unwrap().records, 10);
+        assert_eq!(checkpoints.windows(UnixNanos(0), 9).unwrap(), [b"second".to_vec()]);
+    }
+}

@@ -1,0 +1,6 @@
+//! What flows through a node, and its bytes.
+
+pub mod entry; // one accepted request, packed: the bytes that the journal keeps
+pub mod fingerprint; // keyed hashes of content, and the slot they choose
+pub mod time; // stamps, windows, the clock
+pub mod value; // the canonical, typed encoding of OTLP values

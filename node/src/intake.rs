@@ -1,0 +1,276 @@
+//! Decode, admit, append, acknowledge: the hot path.
+
+pub mod admission; // one budget in bytes for everything that is on its way
+pub mod scan; // protobuf in, records out, nothing materialised
+pub mod wire; // protobuf's wire format
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use bytes::Bytes;
+
+use crate::aggregation::definition::{Definition, Kind, Unique};
+use crate::aggregation::distinct_logs::Packer;
+use crate::event::entry::EntryWriter;
+use crate::event::fingerprint::FingerprintKey;
+use crate::intake::admission::{Admission, Busy, Closed, Permit, Why};
+use crate::intake::scan::{Plan, RejectReason, Rejected, Scan, Scanner};
+use crate::intake::wire::Undecodable;
+use crate::journal::{FRAME_BYTES, Journal, frame};
+
+/// What became of an accepted request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exported {
+    /// Records that were refused for good; the others are durable.
+    pub rejected: u64,
+    /// Why, for the sender.
+    pub message: Option<String>,
+}
+
+/// Why a request was not accepted; nothing of it was.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// It cannot be read: sending it again is useless.
+    #[error("{0}")]
+    Undecodable(#[from] Undecodable),
+    /// There is no room, or the node is draining or has trouble with its disk: come back.
+    #[error("{0}")]
+    Busy(#[from] Busy),
+}
+
+/// What came in so far, for the ledger and the metrics.
+#[derive(Debug, Default)]
+pub struct Received {
+    requests: AtomicU64,
+    undecodable: AtomicU64,
+    accepted: AtomicU64,
+    rejected: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Received {
+    /// Requests that were accepted, in this life of the process.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Requests that could not be read, in this life of the process.
+    pub fn undecodable(&self) -> u64 {
+        self.undecodable.load(Ordering::Relaxed)
+    }
+
+    /// Records that were acknowledged in this life of the process.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Records that were refused, by reason.
+    pub fn rejected(&self) -> BTreeMap<String, u64> {
+        self.lock().clone()
+    }
+
+    /// Starts with what an earlier life refused.
+    pub fn resume(&self, rejected: BTreeMap<String, u64>) {
+        *self.lock() = rejected;
+    }
+
+    fn reject(&self, rejected: &Rejected) {
+        if rejected.total() == 0 {
+            return;
+        }
+        let mut by_reason = self.lock();
+        for reason in RejectReason::ALL {
+            let records = rejected.count(reason);
+            if records > 0 {
+                *by_reason.entry(reason.name().to_owned()).or_default() += records;
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, u64>> {
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes requests from the sources; cheap to clone.
+#[derive(Clone)]
+pub struct Intake {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    admission: Admission,
+    received: Received,
+    /// What requests become, while there is a journal to append them to.
+    open: RwLock<Option<Arc<Opened>>>,
+}
+
+/// Where requests go: an open journal, and what its aggregations want to know.
+struct Opened {
+    journal: Journal,
+    packing: Packing,
+    /// One per request that is being packed at the same time; kept for the next.
+    idle: Mutex<Vec<Worker>>,
+}
+
+impl Intake {
+    /// An intake that is closed until [`Intake::open`].
+    pub fn new(admission: Admission) -> Intake {
+        let received = Received::default();
+        let shared = Shared { admission, received, open: RwLock::new(None) };
+        Intake { shared: Arc::new(shared) }
+    }
+
+    /// The budget that sources charge before they buffer.
+    pub fn admission(&self) -> &Admission {
+        &self.shared.admission
+    }
+
+    /// What came in so far.
+    pub fn received(&self) -> &Received {
+        &self.shared.received
+    }
+
+    /// Accepts requests from now on, into `journal`.
+    pub fn open(&self, journal: Journal, packing: Packing) {
+        let opened = Opened { journal, packing, idle: Mutex::default() };
+        self.swap(Some(Arc::new(opened)));
+        self.shared.admission.reopen();
+    }
+
+    /// Refuses requests from now on; those in flight are still finished.
+    pub fn close(&self, why: Closed) {
+        self.shared.admission.close(why);
+        self.swap(None);
+    }
+
+    fn swap(&self, opened: Option<Arc<Opened>>) {
+        *self.shared.open.write().unwrap_or_else(PoisonError::into_inner) = opened;
+    }
+
+    fn refuse(&self) -> Busy {
+        let admission = &self.shared.admission;
+        admission.refuse(Why::Closed(admission.closed().unwrap_or(Closed::StoreTrouble)))
+    }
+
+    /// Accepts a protobuf `ExportLogsServiceRequest`, whole or not at all.
+    ///
+    /// `Ok` means durable: the sender may forget the request, but for the records that
+    /// the answer names as rejected.
+    ///
+    /// # Errors
+    /// When the request cannot be read, or cannot be taken at the moment.
+    pub async fn export(
+        &self,
+        request: Bytes,
+        mut permit: Permit,
+    ) -> Result<Exported, IntakeError> {
+        let opened = self.shared.open.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let opened = opened.ok_or_else(|| self.refuse())?;
+        let received = &self.shared.received;
+        let packed = opened.pack(&request).inspect_err(|_| {
+            received.undecodable.fetch_add(1, Ordering::Relaxed);
+        });
+        let (entry, Scan { accepted, rejected }) = packed?;
+        drop(request);
+        if accepted > 0 {
+            permit.shrink_to(entry.len());
+            let durable = opened.journal.append(entry, accepted, Box::new(permit)).await;
+            durable.map_err(|_| self.refuse())?;
+        }
+        received.requests.fetch_add(1, Ordering::Relaxed);
+        received.accepted.fetch_add(accepted, Ordering::Relaxed);
+        received.reject(&rejected);
+        let (rejected, message) = (rejected.total(), rejected.message().map(str::to_owned));
+        Ok(Exported { rejected, message })
+    }
+}
+
+impl Opened {
+    fn pack(&self, request: &[u8]) -> Result<(Vec<u8>, Scan), Undecodable> {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut worker = idle().pop().unwrap_or_else(|| Worker::new(&self.packing));
+        let packed = worker.pack(&self.packing, request);
+        idle().push(worker);
+        packed
+    }
+}
+
+/// What the enabled aggregations want of each request.
+pub struct Packing {
+    key: FingerprintKey,
+    plan: Plan,
+    wants: Vec<Want>,
+}
+
+/// What one aggregation wants of each record.
+#[derive(Clone, Copy)]
+struct Want {
+    aggregation: u32,
+    unique: Unique,
+}
+
+impl Packing {
+    /// What `aggregations`, by number, want.
+    pub fn new<'a>(
+        key: FingerprintKey,
+        aggregations: impl Iterator<Item = (u32, &'a Definition)>,
+    ) -> Packing {
+        let mut plan = Plan { attributes: Vec::new(), body: false, record: false };
+        let mut wants = Vec::new();
+        for (aggregation, definition) in aggregations {
+            let Kind::DistinctLogs(definition) = &definition.kind;
+            let unique = definition.unique;
+            plan.attributes.push(definition.attribute.as_bytes().into());
+            plan.body |= unique == Unique::Body;
+            plan.record |= unique == Unique::Record;
+            wants.push(Want { aggregation, unique });
+        }
+        Packing { key, plan, wants }
+    }
+}
+
+/// Scratch that is used again from request to request.
+pub struct Worker {
+    scanner: Scanner,
+    packers: Vec<Packer>,
+}
+
+impl Worker {
+    /// A worker for `packing`.
+    pub fn new(packing: &Packing) -> Worker {
+        let packers = packing.wants.iter().map(|_| Packer::new(packing.key)).collect();
+        Worker { scanner: Scanner::new(packing.key), packers }
+    }
+
+    /// Packs a request into one entry, behind room for the journal's frame.
+    ///
+    /// # Errors
+    /// When the request cannot be read.
+    pub fn pack(
+        &mut self,
+        packing: &Packing,
+        request: &[u8],
+    ) -> Result<(Vec<u8>, Scan), Undecodable> {
+        let packers = &mut self.packers;
+        packers.iter_mut().for_each(Packer::clear);
+        let scan = self.scanner.scan(&packing.plan, request, &mut |record| {
+            for ((packer, want), value) in packers.iter_mut().zip(&packing.wants).zip(record.values)
+            {
+                let fingerprint = match want.unique {
+                    Unique::Body => Some(record.body),
+                    Unique::Record => Some(record.record),
+                    Unique::None => None,
+                };
+                packer.add(value, fingerprint);
+            }
+        })?;
+        let mut writer = EntryWriter::with_prefix(FRAME_BYTES, None);
+        for (packer, want) in packers.iter_mut().zip(&packing.wants) {
+            packer.finish(&mut writer, want.aggregation);
+        }
+        let mut entry = writer.finish(scan.accepted as u32);
+        frame::checksum_content(&mut entry);
+        Ok((entry, scan))
+    }
+}

@@ -1,0 +1,72 @@
+//! `sheaf-node`: load, start, run, drain with a deadline.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use sheaf_node::app::settings::{Command, Settings, SettingsError};
+use sheaf_node::app::{self, AppError, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let read_file = |path: &std::path::Path| std::fs::read_to_string(path);
+    match Settings::load(std::env::args_os(), std::env::vars_os(), read_file) {
+        Ok(Command::Run(settings)) => start(*settings),
+        Ok(Command::Print(text)) => say(std::io::stdout(), &text, ExitCode::SUCCESS),
+        Err(error) => {
+            let text = format!("sheaf-node: {error}\n");
+            say(std::io::stderr(), &text, ExitCode::from(SettingsError::EXIT_CODE))
+        }
+    }
+}
+
+fn say(mut to: impl Write, text: &str, code: ExitCode) -> ExitCode {
+    // Whoever closed the pipe does not want to know.
+    let _ = to.write_all(text.as_bytes());
+    code
+}
+
+fn start(settings: Settings) -> ExitCode {
+    if let Err(error) = telemetry::start(settings.log_format, &settings.log_level) {
+        let text = format!("sheaf-node: start the log: {error}\n");
+        return say(std::io::stderr(), &text, ExitCode::FAILURE);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(settings.threads)
+        .enable_all()
+        .build();
+    let ended = match runtime {
+        Ok(runtime) => {
+            let ended = runtime.block_on(run(settings));
+            runtime.shutdown_background();
+            ended
+        }
+        Err(source) => Err(AppError::Serve(source)),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(%error, "the node has stopped");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(settings: Settings) -> Result<(), AppError> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Serve)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Serve)?;
+    let asked = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => info!("asked to stop by SIGTERM"),
+            _ = interrupt.recv() => info!("asked to stop by SIGINT"),
+        }
+        asked.cancel();
+    });
+    app::run(settings, stop).await
+}

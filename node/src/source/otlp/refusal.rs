@@ -1,0 +1,132 @@
+//! What went wrong with a request, and how each protocol says so.
+//!
+//! OTLP senders retry on some codes and drop the data on others, so each code
+//! below is a promise: only [`Refusal::Busy`] and [`Refusal::TooSlow`] over
+//! gRPC, and only [`Refusal::Busy`] over HTTP, make a sender come back.
+
+use http::StatusCode;
+use http::header::{ACCEPT_ENCODING, ALLOW, HeaderName, HeaderValue, RETRY_AFTER};
+use serde_json::{Value, json};
+use tonic::Code;
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::intake::IntakeError;
+use crate::intake::admission::Busy;
+
+/// Why a request was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    /// It can never be taken: it is not what it says it is.
+    #[error("{0}")]
+    Undecodable(String),
+    /// It can never be taken: as it comes, or decompressed, it is over the limit.
+    #[error("the request is larger than {max} bytes")]
+    TooLarge { max: usize },
+    /// It may be taken later.
+    #[error("{0}")]
+    Busy(#[from] Busy),
+    /// Its body paused for too long, or took too long altogether.
+    #[error("the request did not arrive in time")]
+    TooSlow,
+    /// The sender went away in the middle of the body.
+    #[error("the connection broke before the request was complete: {0}")]
+    Broken(String),
+    /// It names a media type that is not taken here.
+    #[error("{0}")]
+    UnsupportedType(&'static str),
+    /// It names a compression that is not taken here.
+    #[error("unsupported compression {0:?}: use gzip or none")]
+    UnsupportedCompression(String),
+    /// It asks for another method of a known path or service.
+    #[error("{0}")]
+    UnknownMethod(&'static str),
+    /// It asks for a path that is not served.
+    #[error("not found: logs are taken at {}", sheaf_proto::names::OTLP_HTTP_LOGS_PATH)]
+    UnknownPath,
+}
+
+impl From<IntakeError> for Refusal {
+    fn from(error: IntakeError) -> Self {
+        match error {
+            IntakeError::Undecodable(reason) => Refusal::Undecodable(reason.to_string()),
+            IntakeError::Busy(busy) => Refusal::Busy(busy),
+        }
+    }
+}
+
+impl Refusal {
+    fn code(&self) -> Code {
+        match self {
+            Refusal::Undecodable(_) | Refusal::UnsupportedType(_) => Code::InvalidArgument,
+            Refusal::TooLarge { .. } => Code::ResourceExhausted,
+            Refusal::Busy(_) => Code::Unavailable,
+            Refusal::TooSlow => Code::DeadlineExceeded,
+            Refusal::Broken(_) => Code::Cancelled,
+            Refusal::UnsupportedCompression(_) | Refusal::UnknownMethod(_) => Code::Unimplemented,
+            Refusal::UnknownPath => Code::NotFound,
+        }
+    }
+
+    pub(super) fn http_status(&self) -> StatusCode {
+        match self {
+            Refusal::Undecodable(_) | Refusal::Broken(_) => StatusCode::BAD_REQUEST,
+            Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Refusal::UnsupportedType(_) | Refusal::UnsupportedCompression(_) => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
+            Refusal::UnknownMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::UnknownPath => StatusCode::NOT_FOUND,
+        }
+    }
+
+    /// The gRPC status, with its details as a binary `google.rpc.Status`.
+    pub(super) fn to_status(&self) -> tonic::Status {
+        let mut details = ErrorDetails::new();
+        match self {
+            Refusal::Undecodable(reason) => {
+                details.add_bad_request_violation("request", reason.as_str());
+            }
+            Refusal::Busy(busy) => {
+                details.set_retry_info(Some(busy.retry_after));
+            }
+            _ => {}
+        }
+        tonic::Status::with_error_details(self.code(), self.to_string(), details)
+    }
+
+    /// The same `google.rpc.Status`, in protobuf's JSON form.
+    pub(super) fn to_json(&self) -> Value {
+        let details = match self {
+            Refusal::Undecodable(reason) => vec![json!({
+                "@type": "type.googleapis.com/google.rpc.BadRequest",
+                "fieldViolations": [{"field": "request", "description": reason}],
+            })],
+            Refusal::Busy(busy) => vec![json!({
+                "@type": "type.googleapis.com/google.rpc.RetryInfo",
+                "retryDelay": format!("{:.9}s", busy.retry_after.as_secs_f64()),
+            })],
+            _ => vec![],
+        };
+        json!({"code": self.code() as i32, "message": self.to_string(), "details": details})
+    }
+
+    /// The header that goes with the HTTP status, if one does.
+    pub(super) fn http_header(&self) -> Option<(HeaderName, HeaderValue)> {
+        match self {
+            Refusal::Busy(busy) => Some((RETRY_AFTER, HeaderValue::from(whole_seconds(busy)))),
+            Refusal::UnknownMethod(_) => Some((ALLOW, HeaderValue::from_static("POST"))),
+            Refusal::UnsupportedCompression(_) => {
+                Some((ACCEPT_ENCODING, HeaderValue::from_static("gzip, identity")))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Rounds up or down at random, in proportion, so that the jitter survives; never to 0.
+fn whole_seconds(busy: &Busy) -> u64 {
+    let jittered = busy.retry_after.as_secs_f64() + fastrand::f64();
+    (jittered as u64).max(1)
+}

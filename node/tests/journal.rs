@@ -1,0 +1,198 @@
+//! The journal on a real disk: what is acknowledged is there, in order, whole, or the
+//! node does not start.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use sheaf_node::event::time::{Clock, SECOND, UnixNanos};
+use sheaf_node::journal::replay::replay;
+use sheaf_node::journal::{
+    AppendError, Committed, FRAME_BYTES, Journal, JournalError, Position, Replay, frame, trim,
+};
+use sheaf_node::store::Store;
+
+const NOW: UnixNanos = UnixNanos(1_800_000_000 * SECOND + 5);
+
+struct Life {
+    journal: Journal,
+    committed: mpsc::Receiver<Committed>,
+    thread: JoinHandle<Result<(), JournalError>>,
+}
+
+impl Life {
+    fn begin(folder: &Path) -> Life {
+        let store = Arc::new(Store::open(folder).unwrap());
+        let found = replay(&store, |_| Ok::<_, JournalError>(())).unwrap();
+        let (sender, committed) = mpsc::channel();
+        let consumer = Box::new(move |c| drop(sender.send(c)));
+        let clock = Clock::new(|| NOW);
+        let observer = Box::new(|_| ());
+        let (journal, writer) = Journal::open(store, &found, clock, consumer, observer).unwrap();
+        Life { journal, committed, thread: std::thread::spawn(move || writer.run()) }
+    }
+
+    async fn append(&self, content: &str) -> Result<Position, AppendError> {
+        self.journal.append(packed(content), 1, Box::new(())).await
+    }
+
+    fn end(self) {
+        self.journal.close();
+        self.thread.join().unwrap().unwrap();
+    }
+}
+
+fn packed(content: &str) -> Vec<u8> {
+    let mut entry = vec![0; FRAME_BYTES];
+    entry.extend_from_slice(content.as_bytes());
+    frame::checksum_content(&mut entry);
+    entry
+}
+
+fn contents(folder: &Path) -> Result<(Vec<String>, Replay), JournalError> {
+    let mut contents = Vec::new();
+    let store = Store::open(folder)?;
+    let found = replay(&store, |replayed| {
+        contents.push(String::from_utf8_lossy(replayed.entry).into_owned());
+        Ok::<_, JournalError>(())
+    })?;
+    Ok((contents, found))
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_replayed_in_order_across_lives() {
+    let folder = tempfile::tempdir().unwrap();
+    let life = Life::begin(folder.path());
+    assert_eq!(life.append("a").await, Ok(Position { segment: 1, index: 0 }));
+    assert_eq!(life.append("b").await, Ok(Position { segment: 1, index: 1 }));
+    life.end();
+    let life = Life::begin(folder.path());
+    assert_eq!(life.append("c").await, Ok(Position { segment: 2, index: 0 }));
+    life.end();
+    let (found, replay) = contents(folder.path()).unwrap();
+    assert_eq!(found, ["a", "b", "c"]);
+    assert_eq!((replay.records, replay.last_stamp), (3, NOW));
+}
+
+#[tokio::test]
+async fn entries_that_wait_together_share_a_commit_and_keep_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let life = Life::begin(folder.path());
+    let appends: Vec<_> = (0..500).map(|n| life.append(Box::leak(n.to_string().into_boxed_str()))).collect();
+    let positions = futures::future::join_all(appends).await;
+    let indices: Vec<_> = positions.into_iter().map(|p| p.unwrap().index).collect();
+    assert_eq!(indices, (0..500).collect::<Vec<_>>());
+    let groups = life.committed.try_iter().count();
+    assert!(groups < 250, "{groups} groups");
+    life.end();
+}
+
+#[tokio::test]
+async fn nothing_is_stamped_before_a_cut_that_it_comes_after() {
+    let folder = tempfile::tempdir().unwrap();
+    let life = Life::begin(folder.path());
+    life.append("before").await.unwrap();
+    let cut = UnixNanos(NOW.0 + 10 * SECOND).whole_second();
+    life.journal.cut(cut);
+    let seen = |committed| match committed {
+        Committed::Group(group) => (group.stamp, group.first.index),
+        Committed::Cut(cut) => (cut.time, cut.end.index),
+    };
+    assert_eq!(life.committed.recv().map(seen), Ok((NOW, 0)));
+    assert_eq!(life.committed.recv().map(seen), Ok((cut, 1)));
+    life.append("after").await.unwrap();
+    assert_eq!(life.committed.recv().map(seen), Ok((cut, 1)));
+    life.end();
+}
+
+#[tokio::test]
+async fn a_closed_journal_commits_what_waits_and_refuses_what_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let life = Life::begin(folder.path());
+    life.append("a").await.unwrap();
+    life.journal.close();
+    assert_eq!(life.append("b").await, Err(AppendError::Closed));
+    life.end();
+    assert_eq!(contents(folder.path()).unwrap().0, ["a"]);
+}
+
+#[tokio::test]
+async fn a_trimmed_journal_begins_where_it_was_trimmed() {
+    let folder = tempfile::tempdir().unwrap();
+    let life = Life::begin(folder.path());
+    for content in ["a", "b", "c"] {
+        life.append(content).await.unwrap();
+    }
+    life.end();
+    let begin = Position { segment: 1, index: 2 };
+    trim(&Store::open(folder.path()).unwrap(), begin, 2).unwrap();
+    let (found, replay) = contents(folder.path()).unwrap();
+    assert_eq!(found, ["c"]);
+    assert_eq!(replay.records, 3);
+}
+
+#[tokio::test]
+async fn a_journal_that_lost_an_acknowledged_tail_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let life = Life::begin(folder.path());
+    for content in ["a", "b", "c"] {
+        life.append(content).await.unwrap();
+    }
+    life.end();
+    let log = files(folder.path()).into_iter().find(|f| f.extension().is_some_and(|e| e == "log"));
+    let log = fs::File::options().write(true).open(log.unwrap()).unwrap();
+    log.set_len(log.metadata().unwrap().len() - 20).unwrap();
+    let error = contents(folder.path()).unwrap_err();
+    assert!(matches!(error, JournalError::Gap { segment: 1, index: 2, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn any_flipped_byte_is_detected_or_harmless_but_never_a_smaller_count() {
+    let folder = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let life = Life::begin(folder.path());
+        for n in 0..20 {
+            life.append(&format!("entry {n}")).await.unwrap();
+        }
+        life.end();
+    }
+    let (whole, _) = contents(folder.path()).unwrap();
+    assert_eq!(whole.len(), 40);
+    let damaged = tempfile::tempdir().unwrap();
+    let (mut detected, mut harmless) = (0, 0);
+    for file in files(folder.path()) {
+        let bytes = fs::read(&file).unwrap();
+        let step = (bytes.len() / 40).max(1);
+        for at in (0..bytes.len()).step_by(step) {
+            copy(folder.path(), damaged.path());
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x20;
+            fs::write(damaged.path().join(file.file_name().unwrap()), flipped).unwrap();
+            match contents(damaged.path()) {
+                Err(_) => detected += 1,
+                Ok((found, _)) => {
+                    assert_eq!(found, whole, "byte {at} of {}", file.display());
+                    harmless += 1;
+                }
+            }
+        }
+    }
+    assert!(detected > 40, "{detected} detected, {harmless} harmless");
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries.filter(|path| path.is_file()).collect();
+    files.sort();
+    files
+}
+
+fn copy(from: &Path, to: &Path) {
+    for file in files(to) {
+        fs::remove_file(file).unwrap();
+    }
+    for file in files(from) {
+        fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+    }
+}

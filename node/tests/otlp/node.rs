@@ -1,0 +1,149 @@
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use prost::Message as _;
+use sheaf_node::intake::admission::{Admission, Permit};
+use sheaf_node::intake::scan::Undecodable;
+use sheaf_node::intake::{Exported, IntakeError};
+use sheaf_node::source::otlp::{BUDGET_PER_REQUEST, Export, Limits, serve_grpc, serve_http};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// The limit on a request in these tests.
+pub(crate) const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// The budget in these tests.
+pub(crate) const BUDGET_BYTES: usize = 4 << 20;
+const _: () = assert!(BUDGET_PER_REQUEST * REQUEST_BYTES_MAX <= BUDGET_BYTES);
+/// Longer than anything here may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An intake that decodes with prost, remembers, and answers what it is told.
+#[derive(Clone)]
+pub(crate) struct Memory(Arc<Shared>);
+
+struct Shared {
+    admission: Admission,
+    taken: Mutex<Vec<Bytes>>,
+    answer: Mutex<Exported>,
+    gate: Semaphore,
+}
+
+impl Export for Memory {
+    fn admission(&self) -> &Admission {
+        &self.0.admission
+    }
+
+    async fn export(&self, request: Bytes, permit: Permit) -> Result<Exported, IntakeError> {
+        assert!(
+            permit.bytes() >= request.len(),
+            "{} bytes are charged as {}",
+            request.len(),
+            permit.bytes()
+        );
+        ExportLogsServiceRequest::decode(request.clone())
+            .map_err(|_| IntakeError::Undecodable(Undecodable::Truncated))?;
+        self.0.taken.lock().unwrap().push(request);
+        let _pass = self.0.gate.acquire().await.unwrap();
+        Ok(self.0.answer.lock().unwrap().clone())
+    }
+}
+
+/// Both servers, on ports of their own.
+pub(crate) struct Node {
+    pub(crate) grpc: SocketAddr,
+    pub(crate) http: SocketAddr,
+    pub(crate) ready: watch::Sender<bool>,
+    intake: Memory,
+    shutdown: CancellationToken,
+    servers: Vec<JoinHandle<()>>,
+}
+
+impl Node {
+    pub(crate) async fn start() -> Node {
+        Node::start_with(Node::limits()).await
+    }
+
+    pub(crate) fn limits() -> Limits {
+        Limits { request_bytes_max: REQUEST_BYTES_MAX, ..Limits::default() }
+    }
+
+    pub(crate) async fn start_with(limits: Limits) -> Node {
+        let shared = Shared {
+            admission: Admission::new(BUDGET_BYTES),
+            taken: Mutex::default(),
+            answer: Mutex::default(),
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
+        };
+        let intake = Memory(Arc::new(shared));
+        let (ready, readiness) = watch::channel(true);
+        let shutdown = CancellationToken::new();
+        let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Node {
+            grpc: grpc.local_addr().unwrap(),
+            http: http.local_addr().unwrap(),
+            ready,
+            servers: vec![
+                tokio::spawn(serve_grpc(grpc, intake.clone(), limits, readiness, shutdown.clone())),
+                tokio::spawn(serve_http(http, intake.clone(), limits, shutdown.clone())),
+            ],
+            intake,
+            shutdown,
+        }
+    }
+
+    /// What the intake was given, in order.
+    pub(crate) fn taken(&self) -> Vec<Bytes> {
+        self.intake.0.taken.lock().unwrap().clone()
+    }
+
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.intake.0.admission
+    }
+
+    /// What the intake says from now on.
+    pub(crate) fn answer(&self, rejected: u64, message: &str) {
+        *self.intake.0.answer.lock().unwrap() =
+            Exported { rejected, message: Some(message.into()) };
+    }
+
+    /// Holds up what the intake was given, until [`Node::release`].
+    pub(crate) fn hold(&self) {
+        self.intake.0.gate.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    pub(crate) fn release(&self) {
+        self.intake.0.gate.add_permits(1024);
+    }
+
+    pub(crate) fn begin_shutdown(&self) {
+        self.shutdown.cancel();
+    }
+
+    /// Waits until both servers have returned.
+    pub(crate) async fn ended(&mut self) {
+        for server in &mut self.servers {
+            timeout(PATIENCE, server).await.unwrap().unwrap();
+        }
+    }
+
+    /// Waits until nothing is charged any more.
+    pub(crate) async fn budget_is_free(&self) {
+        until("the budget is free", || self.admission().used() == 0).await;
+    }
+}
+
+/// Waits for a condition.
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "not in time: {what}");
+        sleep(Duration::from_millis(2)).await;
+    }
+}

@@ -1,0 +1,7 @@
+//! What Sheaf's programs say to each other: names, ports, and the shapes of their answers.
+//!
+//! The node, the client and (later) the operator depend on this crate and never
+//! on each other.
+
+pub mod names; // ports, paths, header and metadata keys
+pub mod statistics; // windows, counts and the ledger, as JSON carries them

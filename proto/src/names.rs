@@ -1,0 +1,22 @@
+//! Ports, paths and keys that more than one program has to know.
+
+/// OTLP over gRPC (OTLP specification 1.11, "OTLP/gRPC Default Port").
+pub const OTLP_GRPC_PORT: u16 = 4317;
+/// OTLP over HTTP (OTLP specification 1.11, "OTLP/HTTP Default Port").
+pub const OTLP_HTTP_PORT: u16 = 4318;
+/// Metrics, probes and statistics.
+pub const ADMIN_PORT: u16 = 9464;
+
+/// Where OTLP/HTTP takes logs.
+pub const OTLP_HTTP_LOGS_PATH: &str = "/v1/logs";
+/// The fully qualified gRPC method that takes logs.
+pub const OTLP_GRPC_LOGS_PATH: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+/// The gRPC service that takes logs, as the health service names it.
+pub const OTLP_GRPC_LOGS_SERVICE: &str = "opentelemetry.proto.collector.logs.v1.LogsService";
+
+/// The closed windows of the last hour, newest first.
+pub const WINDOWS_PATH: &str = "/v1/windows";
+/// The open windows, as far as they have got.
+pub const CURRENT_WINDOWS_PATH: &str = "/v1/windows/current";
+/// What came in against what went out.
+pub const LEDGER_PATH: &str = "/v1/ledger";

@@ -1,0 +1,101 @@
+//! Windows, counts and the ledger, as JSON carries them: on a node's stdout, in
+//! its API, and in what `sheaf` prints.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// One window of one aggregation: what was counted in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WindowCounts {
+    /// The aggregation's name.
+    pub aggregation: String,
+    /// The aggregation's type, as in the settings: `DistinctLogs`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The attribute that the counts are grouped by.
+    pub attribute: String,
+    /// The time that the window covers.
+    pub window: WindowSpan,
+    /// Whether nothing of the window is missing; such a line never changes.
+    pub complete: bool,
+    /// How often the window was printed with other content, from 1.
+    pub revision: u32,
+    /// The records that were accepted in the window.
+    pub records: u64,
+    /// The records that were counted: the distinct ones.
+    pub distinct: u64,
+    /// Set while `distinct` and the counts are upper bounds: an open window of
+    /// which a part was spilled to disk is only deduplicated when it closes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub upper_bound: bool,
+    /// Of `distinct`, those without the attribute.
+    pub unknown: u64,
+    /// The counts, highest first, then by value; at most as many as a setting says.
+    pub counts: Vec<ValueCount>,
+    /// What `counts` leaves out.
+    pub other: Other,
+}
+
+/// A half-open interval, aligned to the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSpan {
+    /// The first instant that belongs to the window.
+    pub start: Timestamp,
+    /// The first instant that does not.
+    pub end: Timestamp,
+}
+
+/// How many distinct records had one value of the attribute.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ValueCount {
+    /// The value, in JSON's type for it; bytes as base64, infinities and NaN by name.
+    pub value: serde_json::Value,
+    /// Set where JSON cannot tell the type: `bytes`, or `double` for an infinity or NaN.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The number of distinct records.
+    pub count: u64,
+}
+
+/// The values that did not fit in the list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Other {
+    /// How many values.
+    pub values: u64,
+    /// How many distinct records they have together.
+    pub count: u64,
+}
+
+/// What came in against what went out, for the node and for each aggregation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Records in requests that could be read: accepted and rejected together.
+    pub received: u64,
+    /// Records that were made durable and acknowledged.
+    pub accepted: u64,
+    /// Records that were refused for good, by reason.
+    pub rejected: BTreeMap<String, u64>,
+    /// One account per aggregation; each sees every accepted record.
+    pub aggregations: Vec<Account>,
+    /// Whether every sum below and above adds up.
+    pub balanced: bool,
+}
+
+/// One aggregation's side of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// The aggregation's name.
+    pub aggregation: String,
+    /// Records that were accepted since the aggregation began: flushed and pending together.
+    pub accepted: u64,
+    /// Records in windows that were printed: distinct and duplicate together.
+    pub flushed: u64,
+    /// Of the flushed records, those that were counted.
+    pub distinct: u64,
+    /// Of the flushed records, those that had been counted before.
+    pub duplicate: u64,
+    /// Records in windows that are still open.
+    pub pending: u64,
+}
