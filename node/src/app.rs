@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -80,6 +81,7 @@ pub enum AppError {
 /// When it cannot start, fails for good, or does not drain in time.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AppError> {
     let _lock = lock(&settings.data_dir)?;
+    allow_open_files();
     let intake = Intake::new(Admission::new(settings.queue_size));
     intake.close(Closed::Starting);
     let metrics = Arc::new(Metrics::new());
@@ -94,7 +96,11 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AppE
     let drain = CancellationToken::new();
     let off = CancellationToken::new();
     let ports = Ports::bind(&settings).await?;
-    let limits = Limits { request_bytes_max: settings.max_request_size, ..Limits::default() };
+    let limits = Limits {
+        request_bytes_max: settings.max_request_size,
+        drain: settings.drain_timeout.saturating_sub(COMMIT_TIME),
+        ..Limits::default()
+    };
     let mut sources = JoinSet::new();
     let (to, end) = (intake.clone(), drain.clone());
     sources.spawn(otlp::serve_grpc(ports.grpc, to, limits, readiness, end));
@@ -215,6 +221,15 @@ async fn attend(
                 intake.admission().close(Closed::DiskFull);
             }
         }
+    }
+}
+
+/// Every connection is an open file: as many as the system allows.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "the limit on open files stays as it is");
     }
 }
 

@@ -11,10 +11,10 @@ pub mod ledger; // what came in against what went out
 use std::fmt;
 use std::sync::Arc;
 
-use fail::fail_point;
 use serde::{Deserialize, Serialize};
 
 use crate::event::time::{SECOND, UnixNanos, Window};
+use crate::failpoint::may_die;
 use crate::journal::{self, Cut, Position};
 use crate::store::{Store, StoreError, Table, keys};
 
@@ -155,9 +155,9 @@ impl Checkpoints {
         }
         let mut batch = self.store.batch();
         batch.put_fact(&key, claim)?;
-        fail_point!("checkpoint-before-claim");
+        may_die("checkpoint-before-claim");
         self.store.commit(batch)?;
-        fail_point!("checkpoint-after-claim");
+        may_die("checkpoint-after-claim");
         Ok(())
     }
 
@@ -180,9 +180,9 @@ impl Checkpoints {
         batch.put(Table::Windows, &keys::window(end, claim.aggregation), printed)?;
         let oldest = keys::window(UnixNanos(0), 0);
         batch.delete_range(Table::Windows, &oldest, &keys::window(expired, 0))?;
-        fail_point!("checkpoint-before-complete");
+        may_die("checkpoint-before-complete");
         self.store.commit(batch)?;
-        fail_point!("checkpoint-after-complete");
+        may_die("checkpoint-after-complete");
         Ok(progress)
     }
 
@@ -193,9 +193,9 @@ impl Checkpoints {
     /// When the database cannot be written.
     pub fn trim(&self, cut: &Cut, begin: Position, records: u64) -> Result<(), StoreError> {
         debug_assert!(begin <= cut.end);
-        fail_point!("checkpoint-before-trim");
+        may_die("checkpoint-before-trim");
         journal::trim(&self.store, begin, records)?;
-        fail_point!("checkpoint-after-trim");
+        may_die("checkpoint-after-trim");
         Ok(())
     }
 

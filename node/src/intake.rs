@@ -3,6 +3,7 @@
 pub mod admission; // one budget in bytes for everything that is on its way
 pub mod scan; // protobuf in, records out, nothing materialised
 pub mod wire; // protobuf's wire format
+pub mod work; // what may take long, and whom it must not hold up
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -168,7 +169,7 @@ impl Intake {
         let opened = self.shared.open.read().unwrap_or_else(PoisonError::into_inner).clone();
         let opened = opened.ok_or_else(|| self.refuse())?;
         let received = &self.shared.received;
-        let packed = opened.pack(&request).inspect_err(|_| {
+        let packed = work::work(request.len(), || opened.pack(&request)).inspect_err(|_| {
             received.undecodable.fetch_add(1, Ordering::Relaxed);
         });
         let (entry, Scan { accepted, rejected }) = packed?;

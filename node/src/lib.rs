@@ -19,3 +19,5 @@ pub mod journal; // segments, positions, cuts
 pub mod store; // alone names `rocksdb`
 
 pub mod event; // what flows, and its bytes
+
+pub mod failpoint; // where a test makes the node die

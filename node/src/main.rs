@@ -13,6 +13,8 @@ use tracing::{error, info};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _scenario = sheaf_node::failpoint::from_environment();
     let read_file = |path: &std::path::Path| std::fs::read_to_string(path);
     match Settings::load(std::env::args_os(), std::env::vars_os(), read_file) {
         Ok(Command::Run(settings)) => start(*settings),

@@ -9,7 +9,6 @@ pub mod keys; // every key's bytes
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fail::fail_point;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use rocksdb::{
@@ -17,6 +16,8 @@ use rocksdb::{
     DBRecoveryMode, Direction, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch,
     WriteOptions,
 };
+
+use crate::failpoint::{is_to_fail, may_die};
 
 const MIB: usize = 1 << 20;
 /// What the journal gathers in memory before it becomes a file.
@@ -177,14 +178,19 @@ impl Store {
     }
 
     fn write_and_sync(&self, writes: WriteBatch) -> Result<(), StoreError> {
-        fail_point!("store-before-write");
-        fail_point!("store-write-fails", |_| Err(self.write_error("failpoint")));
+        may_die("store-before-write");
+        if is_to_fail("store-write-fails") {
+            return Err(self.write_error("a test says so"));
+        }
         let mut options = WriteOptions::default();
-        options.set_sync(!missing_sync());
+        // A planted bug: the power-cut test has to go red when a sync is missing.
+        options.set_sync(!is_to_fail("store-sync-is-missing"));
         let written = self.db.write_opt(writes, &options);
         written.map_err(|error| self.write_error(&error.to_string()))?;
-        fail_point!("store-sync-fails", |_| Err(self.write_error("failpoint")));
-        fail_point!("store-after-sync");
+        may_die("store-after-sync");
+        if is_to_fail("store-sync-fails") {
+            return Err(self.write_error("a test says so"));
+        }
         Ok(())
     }
 
@@ -265,12 +271,6 @@ impl Store {
     fn read_error(&self, source: rocksdb::Error) -> StoreError {
         StoreError::Read { path: self.path.clone(), source }
     }
-}
-
-/// A planted bug for the power-cut test: it must go red when a sync is missing.
-fn missing_sync() -> bool {
-    fail_point!("store-missing-sync", |_| true);
-    false
 }
 
 /// Writes that take effect together.

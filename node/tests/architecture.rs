@@ -14,10 +14,11 @@ const FLOORS: &[&[&str]] = &[
     &["journal"],
     &["store"],
     &["event"],
+    &["failpoint"],
 ];
 
 /// Libraries that a single module may name.
-const SOLE_USERS: &[(&str, &str)] = &[("rocksdb", "store")];
+const SOLE_USERS: &[(&str, &str)] = &[("rocksdb", "store"), ("fail", "failpoint")];
 
 #[test]
 fn a_module_imports_only_those_below_it() {

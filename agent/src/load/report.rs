@@ -215,12 +215,9 @@ impl Summary {
 
     /// For people.
     pub(crate) fn to_text(&self) -> String {
-        let Latency { p50, p90, p99, max } = self.latency_ms;
         let mut text = format!(
             "{} records acknowledged in {:.2} s: {} records/s, {:.1} MB/s\n\
-             sent {}, rejected {}, failed {}; {} retries\n\
-             latency p50 {p50:.2} ms, p90 {p90:.2} ms, p99 {p99:.2} ms, max {max:.2} ms\n\
-             the generator used {:.0}% of one core",
+             sent {}, rejected {}, failed {}; {} retries\n",
             grouped(self.acknowledged),
             self.seconds,
             grouped(self.records_per_second as u64),
@@ -229,8 +226,14 @@ impl Summary {
             grouped(self.rejected),
             grouped(self.failed),
             grouped(self.retries),
-            self.generator_cpu * 100.0,
         );
+        if self.acknowledged > 0 {
+            let Latency { p50, p90, p99, max } = self.latency_ms;
+            let line =
+                format!("p50 {p50:.2} ms, p90 {p90:.2} ms, p99 {p99:.2} ms, max {max:.2} ms");
+            let _ = writeln!(text, "latency {line}");
+        }
+        let _ = write!(text, "the generator used {:.0}% of one core", self.generator_cpu * 100.0);
         for Problem { reason, requests } in &self.problems {
             let plural = if *requests == 1 { "" } else { "s" };
             let _ = write!(text, "\n{} request{plural}: {reason}", grouped(*requests));

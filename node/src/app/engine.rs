@@ -28,9 +28,6 @@ use crate::journal::{self, Journal, JournalError};
 use crate::sink::stdout::{Format, Stdout};
 use crate::store::{Store, StoreError};
 
-/// An open window and one that is being handed out, for each aggregation.
-const WINDOWS_IN_MEMORY: usize = 2;
-
 /// Why an engine did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -227,9 +224,9 @@ fn spawn(
 }
 
 fn flush_settings(settings: &Settings) -> Result<FlushSettings, EngineError> {
-    let windows = settings.aggregations.len() * WINDOWS_IN_MEMORY;
     Ok(FlushSettings {
-        window_memory: MemoryLimit(settings.memory_limit / windows),
+        // A window that closes gives its memory back while the next one begins to need it.
+        window_memory: MemoryLimit(settings.memory_limit / settings.aggregations.len()),
         scratch: folder(settings, "scratch")?,
         values_max: settings.stats_limit,
     })

@@ -22,6 +22,7 @@ use bytesize::ByteSize;
 use crate::aggregation::definition::{
     AggregationName, Definition, DistinctLogs, InvalidDefinition, Kind,
 };
+use crate::source::otlp::BUDGET_PER_REQUEST;
 use file::Document;
 use flags::Flags;
 use given::Given;
@@ -29,9 +30,6 @@ use given::Given;
 pub use flags::{LogFormat, StatsFormat};
 pub use given::Origin;
 pub use value::LogFilter;
-
-/// A request is charged as it arrives and again decompressed.
-const CHARGES_PER_REQUEST: usize = 2;
 
 /// The settings of a node; every value is valid, and valid beside the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +54,7 @@ pub struct Settings {
     pub log_level: LogFilter,
     /// The most bytes of one request, compressed or not.
     pub max_request_size: usize,
-    /// The most bytes of requests being worked on; holds the largest request twice.
+    /// The most bytes of requests being worked on; holds the largest request [`BUDGET_PER_REQUEST`] times.
     pub queue_size: usize,
     /// The most bytes of memory for open windows before they spill to disk.
     pub memory_limit: usize,
@@ -129,9 +127,9 @@ pub enum SettingsError {
     /// The largest request could never be admitted.
     #[error(
         "queue-size is {}, but has to be at least {}: a request of max-request-size ({}) \
-         is held compressed and decompressed at once",
+         takes {BUDGET_PER_REQUEST} times its size while it is decoded",
         ByteSize(*queue as u64).display().iec(),
-        ByteSize((*request * CHARGES_PER_REQUEST) as u64).display().iec(),
+        ByteSize((*request * BUDGET_PER_REQUEST) as u64).display().iec(),
         ByteSize(*request as u64).display().iec()
     )]
     QueueTooSmall {
@@ -253,7 +251,7 @@ fn counts_by_attribute(flags: &Flags) -> Vec<Definition> {
 
 fn check_queue(flags: &Flags) -> Result<(), SettingsError> {
     let (queue, request) = (flags.queue_size, flags.max_request_size);
-    if queue / CHARGES_PER_REQUEST < request {
+    if queue / BUDGET_PER_REQUEST < request {
         return Err(SettingsError::QueueTooSmall { queue, request });
     }
     Ok(())

@@ -3,7 +3,6 @@
 
 use std::sync::mpsc;
 
-use fail::fail_point;
 use sheaf_proto::statistics::{Other, ValueCount, WindowCounts, WindowSpan};
 use tracing::{error, info};
 use uuid::Uuid;
@@ -14,6 +13,7 @@ use crate::checkpoint::ledger::Balance;
 use crate::checkpoint::{Checkpoints, Claim, Digest, SlotClaim};
 use crate::event::time::Window;
 use crate::event::value;
+use crate::failpoint::may_die;
 use crate::flush::{Aggregation, Begin, FlushError};
 use crate::journal::Cut;
 use crate::sink::{DeliveryKey, Sink, SinkError};
@@ -96,7 +96,7 @@ impl Delivery {
         let (cluster, start) = (self.cluster, window.start);
         let key = DeliveryKey { cluster, aggregation: aggregation.number, start, revision: 1 };
         self.sink.deliver(&key, &counts)?;
-        fail_point!("flush-after-deliver");
+        may_die("flush-after-deliver");
         let progress = self.checkpoints.complete(&claim, &line(window, &counts)?)?;
 
         let balance = Balance::at(&aggregation.fact, cut.records, &progress, pending);

@@ -161,12 +161,6 @@ impl Admission {
         self.lock().trouble = None;
     }
 
-    /// The answer to a request that cannot be taken now, for a reason that shows elsewhere first.
-    pub fn busy(&self) -> Busy {
-        let closed = self.lock().closed_to(Line::Arriving);
-        self.refuse(closed.map_or(Why::Full, Why::Closed))
-    }
-
     /// Why no requests are taken at the moment, if none are.
     pub fn closed(&self) -> Option<Closed> {
         let state = self.lock();

@@ -3,7 +3,7 @@
 //! A scan visits the records of a protobuf `ExportLogsServiceRequest` in their
 //! order and tells of each what the aggregations need: the values of some
 //! attributes, and fingerprints. What exporters usually write is read on short
-//! paths (`read_usual`, `find_usual`, `usual_string`); these give up on anything
+//! paths (`usual`, `find_usual`, `usual_string`); these give up on anything
 //! else, and a complete path with the same result takes over.
 //!
 //! What no aggregation needs is skipped unchecked. So a scan takes at least every
@@ -21,7 +21,7 @@ pub use rejected::{RejectReason, Rejected};
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::value::{AttributeValue, Tag, header};
 use crate::intake::scan::attributes::{Found, KeyValue};
-use crate::intake::scan::canonical::{Canonical, Member, utf8};
+use crate::intake::scan::canonical::{Canonical, Member, usual_string, utf8};
 use crate::intake::scan::embedded::Embedded;
 use crate::intake::scan::record::Parts;
 use crate::intake::scan::rejected::Unreadable;
@@ -35,7 +35,7 @@ const SCRATCH_PER_REQUEST_BYTE: usize = 2;
 /// Scratch that is kept for the next request, in bytes.
 const SCRATCH_BYTES_KEPT: usize = 1 << 20;
 /// Attributes in a plan up to which a visit allocates nothing.
-const FEW_ATTRIBUTES: usize = 8;
+const FEW_ATTRIBUTES: usize = 4;
 
 /// What the enabled aggregations need to know of each record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +113,16 @@ enum Looked<'r> {
     Other(usize, usize),
     /// It is there, but a record that it belongs to has to be refused.
     Rejected(RejectReason),
+}
+
+impl<'r> Looked<'r> {
+    #[inline(always)]
+    fn string(bytes: &'r [u8]) -> Looked<'r> {
+        match utf8(bytes) {
+            Ok(utf8) => Looked::String(utf8),
+            Err(reason) => Looked::Rejected(reason),
+        }
+    }
 }
 
 /// The part of a record that cannot be read.
@@ -223,7 +233,10 @@ impl<'s, 'r> Walk<'s, 'r> {
             _ => Ok(()),
         })?;
         for index in 0..names.len() {
-            self.of_resource[index] = self.look(self.above.value(index), Looked::Absent)?;
+            self.of_resource[index] = match self.above.value(index) {
+                None => Looked::Absent,
+                Some(value) => self.look(*value)?,
+            };
         }
         Ok(())
     }
@@ -269,7 +282,10 @@ impl<'s, 'r> Walk<'s, 'r> {
             _ => Ok(()),
         })?;
         for index in 0..names.len() {
-            self.of_scope[index] = self.look(self.above.value(index), self.of_resource[index])?;
+            self.of_scope[index] = match self.above.value(index) {
+                None => self.of_resource[index],
+                Some(value) => self.look(*value)?,
+            };
         }
         Ok(())
     }
@@ -309,14 +325,16 @@ impl<'s, 'r> Walk<'s, 'r> {
     #[inline(always)]
     fn read(&mut self, record: &'r [u8]) -> Result<(u128, u128), (Unreadable, Part)> {
         for index in 0..self.of_record.len() {
-            let found = self.found.attributes.value(index);
-            self.of_record[index] = match self.look(found, self.of_scope[index]) {
-                Ok(Looked::Rejected(reason)) => {
-                    return Err((reason.into(), Part::Attribute(index)));
+            let looked = match self.found.attributes.value(index) {
+                None => self.of_scope[index],
+                Some(value) => {
+                    self.look(*value).map_err(|error| (error.into(), Part::Attribute(index)))?
                 }
-                Ok(looked) => looked,
-                Err(undecodable) => return Err((undecodable.into(), Part::Attribute(index))),
             };
+            if let Looked::Rejected(reason) = looked {
+                return Err((reason.into(), Part::Attribute(index)));
+            }
+            self.of_record[index] = looked;
         }
         let body =
             if self.plan.body { self.body().map_err(|error| (error, Part::Body))? } else { 0 };
@@ -348,24 +366,23 @@ impl<'s, 'r> Walk<'s, 'r> {
         }
     }
 
-    /// Reads an attribute where it was found, or takes what is inherited.
+    /// Reads an attribute where it was found.
     #[inline(always)]
-    fn look(
-        &mut self,
-        found: Option<Embedded<'r>>,
-        inherited: Looked<'r>,
-    ) -> Result<Looked<'r>, Undecodable> {
-        let Some(value) = found else { return Ok(inherited) };
+    fn look(&mut self, value: Embedded<'r>) -> Result<Looked<'r>, Undecodable> {
+        match usual_string(&value) {
+            Some(string) => Ok(Looked::string(string)),
+            None => self.look_at_any(value),
+        }
+    }
+
+    fn look_at_any(&mut self, value: Embedded<'r>) -> Result<Looked<'r>, Undecodable> {
         let start = self.scratch.len();
-        let looked = match Member::of(value)? {
-            Member::String(string) => utf8(string).map(Looked::String).map_err(Unreadable::from),
-            member => self
-                .canonical()
-                .value(value, member, 1)
-                .map(|()| Looked::Other(start, self.scratch.len())),
-        };
-        match looked {
-            Ok(looked) => Ok(looked),
+        let member = Member::of(value)?;
+        if let Member::String(string) = member {
+            return Ok(Looked::string(string));
+        }
+        match self.canonical().value(value, member, 1) {
+            Ok(()) => Ok(Looked::Other(start, self.scratch.len())),
             Err(Unreadable::Request(undecodable)) => Err(undecodable),
             Err(Unreadable::Record(reason)) => {
                 self.scratch.truncate(start);
@@ -376,17 +393,19 @@ impl<'s, 'r> Walk<'s, 'r> {
 
     #[inline(always)]
     fn body(&mut self) -> Result<u128, Unreadable> {
-        let Some(body) = self.found.body else {
+        let Some(body) = &self.found.body else {
             return Ok(self.key.canonical(&header(Tag::Absent, 0).to_le_bytes()));
         };
-        let start = self.scratch.len();
-        match Member::of(body)? {
-            Member::String(string) => Ok(self.key.string(utf8(string)?)),
-            member => {
-                self.canonical().value(body, member, 1)?;
-                Ok(self.hash_and_truncate(start))
-            }
+        match usual_string(body) {
+            Some(string) => Ok(self.key.string(utf8(string)?)),
+            None => self.any_body(*body),
         }
+    }
+
+    fn any_body(&mut self, body: Embedded<'r>) -> Result<u128, Unreadable> {
+        let start = self.scratch.len();
+        self.canonical().value(body, Member::of(body)?, 1)?;
+        Ok(self.hash_and_truncate(start))
     }
 
     fn whole_record(&mut self, record: &'r [u8]) -> Result<u128, Unreadable> {

@@ -8,10 +8,10 @@ use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fail::fail_point;
 use tokio::sync::oneshot;
 
 use crate::event::time::{Clock, SECOND, UnixNanos};
+use crate::failpoint::may_die;
 use crate::journal::frame::{self, Header};
 use crate::journal::replay::{self, JournalError, Replay};
 use crate::journal::watermark::Watermark;
@@ -222,7 +222,7 @@ impl Writer {
             path: Watermark::path(self.store.path()),
             source,
         })?;
-        fail_point!("journal-before-acknowledge");
+        may_die("journal-before-acknowledge");
         (self.observer)(CommitFigures { entries: group.len(), bytes, took: began.elapsed() });
         self.acknowledge(stamp, group);
         (self.next, self.last_stamp, self.records) = (position, stamp, records);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use prost::Message as _;
 use sheaf_node::intake::admission::{Admission, Permit};
-use sheaf_node::intake::scan::Undecodable;
+use sheaf_node::intake::wire::Undecodable;
 use sheaf_node::intake::{Exported, IntakeError};
 use sheaf_node::source::otlp::{BUDGET_PER_REQUEST, Export, Limits, serve_grpc, serve_http};
 use tokio::net::TcpListener;

@@ -82,8 +82,8 @@ pub(super) struct Flags {
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = value::memory(KIB..=GIB))]
     pub(super) max_request_size: usize,
 
-    /// The memory for all requests being worked on; holds at least two of the largest
-    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = value::memory(2 * KIB..=TIB))]
+    /// The memory for all requests being worked on; holds at least three times the largest
+    #[arg(long, value_name = "SIZE", default_value = "192MiB", value_parser = value::memory(2 * KIB..=TIB))]
     pub(super) queue_size: usize,
 
     /// The memory for open windows; what does not fit is sorted on disk, and counts stay exact

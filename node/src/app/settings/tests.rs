@@ -52,7 +52,7 @@ fn a_node_that_is_told_nothing_runs_with_the_defaults() {
     assert_eq!(settings.log_format, LogFormat::Text);
     assert_eq!(settings.log_level.to_env_filter().to_string(), "info");
     assert_eq!(settings.max_request_size, 64 << 20);
-    assert_eq!(settings.queue_size, 128 << 20);
+    assert_eq!(settings.queue_size, 192 << 20);
     assert_eq!(settings.memory_limit, 256 << 20);
     assert_eq!(settings.disk_reserve, 1 << 30);
     assert_eq!(settings.journal_limit, 4 << 30);
@@ -342,10 +342,10 @@ fn the_file_of_the_flag_is_read_in_place_of_that_of_the_variable() {
 }
 
 #[test]
-fn a_queue_that_cannot_hold_the_largest_request_twice_is_refused() {
+fn a_queue_that_cannot_hold_what_the_largest_request_takes_is_refused() {
     let line = refusal(&["--max-request-size", "65MiB"], &[], "");
-    assert!(line.contains("queue-size is 128.0 MiB") && line.contains("130.0 MiB"), "{line}");
-    assert!(load(&["--max-request-size", "65MiB", "--queue-size", "130MiB"], &[], "").is_ok());
+    assert!(line.contains("queue-size is 192.0 MiB") && line.contains("195.0 MiB"), "{line}");
+    assert!(load(&["--max-request-size", "65MiB", "--queue-size", "195MiB"], &[], "").is_ok());
 }
 
 #[test]

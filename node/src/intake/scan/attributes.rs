@@ -17,24 +17,11 @@ pub(super) struct KeyValue<'r> {
 }
 
 impl<'r> KeyValue<'r> {
-    #[inline(always)]
     pub(super) fn read(bytes: &'r [u8]) -> Result<KeyValue<'r>, Undecodable> {
-        match KeyValue::read_usual(bytes) {
-            Some(attribute) => Ok(attribute),
+        match usual(bytes) {
+            Some((key, value)) => Ok(KeyValue { key, value: Embedded::Whole(value) }),
             None => KeyValue::read_any(bytes),
         }
-    }
-
-    /// A short key, then a value, then nothing: what exporters write.
-    #[inline(always)]
-    fn read_usual(bytes: &'r [u8]) -> Option<KeyValue<'r>> {
-        let [0x0a, key_len @ ..0x80, rest @ ..] = bytes else { return None };
-        let (key, [0x12, value @ ..]) = rest.split_at_checked(usize::from(*key_len))? else {
-            return None;
-        };
-        let mut rest = value;
-        let value = read_delimited(&mut rest).ok()?;
-        rest.is_empty().then_some(KeyValue { key, value: Embedded::Whole(value) })
     }
 
     #[cold]
@@ -55,6 +42,19 @@ impl<'r> KeyValue<'r> {
         }
         Ok(KeyValue { key, value: value.unwrap_or(Embedded::EMPTY) })
     }
+}
+
+/// The key and the value of a `KeyValue` that is a short key, then a value, then
+/// nothing: what exporters write.
+#[inline(always)]
+fn usual(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let [0x0a, key_len @ ..0x80, rest @ ..] = bytes else { return None };
+    let (key, [0x12, rest @ ..]) = rest.split_at_checked(usize::from(*key_len))? else {
+        return None;
+    };
+    let mut rest = rest;
+    let value = read_delimited(&mut rest).ok()?;
+    rest.is_empty().then_some((key, value))
 }
 
 /// The wanted attributes that one list has.
@@ -87,8 +87,8 @@ impl<'r> Found<'r> {
 
     /// The value of the wanted name at `index`, if the list has it.
     #[inline(always)]
-    pub(super) fn value(&self, index: usize) -> Option<Embedded<'r>> {
-        self.values[index]
+    pub(super) fn value(&self, index: usize) -> Option<&Embedded<'r>> {
+        self.values[index].as_ref()
     }
 
     /// Takes note of the list's next `KeyValue`. The first of equal keys counts; once
@@ -102,13 +102,23 @@ impl<'r> Found<'r> {
         if self.missing == 0 {
             return Ok(());
         }
-        let attribute = KeyValue::read(bytes)?;
-        for (name, value) in names.iter().zip(&mut self.values) {
-            if **name == *attribute.key && value.is_none() {
-                *value = Some(attribute.value);
-                self.missing -= 1;
+        match usual(bytes) {
+            Some((key, value)) => self.note(key, Embedded::Whole(value), names),
+            None => {
+                let KeyValue { key, value } = KeyValue::read_any(bytes)?;
+                self.note(key, value, names);
             }
         }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn note(&mut self, key: &[u8], value: Embedded<'r>, names: &[Box<[u8]>]) {
+        for (name, known) in names.iter().zip(&mut self.values) {
+            if **name == *key && known.is_none() {
+                *known = Some(value);
+                self.missing -= 1;
+            }
+        }
     }
 }

@@ -41,21 +41,11 @@ pub(super) enum Member<'r> {
 impl<'r> Member<'r> {
     /// The last member given counts. Arrays and maps that follow one another, without
     /// another member between them, are pieces of one.
-    #[inline(always)]
     pub(super) fn of(value: Embedded<'r>) -> Result<Member<'r>, Undecodable> {
-        match Member::usual_string(value) {
-            Some(member) => Ok(member),
+        match usual_string(&value) {
+            Some(string) => Ok(Member::String(string)),
             None => Member::of_any(value),
         }
-    }
-
-    /// A string and nothing else: what most values are.
-    #[inline(always)]
-    fn usual_string(value: Embedded<'r>) -> Option<Member<'r>> {
-        let Embedded::Whole([0x0a, string @ ..]) = value else { return None };
-        let mut rest = string;
-        let string = read_delimited(&mut rest).ok()?;
-        rest.is_empty().then_some(Member::String(string))
     }
 
     fn of_any(value: Embedded<'r>) -> Result<Member<'r>, Undecodable> {
@@ -86,6 +76,16 @@ impl<'r> Member<'r> {
         })?;
         Ok(member)
     }
+}
+
+/// The string of an `AnyValue` that is a string and nothing else: what most are.
+#[inline(always)]
+pub(super) fn usual_string<'r>(value: &Embedded<'r>) -> Option<&'r [u8]> {
+    let Embedded::Whole(bytes) = *value else { return None };
+    let [0x0a, string @ ..] = bytes else { return None };
+    let mut rest = string;
+    let string = read_delimited(&mut rest).ok()?;
+    rest.is_empty().then_some(string)
 }
 
 /// Calls `visit` for each element of an array or map, the member `number` of `value`

@@ -1,17 +1,13 @@
 //! Gzip and JSON: what arrived becomes one protobuf request, charged as it grows.
 
 use bytes::Bytes;
-use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::task::block_in_place;
 
 use super::body::Held;
 use super::gzip::{Gunzip, GunzipError, Step};
 use super::json;
 use super::refusal::Refusal;
+use crate::intake::work::work;
 
-/// Work on more bytes than this would hold up the other requests of a worker
-/// for too long: it hands them to another one first.
-const INLINE_BYTES_MAX: usize = 256 << 10;
 /// What JSON's transcoder takes besides its input, as a multiple of it: output and scratch.
 const JSON_WORKING_ROOM: usize = 2;
 /// The most that a request is charged at a time, as a multiple of the limit on its size.
@@ -50,14 +46,4 @@ pub(super) async fn transcode(held: Held) -> Result<(Held, bool), Refusal> {
     drop(text);
     permit.shrink_to(transcoded.request.len());
     Ok((Held { bytes: Bytes::from(transcoded.request), permit }, transcoded.known))
-}
-
-/// Runs work on so many `bytes`; a worker of a runtime with several first passes on its other tasks if they are many.
-fn work<T>(bytes: usize, run: impl FnOnce() -> T) -> T {
-    let large = bytes > INLINE_BYTES_MAX;
-    if large && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
-        block_in_place(run)
-    } else {
-        run()
-    }
 }

@@ -13,7 +13,7 @@ use tokio_util::io::poll_read_buf;
 
 /// How much one read may bring. HTTP/2 asks frame by frame, and grpc-go's frames
 /// are 16 KiB: one read for each would cost more than all the rest.
-pub(super) const READ_AHEAD_BYTES: usize = 256 << 10;
+pub(super) const READ_AHEAD_BYTES: usize = 64 << 10;
 /// HTTP/2's preface has so many bytes, and no sensible HTTP/1.1 request has fewer:
 /// before they are here, nothing else watches the connection.
 const OPENING_BYTES: usize = 24;
