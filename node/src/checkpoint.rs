@@ -90,6 +90,25 @@ impl Claim {
     }
 }
 
+/// What is kept of an open window in place of the journal before a position.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carry {
+    /// The aggregation's number.
+    pub aggregation: u32,
+    /// The window's first instant.
+    pub start: u64,
+    /// The first instant after it.
+    pub end: u64,
+    /// The segment of the first entry that is not in the state.
+    pub segment: u64,
+    /// That entry's number.
+    pub index: u64,
+    /// Records in all entries before it, since the journal began.
+    pub records: u64,
+    /// Where the state is, as the aggregation wrote it.
+    pub state: serde_json::Value,
+}
+
 /// How far an aggregation was flushed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
@@ -107,6 +126,9 @@ pub enum CheckpointError {
     /// The database below failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What is kept of a window is not what this version writes.
+    #[error("an open window's carried state: {0}")]
+    Carry(#[source] serde_json::Error),
     /// A window was folded again with another result: the node must stop.
     #[error(
         "aggregation {aggregation}, window {window}: folding again gave digest {found}, \
@@ -176,7 +198,9 @@ impl Checkpoints {
         let expired = UnixNanos(claim.end.saturating_sub(WINDOWS_KEPT));
         let mut batch = self.store.batch();
         batch.put_fact(&keys::progress(claim.aggregation), &progress)?;
-        batch.delete(Table::Facts, &keys::claim(claim.aggregation, UnixNanos(claim.start)))?;
+        let start = UnixNanos(claim.start);
+        batch.delete(Table::Facts, &keys::claim(claim.aggregation, start))?;
+        batch.delete(Table::Facts, &keys::carry(claim.aggregation, start))?;
         batch.put(Table::Windows, &keys::window(end, claim.aggregation), printed)?;
         let oldest = keys::window(UnixNanos(0), 0);
         batch.delete_range(Table::Windows, &oldest, &keys::window(expired, 0))?;
@@ -186,8 +210,34 @@ impl Checkpoints {
         Ok(progress)
     }
 
+    /// Records what is kept of open windows; the journal before the carries' positions
+    /// is not needed for them any more.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn carry(&self, carries: &[Carry]) -> Result<(), StoreError> {
+        let mut batch = self.store.batch();
+        for carry in carries {
+            let key = keys::carry(carry.aggregation, UnixNanos(carry.start));
+            batch.put_fact(&key, carry)?;
+        }
+        may_die("checkpoint-before-carry");
+        self.store.commit(batch)?;
+        may_die("checkpoint-after-carry");
+        Ok(())
+    }
+
+    /// The open windows of which a part is kept in place of the journal.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn carried(&self) -> Result<Vec<Carry>, StoreError> {
+        let (from, to) = keys::carries();
+        Ok(self.store.facts(&from, &to)?.into_iter().map(|(_, carry)| carry).collect())
+    }
+
     /// Gives back the journal before `begin`, where `records` records were accepted:
-    /// all of it was flushed at `cut` or earlier.
+    /// all of it was flushed or carried at `cut` or earlier.
     ///
     /// # Errors
     /// When the database cannot be written.

@@ -35,10 +35,10 @@ pub struct Aggregation {
 pub struct FlushSettings {
     /// What one window's state may take in memory before it spills.
     pub window_memory: MemoryLimit,
-    /// A folder for what is spilled; emptied at the start.
+    /// A folder for what is spilled and carried.
     pub scratch: PathBuf,
-    /// How many values a window's list has at most.
-    pub values_max: usize,
+    /// Bytes of journal above which open windows are carried, so that it can be trimmed.
+    pub journal_bytes_max: u64,
 }
 
 /// Why nothing more is folded or flushed.
@@ -85,7 +85,7 @@ impl FlushError {
     /// Whether opening the database again and replaying can help.
     pub fn is_retryable(&self) -> bool {
         match self {
-            FlushError::Checkpoint(CheckpointError::Diverged { .. })
+            FlushError::Checkpoint(CheckpointError::Diverged { .. } | CheckpointError::Carry(_))
             | FlushError::Entry { .. }
             | FlushError::Definition { .. }
             | FlushError::Sink(_) => false,

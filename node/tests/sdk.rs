@@ -35,7 +35,7 @@ fn what_the_sdk_sends_over_http_is_counted_exactly() {
 
 fn counts_what_is_sent_over(protocol: &str) {
     if std::env::var_os(SKIP).is_some() {
-        eprintln!("skipped, because {SKIP} is set");
+        say(&format!("skipped, because {SKIP} is set"));
         return;
     }
     let python = python();
@@ -96,7 +96,8 @@ fn python() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(folder).expect("the target folder can be written");
     // Tests in other processes want the same one.
-    let lock = File::create(folder.join("python-sdk.lock")).expect("the target folder can be written");
+    let lock =
+        File::create(folder.join("python-sdk.lock")).expect("the target folder can be written");
     lock.lock().expect("the lock is free after a while");
 
     let venv = folder.join("python-sdk");
@@ -209,17 +210,21 @@ fn listening(log: impl BufRead + Send + 'static) -> BTreeMap<String, String> {
     let (found, addresses) = mpsc::channel();
     thread::spawn(move || {
         for line in log.lines().map_while(Result::ok) {
-            let fields = serde_json::from_str::<Value>(&line).map(|line| line["fields"].clone());
-            let fields = fields.unwrap_or_default();
-            let name = fields["message"].as_str().and_then(|m| m.strip_prefix("listening for "));
-            if let (Some(name), Some(address)) = (name, fields["address"].as_str()) {
-                // Nobody listens any more once all three are known.
+            let event: Value = serde_json::from_str(&line).expect("the log is JSON");
+            let name = event["message"].as_str().and_then(|m| m.strip_prefix("listening for "));
+            if let (Some(name), Some(address)) = (name, event["address"].as_str()) {
+                // Once all three are known, nobody takes any more.
                 let _ = found.send((name.to_owned(), address.to_owned()));
-            } else {
-                eprintln!("{line}");
+            } else if event["level"] != "INFO" {
+                say(&line);
             }
         }
     });
     let next = || addresses.recv_timeout(DEADLINE).expect("the node listens on three ports");
     (0..3).map(|_| next()).collect()
+}
+
+fn say(line: &str) {
+    // A test without a stderr has nobody to tell.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

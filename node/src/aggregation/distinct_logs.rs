@@ -10,10 +10,12 @@ use std::cmp::Ordering;
 use std::io;
 use std::path::PathBuf;
 
+pub use carry::{Carried, remove_all_but};
 pub use memory::Sizes;
 pub use pack::Packer;
 pub use window::{MemoryLimit, OpenWindow};
 
+mod carry; // what outlives the process of an open window
 mod digest; // what two computations of a window compare
 mod memory; // the keys and values of a window that are in memory
 mod merge; // runs -> the closed window

@@ -159,8 +159,9 @@ impl Engine {
             observer: metrics.flush_observer(),
         };
         let (end, ends) = unbounded_channel();
+        let records = replay.records;
         spawn("journal", end.clone(), move || Ok(writer.run()?))?;
-        spawn("fold", end.clone(), move || Ok(folder.run(commands)?))?;
+        spawn("fold", end.clone(), move || Ok(folder.run(records, commands)?))?;
         spawn("flush", end, move || Ok(delivery.run(to_flush)?))?;
         let reader = Reader { folding, checkpoints };
         Ok(Engine { journal, reader, packing: Some(packing), ends })
@@ -201,9 +202,11 @@ impl Engine {
         self.journal.close();
         let Reader { folding, checkpoints } = self.reader;
         drop(folding);
+        let mut ended = Ok(());
         while let Some(end) = self.ends.blocking_recv() {
-            end?;
+            ended = ended.and(end);
         }
+        ended?;
         Ok(checkpoints.record_rejected(rejected)?)
     }
 }
@@ -228,7 +231,7 @@ fn flush_settings(settings: &Settings) -> Result<FlushSettings, EngineError> {
         // A window that closes gives its memory back while the next one begins to need it.
         window_memory: MemoryLimit(settings.memory_limit / settings.aggregations.len()),
         scratch: folder(settings, "scratch")?,
-        values_max: settings.stats_limit,
+        journal_bytes_max: settings.journal_limit,
     })
 }
 
@@ -272,6 +275,8 @@ fn format(format: StatsFormat) -> Format {
 fn folder(settings: &Settings, name: &str) -> Result<PathBuf, EngineError> {
     let path = settings.data_dir.join(name);
     fs::create_dir_all(&path)
+        // Its name, too, has to be there after a power cut.
+        .and_then(|()| fs::File::open(&settings.data_dir)?.sync_all())
         .map_err(|source| EngineError::Folder { path: path.clone(), source })?;
     Ok(path)
 }

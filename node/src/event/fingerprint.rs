@@ -30,10 +30,9 @@ impl FingerprintKey {
 
     /// The fingerprint of canonical bytes.
     pub fn canonical(&self, bytes: &[u8]) -> u128 {
-        match bytes.split_first_chunk() {
-            Some((header, content)) => self.hash(u64::from_le_bytes(*header), content),
-            None => self.hash_short(bytes),
-        }
+        let mut hasher = SipHasher13::new_with_key(&self.0);
+        hasher.write(bytes);
+        hasher.finish128().as_u128()
     }
 
     /// The hash of an attribute's value, from its canonical bytes: another function
@@ -42,21 +41,12 @@ impl FingerprintKey {
         self.hash(header(Tag::ValueHash, 0), bytes)
     }
 
-    /// The hash of a word and what follows it. The only caller of `write`, which is thus
-    /// compiled into it: the state stays in registers, a quarter of the time is saved.
-    fn hash(&self, first: u64, then: &[u8]) -> u128 {
+    /// The hash of a header word and what follows it.
+    fn hash(&self, header: u64, content: &[u8]) -> u128 {
         let mut hasher = SipHasher13::new_with_key(&self.0);
-        // A word at once, the same as its bytes.
-        hasher.write_u64(first);
-        hasher.write(then);
-        hasher.finish128().as_u128()
-    }
-
-    /// The hash of less than a word: of no canonical bytes.
-    #[cold]
-    fn hash_short(&self, bytes: &[u8]) -> u128 {
-        let mut hasher = SipHasher13::new_with_key(&self.0);
-        bytes.iter().for_each(|byte| hasher.write_u8(*byte));
+        // A word at once: the same as its bytes, and faster.
+        hasher.write_u64(header);
+        hasher.write(content);
         hasher.finish128().as_u128()
     }
 }

@@ -1,6 +1,7 @@
 //! The thread that hands out what a cut has closed:
 //! claim -> deliver -> complete -> trim, one window after the other.
 
+use std::path::Path;
 use std::sync::mpsc;
 
 use sheaf_proto::statistics::{Other, ValueCount, WindowCounts, WindowSpan};
@@ -10,7 +11,7 @@ use uuid::Uuid;
 use crate::aggregation::definition::Kind;
 use crate::aggregation::distinct_logs::{Closed, Counts, OpenWindow};
 use crate::checkpoint::ledger::Balance;
-use crate::checkpoint::{Checkpoints, Claim, Digest, SlotClaim};
+use crate::checkpoint::{Carry, Checkpoints, Claim, Digest, SlotClaim};
 use crate::event::time::Window;
 use crate::event::value;
 use crate::failpoint::may_die;
@@ -24,7 +25,9 @@ pub struct Flush {
     pub cut: Cut,
     /// The windows.
     pub closing: Vec<Closing>,
-    /// Where the journal may begin once all of them are complete.
+    /// What is kept of windows that stay open.
+    pub carries: Vec<Carry>,
+    /// Where the journal may begin once all of this is recorded.
     pub begin: Begin,
 }
 
@@ -81,6 +84,10 @@ impl Delivery {
         for closing in flush.closing {
             self.hand_out(&flush.cut, closing)?;
         }
+        if !flush.carries.is_empty() {
+            self.checkpoints.carry(&flush.carries)?;
+            info!(windows = flush.carries.len(), "open windows carried, to trim the journal");
+        }
         let Begin { position, records } = flush.begin;
         Ok(self.checkpoints.trim(&flush.cut, position, records)?)
     }
@@ -88,6 +95,7 @@ impl Delivery {
     fn hand_out(&mut self, cut: &Cut, closing: Closing) -> Result<(), FlushError> {
         let Closing { aggregation, window, state, pending } = closing;
         let spills = state.spills();
+        let kept = state.kept_file().map(Path::to_owned);
         let closed = state.close(self.values_max)?;
         let claim = claim(&aggregation, window, cut, &closed);
         let counts = statistics(&aggregation, window, closed.counts, 1, true);
@@ -98,6 +106,11 @@ impl Delivery {
         self.sink.deliver(&key, &counts)?;
         may_die("flush-after-deliver");
         let progress = self.checkpoints.complete(&claim, &line(window, &counts)?)?;
+
+        if let Some(file) = kept {
+            // What is left is removed at the next start.
+            let _ = std::fs::remove_file(file);
+        }
 
         let balance = Balance::at(&aggregation.fact, cut.records, &progress, pending);
         let (distinct, balanced) = (counts.distinct, balance.holds());

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc;
 
+use serde::Deserialize;
 use tokio::sync::oneshot;
 
 use crate::aggregation::definition::Kind;
-use crate::aggregation::distinct_logs::{Counts, OpenWindow, Sizes};
-use crate::checkpoint::Checkpoints;
+use crate::aggregation::distinct_logs::{self, Carried, Counts, OpenWindow, Sizes};
 use crate::checkpoint::ledger::Balance;
+use crate::checkpoint::{Carry, CheckpointError, Checkpoints};
 use crate::event::entry::{Entry, Section};
 use crate::event::time::{UnixNanos, Window};
 use crate::flush::delivery::{Closing, Flush};
@@ -105,6 +106,8 @@ pub struct Folder {
     observer: Observer,
     /// Records in all entries that were folded, since the journal began.
     records: u64,
+    /// Bytes of all entries that were folded in this life.
+    bytes: u64,
 }
 
 /// One aggregation's open windows.
@@ -120,12 +123,15 @@ struct Open {
 }
 
 struct WindowState {
+    /// The first entry that is not carried.
     begin: Begin,
+    /// [`Folder::bytes`] before that entry.
+    bytes_before: u64,
     state: OpenWindow,
 }
 
 impl Folder {
-    /// Nothing folded yet.
+    /// Nothing folded yet, but for what was carried.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -136,9 +142,11 @@ impl Folder {
         flushes: mpsc::Sender<Flush>,
         observer: Observer,
     ) -> Result<Folder, FlushError> {
+        let (accounts, records, bytes) = (Vec::new(), 0, 0);
         let mut folder =
-            Folder { settings, checkpoints, accounts: Vec::new(), flushes, observer, records: 0 };
+            Folder { settings, checkpoints, accounts, flushes, observer, records, bytes };
         folder.register(aggregations)?;
+        folder.resume()?;
         Ok(folder)
     }
 
@@ -160,6 +168,26 @@ impl Folder {
         Ok(())
     }
 
+    /// Takes up the windows that were carried.
+    fn resume(&mut self) -> Result<(), FlushError> {
+        let FlushSettings { window_memory, scratch, .. } = &self.settings;
+        let mut kept = Vec::new();
+        for carry in self.checkpoints.carried()? {
+            let Carry { aggregation, start, end, segment, index, records, state } = carry;
+            let carried = Carried::deserialize(state).map_err(CheckpointError::Carry)?;
+            kept.push(carried.clone());
+            let Some(open) = self.accounts.iter_mut().find(|a| a.aggregation.number == aggregation)
+            else {
+                continue;
+            };
+            let window = Window { start: UnixNanos(start), end: UnixNanos(end) };
+            let begin = Begin { position: Position { segment, index }, records };
+            let state = OpenWindow::resume(*window_memory, scratch, carried)?;
+            open.windows.insert(window, WindowState { begin, bytes_before: 0, state });
+        }
+        Ok(distinct_logs::remove_all_but(scratch, &kept)?)
+    }
+
     /// Folds one entry: its `records` came in after `begin.records` others.
     ///
     /// # Errors
@@ -174,6 +202,8 @@ impl Folder {
         let Position { segment, index } = begin.position;
         let malformed = |source| FlushError::Entry { segment, index, source };
         self.records = begin.records + records;
+        let bytes_before = self.bytes;
+        self.bytes += entry.len() as u64;
         for section in Entry::parse(entry).map_err(malformed)?.sections() {
             let (number, section) = section.map_err(malformed)?;
             // A number is never reused, so an unknown one belongs to an aggregation that
@@ -182,7 +212,7 @@ impl Folder {
             else {
                 continue;
             };
-            if let Some(window) = open.window(begin, stamp, &self.settings) {
+            if let Some(window) = open.window(begin, bytes_before, stamp, &self.settings) {
                 let Section::DistinctLogs(section) = section;
                 window.state.fold(&section)?;
             }
@@ -201,8 +231,9 @@ impl Folder {
         Ok(())
     }
 
-    /// Hands on the windows that the cut has closed.
-    fn cut(&mut self, cut: Cut) {
+    /// Hands on the windows that the cut has closed, and carries the others if the
+    /// journal has become too large.
+    fn cut(&mut self, cut: Cut) -> Result<(), FlushError> {
         let mut closing = Vec::new();
         for open in &mut self.accounts {
             let due = due(&cut, open.windows.keys().copied());
@@ -218,13 +249,44 @@ impl Folder {
             own.for_each(|closing| closing.pending = pending);
             (self.observer)(open.figures());
         }
-        if closing.is_empty() {
-            return;
+        let carries = self.carry(&cut)?;
+        if !closing.is_empty() || !carries.is_empty() {
+            let begin = begin_after(&cut, self.open_windows().map(|window| window.begin));
+            // If the other thread failed, the node is about to open its database again.
+            let _ = self.flushes.send(Flush { cut, closing, carries, begin });
         }
-        let open = self.accounts.iter().flat_map(|open| open.windows.values());
-        let begin = begin_after(&cut, open.map(|window| window.begin));
-        // If the other thread failed, the node is about to open its database again.
-        let _ = self.flushes.send(Flush { cut, closing, begin });
+        Ok(())
+    }
+
+    fn open_windows(&self) -> impl Iterator<Item = &WindowState> {
+        self.accounts.iter().flat_map(|open| open.windows.values())
+    }
+
+    /// Makes the open windows' states durable, if the journal that they need is too large.
+    fn carry(&mut self, cut: &Cut) -> Result<Vec<Carry>, FlushError> {
+        let needed_from = self.open_windows().map(|window| window.bytes_before).min();
+        let needed = needed_from.map_or(0, |from| self.bytes - from);
+        if needed <= self.settings.journal_bytes_max {
+            return Ok(Vec::new());
+        }
+        let mut carries = Vec::new();
+        for open in &mut self.accounts {
+            for (window, kept) in &mut open.windows {
+                let carried = kept.state.carry()?;
+                kept.begin = Begin { position: cut.end, records: cut.records };
+                kept.bytes_before = self.bytes;
+                carries.push(Carry {
+                    aggregation: open.aggregation.number,
+                    start: window.start.0,
+                    end: window.end.0,
+                    segment: cut.end.segment,
+                    index: cut.end.index,
+                    records: cut.records,
+                    state: serde_json::to_value(carried).map_err(CheckpointError::Carry)?,
+                });
+            }
+        }
+        Ok(carries)
     }
 
     fn current(&self, limit: usize) -> Vec<CurrentWindow> {
@@ -251,15 +313,17 @@ impl Folder {
         Ok(Balances { records: self.records, accounts })
     }
 
-    /// Goes on from what was replayed, until the last [`Folding`] is dropped.
+    /// Goes on from what was replayed, where the journal had `records` records, until
+    /// the last [`Folding`] is dropped.
     ///
     /// # Errors
     /// As [`Folder::fold`].
-    pub fn run(mut self, commands: Commands) -> Result<(), FlushError> {
+    pub fn run(mut self, records: u64, commands: Commands) -> Result<(), FlushError> {
+        self.records = records;
         for command in commands.0 {
             match command {
                 Command::Committed(Committed::Group(group)) => self.fold_group(group)?,
-                Command::Committed(Committed::Cut(cut)) => self.cut(cut),
+                Command::Committed(Committed::Cut(cut)) => self.cut(cut)?,
                 // Whoever asked may have gone.
                 Command::Current { limit, answer } => drop(answer.send(self.current(limit))),
                 Command::Balances { answer } => drop(answer.send(self.balances())),
@@ -289,10 +353,12 @@ impl Open {
         }
     }
 
-    /// The window that `stamp` falls into, or `None` if it was flushed before.
+    /// The window that `stamp` falls into, or `None` if the entry at `begin` was flushed
+    /// or carried before.
     fn window(
         &mut self,
         begin: Begin,
+        bytes_before: u64,
         stamp: UnixNanos,
         settings: &FlushSettings,
     ) -> Option<&mut WindowState> {
@@ -302,9 +368,12 @@ impl Open {
             return None;
         }
         let like = self.like.as_ref();
-        Some(self.windows.entry(window).or_insert_with(|| WindowState {
+        let open = self.windows.entry(window).or_insert_with(|| WindowState {
             begin,
+            bytes_before,
             state: OpenWindow::new(settings.window_memory, &settings.scratch, like),
-        }))
+        });
+        // What was carried is not folded again.
+        (open.begin.position <= begin.position).then_some(open)
     }
 }

@@ -16,6 +16,7 @@ const SEGMENT: u8 = 0x02;
 const DEFINITION: u8 = 0x04;
 const CLAIM: u8 = 0x05;
 const PROGRESS: u8 = 0x06;
+const CARRY: u8 = 0x08;
 
 /// Facts: a segment of the journal.
 pub fn segment(segment: u64) -> [u8; 9] {
@@ -39,11 +40,17 @@ pub fn definitions() -> ([u8; 1], [u8; 1]) {
 
 /// Facts: a window that was claimed and is not complete.
 pub fn claim(aggregation: u32, start: UnixNanos) -> [u8; 13] {
-    let mut key = [0; 13];
-    key[0] = CLAIM;
-    key[1..5].copy_from_slice(&aggregation.to_be_bytes());
-    key[5..].copy_from_slice(&start.0.to_be_bytes());
-    key
+    of_window(CLAIM, aggregation, start)
+}
+
+/// Facts: what is kept of an open window in place of a part of the journal.
+pub fn carry(aggregation: u32, start: UnixNanos) -> [u8; 13] {
+    of_window(CARRY, aggregation, start)
+}
+
+/// The keys of all carries, from and to.
+pub fn carries() -> ([u8; 1], [u8; 1]) {
+    ([CARRY], [CARRY + 1])
 }
 
 /// Facts: how far an aggregation was flushed.
@@ -91,6 +98,14 @@ pub fn segment_number(key: &[u8]) -> Option<u64> {
     key.get(1..)?.try_into().ok().map(u64::from_be_bytes)
 }
 
+fn of_window(prefix: u8, aggregation: u32, start: UnixNanos) -> [u8; 13] {
+    let mut key = [0; 13];
+    key[0] = prefix;
+    key[1..5].copy_from_slice(&aggregation.to_be_bytes());
+    key[5..].copy_from_slice(&start.0.to_be_bytes());
+    key
+}
+
 fn prefixed<const N: usize, const M: usize>(prefix: u8, rest: [u8; N]) -> [u8; M] {
     const { assert!(M == N + 1) };
     let mut key = [0; M];
@@ -109,6 +124,7 @@ mod tests {
         assert_eq!(definition(7), [4, 0, 0, 0, 7]);
         assert_eq!(claim(7, UnixNanos(9)), [5, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9]);
         assert_eq!(progress(7), [6, 0, 0, 0, 7]);
+        assert_eq!(carry(7, UnixNanos(9)), [8, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9]);
         assert_eq!(entry(1, 2), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2]);
         assert_eq!(window(UnixNanos(1), 2), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
         assert_eq!((IDENTITY, TRIMMED, REJECTED), ([1], [3], [7]));

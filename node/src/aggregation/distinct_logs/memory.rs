@@ -1,5 +1,7 @@
 //! The part of a window that is in memory: its keys, and its values.
 
+use serde::{Deserialize, Serialize};
+
 use super::Closed;
 use super::digest::SlotSums;
 use super::ranking::Ranking;
@@ -8,7 +10,7 @@ use super::values::Values;
 use crate::event::entry::distinct::{DistinctSection, Keys};
 
 /// How much a window held in memory at once, for the next one to begin with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizes {
     /// Keys.
     pub keys: usize,

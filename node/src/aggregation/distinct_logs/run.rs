@@ -12,16 +12,18 @@
 //! All numbers are little-endian. In this order one pass over all runs gives exact
 //! counts per value, however many values there are, and the sums of all slots.
 //!
-//! A window's runs stand one after the other in one file that has no name, so that
-//! nothing is left of them when the window is dropped or the process dies. They are
-//! scratch: what they hold can be folded again. Every block has a checksum, kept in
-//! memory, for a byte that changed on the disk must not change a count.
+//! A window's runs stand one after the other in one file. It is scratch, for what it
+//! holds can be folded again, and removed with its window, unless the window was
+//! carried: then the file is durable and stays. Every block has a checksum, kept apart
+//! from it, for a byte that changed on the disk must not change a count.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
 
 use super::FoldError;
 use super::table::{PREFETCH_AHEAD, Tables};
@@ -34,21 +36,60 @@ const HEAD_BYTES: usize = 32;
 pub(super) struct Scratch {
     file: File,
     path: PathBuf,
+    kept: AtomicBool,
 }
 
 impl Scratch {
-    /// Makes a file in `folder`, which is made if need be, and removes its name.
+    /// Makes a file in `folder`, which is made if need be.
     pub(super) fn create(folder: &Path) -> Result<Self, FoldError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!("window-{}-{number}", std::process::id()));
-        let error = |source| FoldError::Scratch { operation: "create", path: path.clone(), source };
-        fs::create_dir_all(folder).map_err(error)?;
+        let error = |path: &Path| {
+            let path = path.to_owned();
+            move |source| FoldError::Scratch { operation: "create", path, source }
+        };
+        fs::create_dir_all(folder).map_err(error(folder))?;
         let mut options = File::options();
-        let file = options.read(true).write(true).create(true).truncate(true).open(&path);
-        let file = file.map_err(error)?;
-        fs::remove_file(&path).map_err(error)?;
-        Ok(Scratch { file, path })
+        options.read(true).write(true).create_new(true);
+        loop {
+            // A carried window's file, from an earlier life, may have the number.
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = folder.join(format!("window-{number}"));
+            match options.open(&path) {
+                Ok(file) => return Ok(Scratch { file, path, kept: AtomicBool::new(false) }),
+                Err(taken) if taken.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(error(&path)(source)),
+            }
+        }
+    }
+
+    /// Opens the file of a carried window.
+    pub(super) fn reopen(path: PathBuf) -> Result<Self, FoldError> {
+        let file = File::options().read(true).write(true).open(&path);
+        let file = file.map_err(|source| FoldError::Scratch {
+            operation: "open",
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Scratch { file, path, kept: AtomicBool::new(true) })
+    }
+
+    /// Makes the file durable; it stays when the window is dropped.
+    pub(super) fn keep(&self) -> Result<(), FoldError> {
+        let synced = self.file.sync_all().and_then(|()| match self.path.parent() {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        });
+        synced.map_err(self.error("sync"))?;
+        self.kept.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Relaxed)
     }
 
     fn error(&self, operation: &'static str) -> impl FnOnce(io::Error) -> FoldError + '_ {
@@ -60,7 +101,17 @@ impl Scratch {
     }
 }
 
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !self.is_kept() {
+            // What is left is removed at the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
 /// A sorted part of a window, within its scratch file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Run {
     start: u64,
     length: u64,
@@ -283,5 +334,76 @@ impl<'a> RunReader<'a> {
         self.read += length as u64;
         self.at = 0;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregation::distinct_logs::values::Values;
+
+    /// A run of three values, of which the second is longer than a block.
+    fn run(scratch: &Scratch, start: u64) -> Run {
+        let (mut values, mut keys) = (Values::new(0), Tables::new(0));
+        for (hash, canonical) in [(3, vec![3; 10]), (1, vec![1; 20]), (2, vec![2; BLOCK_BYTES])] {
+            let id = values.intern(hash, &canonical);
+            for key in 1..=hash * 1000 {
+                assert_eq!(keys.insert((hash << 120) + key, id), None);
+                values.add_key(id);
+            }
+        }
+        write_run(&values.into_ranked(), keys, scratch, start).unwrap()
+    }
+
+    fn read(scratch: &Scratch, run: &Run) -> Result<Vec<(u128, Vec<u8>, Vec<u128>)>, FoldError> {
+        let mut reader = RunReader::new(scratch, run);
+        let mut all = Vec::new();
+        while let Some(head) = reader.head()? {
+            let mut canonical = Vec::new();
+            reader.value(head.length, &mut canonical)?;
+            let keys = (0..head.keys).map(|_| reader.key()).collect::<Result<_, _>>()?;
+            all.push((head.hash, canonical, keys));
+        }
+        Ok(all)
+    }
+
+    #[test]
+    fn runs_are_read_as_they_were_written_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let scratch = Scratch::create(folder.path()).unwrap();
+        let first = run(&scratch, 0);
+        let second = run(&scratch, first.end());
+        for run in [&first, &second] {
+            let read = read(&scratch, run).unwrap();
+            let lengths = read.iter().map(|(hash, value, keys)| (*hash, value.len(), keys.len()));
+            let expected = [(1, 20, 1000), (2, BLOCK_BYTES, 2000), (3, 10, 3000)];
+            assert_eq!(lengths.collect::<Vec<_>>(), expected);
+            assert!(read.iter().all(|(_, _, keys)| keys.is_sorted()));
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_in_any_block_is_detected() {
+        let folder = tempfile::tempdir().unwrap();
+        let scratch = Scratch::create(folder.path()).unwrap();
+        let run = run(&scratch, 0);
+        for at in (0..run.length).step_by(BLOCK_BYTES / 2) {
+            let mut byte = [0];
+            scratch.file.read_exact_at(&mut byte, at).unwrap();
+            scratch.file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+            let damaged = read(&scratch, &run);
+            assert!(matches!(damaged, Err(FoldError::Damaged { .. })), "byte {at}");
+            scratch.file.write_all_at(&byte, at).unwrap();
+        }
+        assert!(read(&scratch, &run).is_ok());
+    }
+
+    #[test]
+    fn a_run_that_was_cut_off_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let scratch = Scratch::create(folder.path()).unwrap();
+        let run = run(&scratch, 0);
+        scratch.file.set_len(run.length - 1).unwrap();
+        assert!(matches!(read(&scratch, &run), Err(FoldError::Scratch { operation: "read", .. })));
     }
 }

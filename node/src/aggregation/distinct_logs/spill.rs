@@ -2,8 +2,11 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+
+use serde::{Deserialize, Serialize};
 
 use super::memory::Memory;
 use super::ranking::Ranking;
@@ -26,6 +29,18 @@ pub(super) struct Spilled {
     unknown: u64,
     /// By the values' hashes, from the parts that were written.
     frequent: HashMap<u128, Frequent>,
+}
+
+/// The runs of a carried window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CarriedRuns {
+    /// The file's name in the scratch folder.
+    pub(super) file: String,
+    runs: Vec<Run>,
+    parts: u64,
+    distinct: u64,
+    values: u64,
+    unknown: u64,
 }
 
 /// A part that a thread of its own sorts and writes.
@@ -58,6 +73,30 @@ impl Spilled {
             unknown: 0,
             frequent: HashMap::new(),
         }
+    }
+
+    /// Makes all parts durable, and says what is needed to take them up again.
+    pub(super) fn carry(&mut self) -> Result<CarriedRuns, FoldError> {
+        self.wait()?;
+        self.scratch.keep()?;
+        let &mut Spilled { parts, distinct, values, unknown, .. } = self;
+        let runs = self.runs.clone();
+        let file = self.scratch.path().file_name().unwrap_or_default();
+        let file = file.to_string_lossy().into_owned();
+        Ok(CarriedRuns { file, runs, parts, distinct, values, unknown })
+    }
+
+    /// Takes up what was carried.
+    pub(super) fn resume(folder: &Path, carried: CarriedRuns) -> Result<Self, FoldError> {
+        let CarriedRuns { file, runs, parts, distinct, values, unknown } = carried;
+        let scratch = Arc::new(Scratch::reopen(folder.join(file))?);
+        let (writing, frequent) = (None, HashMap::new());
+        Ok(Spilled { scratch, runs, writing, parts, distinct, values, unknown, frequent })
+    }
+
+    /// The file that stays when the window is dropped, if it was carried.
+    pub(super) fn kept_file(&self) -> Option<&Path> {
+        self.scratch.is_kept().then(|| self.scratch.path())
     }
 
     /// The memory of the part that is being written.

@@ -173,9 +173,9 @@ fn a_full_memory_spills_by_itself_and_nothing_is_left_of_it() {
         all.extend(records);
     }
     assert!(small.spills() > 3, "{}", small.spills());
-    assert!(folder.path().read_dir().unwrap().next().is_none(), "the runs have no name");
     let current = small.current(10);
     let closed = small.close(1000).unwrap();
+    assert!(folder.path().read_dir().unwrap().next().is_none(), "the runs are removed");
     assert!(current.upper_bound && current.distinct >= closed.counts.distinct);
     assert_eq!(closed.counts, oracle(&all, 1000).0);
     let mut roomy = OpenWindow::new(ROOMY, folder.path(), Some(&closed.sizes));
@@ -197,6 +197,33 @@ fn many_values_spill_and_are_counted_once() {
     }
     assert!(window.spills() > 3);
     assert_eq!(window.close(100).unwrap().counts, oracle(&all, 100).0);
+}
+
+#[test]
+fn a_carried_window_is_taken_up_as_it_was() {
+    let folder = scratch();
+    let all: Vec<Record> = (0..4000).map(|n| (n % 7, Some(n * 37 % 1500))).collect();
+    let mut carried = window(folder.path());
+    let mut states = Vec::new();
+    for part in all.chunks(1000) {
+        fold(&mut carried, part);
+        states.push(carried.carry().unwrap());
+        drop(carried);
+        std::fs::write(folder.path().join("left by a dead process"), "x").unwrap();
+        remove_all_but(folder.path(), &states[states.len() - 1..]).unwrap();
+        let state = serde_json::to_string(&states[states.len() - 1]).unwrap();
+        let state = serde_json::from_str(&state).unwrap();
+        carried = OpenWindow::resume(ROOMY, folder.path(), state).unwrap();
+        assert_eq!(folder.path().read_dir().unwrap().count(), 1);
+    }
+    let kept = carried.kept_file().unwrap().to_owned();
+    let closed = carried.close(1000).unwrap();
+    assert!(kept.exists(), "until its counts are recorded");
+    let mut whole = window(folder.path());
+    fold(&mut whole, &all);
+    let whole = whole.close(1000).unwrap();
+    assert_eq!((closed.counts, closed.digest), (whole.counts, whole.digest));
+    assert_eq!(closed.slots, whole.slots);
 }
 
 #[test]

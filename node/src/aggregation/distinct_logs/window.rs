@@ -7,7 +7,7 @@ use super::ranking::Ranking;
 use super::run::Scratch;
 use super::spill::Spilled;
 use super::values;
-use super::{Closed, Counts, FoldError, merge};
+use super::{Carried, Closed, Counts, FoldError, merge};
 use crate::event::entry::distinct::{Content, DistinctSection, Keys};
 
 /// How much memory a window may take, in bytes; beyond it the window spills.
@@ -26,7 +26,7 @@ impl MemoryLimit {
 
 /// The state of one window of one aggregation.
 ///
-/// Dropping it removes all that it has on disk.
+/// Dropping it removes all that it has on disk, unless it was carried.
 pub struct OpenWindow {
     limit: MemoryLimit,
     folder: PathBuf,
@@ -125,6 +125,44 @@ impl OpenWindow {
         spilled.wait()?;
         let fresh = Memory::new(sizes.within(self.limit.share() / 2));
         spilled.write(std::mem::replace(&mut self.memory, fresh))
+    }
+
+    /// Moves everything to disk and makes it durable: with the answer, the window can be
+    /// taken up again as it is now.
+    ///
+    /// # Errors
+    /// When the scratch folder fails; the window cannot go on then.
+    pub fn carry(&mut self) -> Result<Carried, FoldError> {
+        if self.failed {
+            return Err(FoldError::Failed);
+        }
+        let carried = self.spill().and_then(|()| match &mut self.spilled {
+            Some(spilled) => spilled.carry(),
+            None => Err(FoldError::Failed),
+        });
+        self.failed = carried.is_err();
+        Ok(Carried { records: self.records, sizes: self.sizes, runs: carried? })
+    }
+
+    /// Takes up a window that was carried to the folder `scratch`.
+    ///
+    /// # Errors
+    /// When its file is not there.
+    pub fn resume(
+        limit: MemoryLimit,
+        scratch: &Path,
+        carried: Carried,
+    ) -> Result<Self, FoldError> {
+        let Carried { records, sizes, runs } = carried;
+        let spilled = Some(Spilled::resume(scratch, runs)?);
+        let fresh = OpenWindow::new(limit, scratch, Some(&sizes));
+        Ok(OpenWindow { records, sizes, spilled, ..fresh })
+    }
+
+    /// The file that stays when the window is dropped, because it was carried; to be
+    /// removed once the window's counts are recorded.
+    pub fn kept_file(&self) -> Option<&Path> {
+        self.spilled.as_ref().and_then(Spilled::kept_file)
     }
 
     /// The number of records that were folded.

@@ -44,7 +44,9 @@ impl<'r> Parts<'r> {
 
     /// Reads the layout that exporters write, any order of fields included. `None` on
     /// anything else, errors too: then [`Self::find_any`] decides.
-    #[inline(always)]
+    ///
+    /// A function of its own, so that what it counts with stays in registers.
+    #[inline(never)]
     fn find_usual(&mut self, record: &'r [u8], names: &[Box<[u8]>]) -> Option<()> {
         self.clear();
         let mut rest = record;

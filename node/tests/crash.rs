@@ -1,0 +1,213 @@
+//! The node dies at every moment, and nothing that it acknowledged is lost or counted
+//! twice. Needs the feature `failpoints`.
+//!
+//! `CRASH_ROUNDS=1000` makes a long campaign, `CRASH_SEED` repeats one's moments.
+#![cfg(feature = "failpoints")]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+#[path = "support/http.rs"]
+mod http; // requests over one plain connection
+#[path = "support/process.rs"]
+mod process; // the real binary
+mod crash {
+    pub(crate) mod campaign; // many lives on one folder
+    pub(crate) mod oracle; // what they have to add up to
+    pub(crate) mod power; // takes away what was not synced
+    pub(crate) mod senders; // what goes on meanwhile
+}
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use crash::campaign::{Campaign, Life};
+use crash::oracle::Fault;
+use crash::senders::Seen;
+
+/// Commits of a first start, before the first of the journal.
+const STARTING_COMMITS: u64 = 3;
+
+/// Every place where the node may die, how often it comes by there before that in one
+/// life after the other, and the range of that in a last one.
+const PLACES: [(&str, &[u64], Range<u64>); 12] = [
+    ("store-before-write", &[0, 1, 2], 3..60),
+    ("store-after-sync", &[0, 1, 2], 3..60),
+    ("journal-before-acknowledge", &[0, 1], 2..60),
+    ("checkpoint-before-claim", &[0], 0..2),
+    ("checkpoint-after-claim", &[0], 0..2),
+    ("flush-after-deliver", &[0], 0..2),
+    ("checkpoint-before-complete", &[0], 0..2),
+    ("checkpoint-after-complete", &[0], 0..2),
+    ("checkpoint-before-carry", &[0], 0..2),
+    ("checkpoint-after-carry", &[0], 0..2),
+    ("checkpoint-before-trim", &[0], 0..2),
+    ("checkpoint-after-trim", &[0], 0..2),
+];
+
+/// A disk so slow that most deaths are met in the middle of a commit.
+const SLOW_DISK: &str = "store-before-write=sleep(15);store-after-sync=sleep(15)";
+
+/// Lives on until a random moment: mostly under load, sometimes while it starts.
+fn live_for_a_while(campaign: &mut Campaign) {
+    let failpoints = if campaign.rng.bool() { SLOW_DISK } else { "" };
+    let longest = if campaign.rng.u8(..4) == 0 { 150 } else { 1500 };
+    let while_ = Duration::from_millis(campaign.rng.u64(..longest));
+    campaign.live(failpoints, |_| thread::sleep(while_));
+}
+
+fn die_at_each_place(campaign: &mut Campaign, places: &[&str]) {
+    for (place, passes, last) in PLACES.iter().filter(|(place, ..)| places.contains(place)) {
+        let last = campaign.rng.u64(last.clone());
+        for passes in passes.iter().chain([&last]) {
+            campaign.live(&format!("{place}={passes}*off->return"), Life::wait_for_death);
+        }
+    }
+}
+
+fn recover_from(failure: &str) {
+    let mut campaign = Campaign::begin();
+    let later = campaign.rng.u64(10..200);
+    for passes in [STARTING_COMMITS, later] {
+        campaign.live(&format!("{failure}={passes}*off->1*return->off"), |life| {
+            life.wait_for_more("a request that is acknowledged or refused", |seen| {
+                seen.acknowledged() + seen.refused()
+            });
+            life.wait_for_more("the failure", Seen::refused);
+            life.wait_until_ready();
+            life.wait_for_more("a request that is acknowledged", Seen::acknowledged);
+        });
+    }
+    campaign.end();
+}
+
+#[test]
+fn a_node_killed_at_any_moment_loses_nothing_and_counts_nothing_twice() {
+    let mut campaign = Campaign::begin();
+    for _ in 0..Campaign::rounds() {
+        live_for_a_while(&mut campaign);
+    }
+    campaign.end();
+}
+
+#[test]
+fn so_does_one_that_dies_around_a_commit() {
+    let mut campaign = Campaign::begin();
+    let places = ["store-before-write", "store-after-sync", "journal-before-acknowledge"];
+    die_at_each_place(&mut campaign, &places);
+    campaign.end();
+}
+
+#[test]
+fn so_does_one_that_dies_around_a_claim_or_a_delivery() {
+    let mut campaign = Campaign::begin();
+    let places = ["checkpoint-before-claim", "checkpoint-after-claim", "flush-after-deliver"];
+    die_at_each_place(&mut campaign, &places);
+    campaign.end();
+}
+
+#[test]
+fn so_does_one_that_dies_around_a_completion() {
+    let mut campaign = Campaign::begin();
+    let places = ["checkpoint-before-complete", "checkpoint-after-complete"];
+    die_at_each_place(&mut campaign, &places);
+    campaign.end();
+}
+
+#[test]
+fn so_does_one_that_dies_around_a_trim() {
+    let mut campaign = Campaign::begin();
+    die_at_each_place(&mut campaign, &["checkpoint-before-trim", "checkpoint-after-trim"]);
+    campaign.end();
+}
+
+#[test]
+fn a_write_that_fails_is_refused_and_the_node_recovers_by_itself() {
+    recover_from("store-write-fails");
+}
+
+#[test]
+fn a_sync_that_fails_is_refused_and_the_node_recovers_by_itself() {
+    recover_from("store-sync-fails");
+}
+
+#[test]
+fn so_does_one_that_dies_while_it_spills_and_carries() {
+    let mut campaign = Campaign::begin().with_large_windows();
+    die_at_each_place(&mut campaign, &["checkpoint-before-carry", "checkpoint-after-carry"]);
+    campaign.end();
+}
+
+#[test]
+fn a_power_cut_at_any_moment_takes_nothing_that_was_acknowledged() {
+    let mut campaign = Campaign::begin().with_power_cuts();
+    for _ in 0..Campaign::rounds() {
+        live_for_a_while(&mut campaign);
+    }
+    campaign.end();
+}
+
+#[test]
+fn nor_does_one_around_a_commit_or_a_flush() {
+    let mut campaign = Campaign::begin().with_power_cuts();
+    let places = PLACES.map(|(place, ..)| place);
+    let places: Vec<_> = places.into_iter().filter(|place| !place.ends_with("-carry")).collect();
+    die_at_each_place(&mut campaign, &places);
+    campaign.end();
+}
+
+#[test]
+fn nor_does_one_around_a_carry() {
+    let mut campaign = Campaign::begin().with_power_cuts().with_large_windows();
+    die_at_each_place(&mut campaign, &["checkpoint-before-carry", "checkpoint-after-carry"]);
+    for _ in 0..Campaign::rounds() {
+        live_for_a_while(&mut campaign);
+    }
+    campaign.end();
+}
+
+/// Only what was acknowledged without a sync may be missing then.
+#[test]
+fn a_missing_sync_is_found_out() {
+    let mut campaign = Campaign::begin().with_power_cuts();
+    let under_load =
+        |life: &mut Life| life.wait_for_more("an acknowledged request", Seen::acknowledged);
+    campaign.live("", under_load);
+    let synced = campaign.records();
+    campaign.live("store-sync-is-missing=return", under_load);
+    let faults = campaign.faults().into_iter();
+    let lost = faults.filter_map(|fault| match fault {
+        Fault::Lost(number) => Some(number),
+        Fault::Other(_) => None,
+    });
+    let lost: Vec<_> = lost.collect();
+    assert!(!lost.is_empty(), "nothing is missing, so no cut happened");
+    assert!(
+        lost.iter().all(|number| *number >= synced),
+        "of the first {synced}, one is in {lost:?}"
+    );
+}
+
+#[test]
+fn every_place_where_the_node_may_die_is_tried() {
+    let tried: BTreeSet<_> = PLACES.iter().map(|(place, ..)| (*place).to_owned()).collect();
+    assert_eq!(places(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")), tried);
+}
+
+/// The places that the sources below `folder` name.
+fn places(folder: &Path) -> BTreeSet<String> {
+    let mut places = BTreeSet::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            places.extend(self::places(&path));
+            continue;
+        }
+        let text = fs::read_to_string(path).unwrap();
+        let named = text.split("may_die(\"").skip(1).filter_map(|rest| rest.split('"').next());
+        places.extend(named.map(str::to_owned));
+    }
+    places
+}

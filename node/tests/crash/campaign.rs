@@ -1,0 +1,160 @@
+//! Many lives of a node on one folder, and what they have to add up to.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use sheaf_proto::statistics::Ledger;
+use tempfile::TempDir;
+
+use super::oracle::{Fault, Oracle};
+use super::power::Power;
+use super::senders::{Seen, Senders};
+use crate::http::{Answer, Connection};
+use crate::process::{Ended, Process, eventually};
+
+const SIGKILL: i32 = 9;
+/// Windows so short that many end in a campaign.
+const SHORT_WINDOWS: &[&str] = &["--window", "1s"];
+/// Windows so long, and limits so low, that windows are spilled and carried.
+const LARGE_WINDOWS: &[&str] =
+    &["--window", "4s", "--journal-limit", "1MiB", "--memory-limit", "1MiB"];
+/// What ids are padded to then.
+const LARGE_ID: usize = 400;
+
+/// A folder, the lives that were led on it, and what went in and came out.
+pub(crate) struct Campaign {
+    pub(crate) rng: fastrand::Rng,
+    root: TempDir,
+    windows: &'static [&'static str],
+    id_length: usize,
+    oracle: Oracle,
+    seen: Arc<Seen>,
+    power: Option<Power>,
+}
+
+/// A node that takes requests, until it dies.
+pub(crate) struct Life {
+    pub(crate) node: Process,
+    pub(crate) seen: Arc<Seen>,
+}
+
+impl Life {
+    /// Waits until the node has died by itself.
+    pub(crate) fn wait_for_death(&mut self) {
+        eventually("the node's death", || self.node.is_over().then_some(()));
+    }
+
+    /// Waits until the senders see more of something.
+    pub(crate) fn wait_for_more(&self, what: &str, count: impl Fn(&Seen) -> u64) {
+        let before = count(&self.seen);
+        eventually(what, || (count(&self.seen) > before).then_some(()));
+    }
+
+    /// Waits until the node says that it is ready.
+    pub(crate) fn wait_until_ready(&mut self) {
+        eventually("a ready node", || ask(&mut self.node, "/readyz").filter(|a| a.status == 200));
+    }
+}
+
+impl Campaign {
+    /// A campaign whose random moments are those of `CRASH_SEED`, if that is set.
+    pub(crate) fn begin() -> Campaign {
+        let seed = std::env::var("CRASH_SEED").ok().map(|seed| seed.parse().unwrap());
+        let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+        eprintln!("to choose the same moments again: CRASH_SEED={seed}");
+        Campaign {
+            rng: fastrand::Rng::with_seed(seed),
+            root: tempfile::tempdir().unwrap(),
+            windows: SHORT_WINDOWS,
+            id_length: 0,
+            oracle: Oracle::default(),
+            seen: Arc::default(),
+            power: None,
+        }
+    }
+
+    /// Lets every death take away what was not synced.
+    pub(crate) fn with_power_cuts(self) -> Campaign {
+        let power = Power::new(self.root.path());
+        Campaign { power: Some(power), ..self }
+    }
+
+    /// Lets windows become so large that they are spilled and carried.
+    pub(crate) fn with_large_windows(self) -> Campaign {
+        Campaign { windows: LARGE_WINDOWS, id_length: LARGE_ID, ..self }
+    }
+
+    /// How often a campaign does what it repeats: `CRASH_ROUNDS`, or a few times.
+    pub(crate) fn rounds() -> usize {
+        std::env::var("CRASH_ROUNDS").map_or(8, |rounds| rounds.parse().unwrap())
+    }
+
+    /// How many records were sent: the next one's number.
+    pub(crate) fn records(&self) -> u64 {
+        self.seen.records()
+    }
+
+    /// Leads a life with these failpoints, under load, to its end: it is killed when
+    /// `live` returns, if not before.
+    pub(crate) fn live(&mut self, failpoints: &str, live: impl FnOnce(&mut Life)) {
+        let node = self.start(failpoints);
+        let mut life = Life { node, seen: Arc::clone(&self.seen) };
+        let to = life.node.otlp_http();
+        let senders = to.map(|to| Senders::start(to, self.id_length, &self.seen, &mut self.rng));
+        live(&mut life);
+        let ended = life.node.kill();
+        self.oracle.sent(senders.map(Senders::stop).unwrap_or_default());
+        self.oracle.printed(&ended.stdout);
+        let Ended { status, stderr, .. } = ended;
+        assert_eq!(status.signal(), Some(SIGKILL), "{failpoints}: {status}: {stderr}");
+        if let Some(power) = &self.power {
+            power.cut(&self.folder(), &mut self.rng);
+        }
+    }
+
+    /// Leads a last life until everything is flushed, and returns what is wrong.
+    pub(crate) fn faults(mut self) -> Vec<Fault> {
+        let mut node = self.start("");
+        let ledger = eventually("a ledger with nothing pending", || {
+            let answer = ask(&mut node, "/v1/ledger").filter(|answer| answer.status == 200)?;
+            let ledger: Ledger = serde_json::from_str(&answer.body).unwrap();
+            ledger.aggregations.iter().all(|account| account.pending == 0).then_some(ledger)
+        });
+        let kept = ask(&mut node, "/v1/windows?limit=36000").unwrap();
+        let kept: Vec<Box<RawValue>> = serde_json::from_str(&kept.body).unwrap();
+        let ended = node.terminate();
+        assert!(ended.status.success(), "{}: {}", ended.status, ended.stderr);
+        self.oracle.printed(&ended.stdout);
+        self.oracle.faults(&ledger, &kept)
+    }
+
+    /// Ends the campaign; nothing may be wrong, and something must have happened.
+    pub(crate) fn end(self) {
+        let acknowledged = self.seen.acknowledged();
+        let faults = self.faults();
+        let first = faults.iter().take(10).map(|fault| format!("\n  {fault}"));
+        assert!(faults.is_empty(), "{} faults:{}", faults.len(), first.collect::<String>());
+        assert!(acknowledged > 0, "no request was acknowledged, so nothing was tested");
+    }
+
+    fn start(&self, failpoints: &str) -> Process {
+        let mut environment = vec![("FAILPOINTS", failpoints.to_owned())];
+        if let Some(power) = &self.power {
+            environment.extend(power.watch(&self.folder()));
+        }
+        let all_ids = ["--attribute", "id", "--stats-limit", "1000000"];
+        Process::start(&self.folder(), &[&all_ids, self.windows].concat(), &environment)
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.root.path().join("data")
+    }
+}
+
+/// The admin port's answer, or `None` if it gave none.
+fn ask(node: &mut Process, path: &str) -> Option<Answer> {
+    node.must_be_alive();
+    Connection::open(node.admin()?).and_then(|mut connection| connection.get(path)).ok()
+}

@@ -1,0 +1,134 @@
+//! HTTP/1.1 over one plain connection, and the logs that go over it.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use prost::Message;
+use serde_json::json;
+
+/// No answer takes longer, unless something hangs.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// The form that a request has.
+#[derive(Clone, Copy)]
+pub(crate) enum Form {
+    Protobuf,
+    Json,
+}
+
+/// A record with one attribute, or with none.
+pub(crate) struct Record {
+    pub(crate) body: String,
+    pub(crate) attribute: Option<(&'static str, String)>,
+}
+
+/// An answer, whatever it is.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+/// A connection that is kept alive.
+pub(crate) struct Connection {
+    stream: BufReader<TcpStream>,
+}
+
+impl Connection {
+    pub(crate) fn open(address: SocketAddr) -> io::Result<Connection> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+        Ok(Connection { stream: BufReader::new(stream) })
+    }
+
+    /// Sends records as one request, and reads the answer. "Come back" has to say when.
+    pub(crate) fn export(&mut self, form: Form, records: &[Record]) -> io::Result<Answer> {
+        let (media_type, body) = match form {
+            Form::Protobuf => ("application/x-protobuf", to_protobuf(records)),
+            Form::Json => ("application/json", to_json(records)),
+        };
+        let mut request = format!(
+            "POST /v1/logs HTTP/1.1\r\nHost: node\r\nContent-Type: {media_type}\r\n\
+             Content-Length: {}\r\n\r\n",
+            body.len()
+        )
+        .into_bytes();
+        request.extend_from_slice(&body);
+        let (answer, retry_after) = self.ask(&request)?;
+        // Without the header a sender may drop its data.
+        assert!(answer.status != 503 || retry_after >= Some(1), "{answer:?}, {retry_after:?}");
+        Ok(answer)
+    }
+
+    pub(crate) fn get(&mut self, path: &str) -> io::Result<Answer> {
+        let (answer, _) =
+            self.ask(format!("GET {path} HTTP/1.1\r\nHost: node\r\n\r\n").as_bytes())?;
+        Ok(answer)
+    }
+
+    /// The answer, and after how many seconds to come back, if it says so.
+    fn ask(&mut self, request: &[u8]) -> io::Result<(Answer, Option<u64>)> {
+        self.stream.get_mut().write_all(request)?;
+        let status = self.line()?;
+        let status = status.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let status = status.ok_or(io::ErrorKind::InvalidData)?;
+        let (mut length, mut retry_after) = (0, None);
+        loop {
+            let line = self.line()?;
+            let Some((name, value)) = line.split_once(": ") else { break };
+            match name.to_ascii_lowercase().as_str() {
+                "content-length" => {
+                    length = value.parse().map_err(|_| io::ErrorKind::InvalidData)?;
+                }
+                "retry-after" => retry_after = value.parse::<u64>().ok(),
+                _ => {}
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body)?;
+        let answer = Answer { status, body: String::from_utf8_lossy(&body).into_owned() };
+        Ok((answer, retry_after))
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        match line.strip_suffix("\r\n") {
+            Some(line) => Ok(line.to_owned()),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+fn to_protobuf(records: &[Record]) -> Vec<u8> {
+    let text = |text: &str| AnyValue { value: Some(Value::StringValue(text.to_owned())) };
+    let log_records = records.iter().map(|record| LogRecord {
+        body: Some(text(&record.body)),
+        attributes: Vec::from_iter(record.attribute.as_ref().map(|(key, value)| KeyValue {
+            key: (*key).to_owned(),
+            value: Some(text(value)),
+            ..KeyValue::default()
+        })),
+        ..LogRecord::default()
+    });
+    let scope = ScopeLogs { log_records: log_records.collect(), ..ScopeLogs::default() };
+    let resource = ResourceLogs { scope_logs: vec![scope], ..ResourceLogs::default() };
+    ExportLogsServiceRequest { resource_logs: vec![resource] }.encode_to_vec()
+}
+
+fn to_json(records: &[Record]) -> Vec<u8> {
+    let records = records.iter().map(|record| {
+        let attribute = record
+            .attribute
+            .as_ref()
+            .map(|(key, value)| json!({"key": key, "value": {"stringValue": value}}));
+        json!({"body": {"stringValue": record.body}, "attributes": Vec::from_iter(attribute)})
+    });
+    let records: Vec<_> = records.collect();
+    json!({"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]}).to_string().into_bytes()
+}
