@@ -4,6 +4,7 @@
 //!
 //! Requests of 1,000 records of about 350 bytes with ten attributes (five of the
 //! record, four of its resource, one of its scope); 30% of the records are distinct.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};

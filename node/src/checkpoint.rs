@@ -166,6 +166,18 @@ impl Checkpoints {
         Ok(self.store.fact(&keys::progress(aggregation))?.unwrap_or_default())
     }
 
+    /// The end of the newest window that was flushed, of any aggregation: nothing may be
+    /// stamped before it any more.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn through(&self) -> Result<UnixNanos, StoreError> {
+        let (from, to) = keys::all_progress();
+        let progress = self.store.facts::<Progress>(&from, &to)?;
+        let newest = progress.into_iter().map(|(_, progress)| progress.through).max();
+        Ok(UnixNanos(newest.unwrap_or_default()))
+    }
+
     /// Records what is about to be handed out, or checks it against what was.
     ///
     /// # Errors
@@ -173,7 +185,11 @@ impl Checkpoints {
     pub fn claim(&self, claim: &Claim) -> Result<(), CheckpointError> {
         let key = keys::claim(claim.aggregation, UnixNanos(claim.start));
         if let Some(earlier) = self.store.fact::<Claim>(&key)? {
-            return if earlier.agrees_with(claim) { Ok(()) } else { Err(diverged(&earlier, claim)) };
+            return if earlier.agrees_with(claim) {
+                Ok(())
+            } else {
+                Err(diverged(&earlier, claim))
+            };
         }
         let mut batch = self.store.batch();
         batch.put_fact(&key, claim)?;
@@ -281,7 +297,16 @@ mod tests {
 
     fn claim(digest: u128) -> Claim {
         let slots = vec![SlotClaim { slot: 1, distinct: 2, digest: Digest(digest) }];
-        Claim { aggregation: 1, start: 10, end: 20, cut: 3, records: 5, distinct: 2, digest: Digest(digest), slots }
+        Claim {
+            aggregation: 1,
+            start: 10,
+            end: 20,
+            cut: 3,
+            records: 5,
+            distinct: 2,
+            digest: Digest(digest),
+            slots,
+        }
     }
 
     fn checkpoints(folder: &tempfile::TempDir) -> Checkpoints {

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 use crate::aggregation::definition::Definition;
 use crate::aggregation::distinct_logs::{FoldError, MemoryLimit};
-use crate::checkpoint::aggregations::Fact;
 use crate::checkpoint::CheckpointError;
+use crate::checkpoint::aggregations::Fact;
 use crate::event::entry::MalformedEntry;
 use crate::event::time::Window;
 use crate::journal::{Cut, JournalError, Position};
@@ -85,7 +85,9 @@ impl FlushError {
     /// Whether opening the database again and replaying can help.
     pub fn is_retryable(&self) -> bool {
         match self {
-            FlushError::Checkpoint(CheckpointError::Diverged { .. } | CheckpointError::Carry(_))
+            FlushError::Checkpoint(
+                CheckpointError::Diverged { .. } | CheckpointError::Carry(_),
+            )
             | FlushError::Entry { .. }
             | FlushError::Definition { .. }
             | FlushError::Sink(_) => false,

@@ -20,6 +20,10 @@ use crate::intake::scan::{Plan, RejectReason, Rejected, Scan, Scanner};
 use crate::intake::wire::Undecodable;
 use crate::journal::{FRAME_BYTES, Journal, frame};
 
+/// Records in one request at most. A record that says nothing takes two bytes, and ten
+/// times as much when it is packed.
+pub const RECORDS_MAX: u64 = 1 << 22;
+
 /// What became of an accepted request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exported {
@@ -35,6 +39,9 @@ pub enum IntakeError {
     /// It cannot be read: sending it again is useless.
     #[error("{0}")]
     Undecodable(#[from] Undecodable),
+    /// Packed it would take much more memory than it was charged for.
+    #[error("the request has more than {RECORDS_MAX} records: send fewer at a time")]
+    TooManyRecords,
     /// There is no room, or the node is draining or has trouble with its disk: come back.
     #[error("{0}")]
     Busy(#[from] Busy),
@@ -44,7 +51,7 @@ pub enum IntakeError {
 #[derive(Debug, Default)]
 pub struct Received {
     requests: AtomicU64,
-    undecodable: AtomicU64,
+    unusable: AtomicU64,
     accepted: AtomicU64,
     rejected: Mutex<BTreeMap<String, u64>>,
 }
@@ -55,9 +62,9 @@ impl Received {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Requests that could not be read, in this life of the process.
-    pub fn undecodable(&self) -> u64 {
-        self.undecodable.load(Ordering::Relaxed)
+    /// Requests that could not be read or had too many records, in this life of the process.
+    pub fn unusable(&self) -> u64 {
+        self.unusable.load(Ordering::Relaxed)
     }
 
     /// Records that were acknowledged in this life of the process.
@@ -170,11 +177,12 @@ impl Intake {
         let opened = opened.ok_or_else(|| self.refuse())?;
         let received = &self.shared.received;
         let packed = work::work(request.len(), || opened.pack(&request)).inspect_err(|_| {
-            received.undecodable.fetch_add(1, Ordering::Relaxed);
+            received.unusable.fetch_add(1, Ordering::Relaxed);
         });
         let (entry, Scan { accepted, rejected }) = packed?;
         drop(request);
         if accepted > 0 {
+            permit.grow(entry.len().saturating_sub(permit.bytes())).await?;
             permit.shrink_to(entry.len());
             let durable = opened.journal.append(entry, accepted, Box::new(permit)).await;
             durable.map_err(|_| self.refuse())?;
@@ -188,7 +196,7 @@ impl Intake {
 }
 
 impl Opened {
-    fn pack(&self, request: &[u8]) -> Result<(Vec<u8>, Scan), Undecodable> {
+    fn pack(&self, request: &[u8]) -> Result<(Vec<u8>, Scan), IntakeError> {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut worker = idle().pop().unwrap_or_else(|| Worker::new(&self.packing));
         let packed = worker.pack(&self.packing, request);
@@ -247,15 +255,20 @@ impl Worker {
     /// Packs a request into one entry, behind room for the journal's frame.
     ///
     /// # Errors
-    /// When the request cannot be read.
+    /// When the request cannot be read, or has too many records.
     pub fn pack(
         &mut self,
         packing: &Packing,
         request: &[u8],
-    ) -> Result<(Vec<u8>, Scan), Undecodable> {
+    ) -> Result<(Vec<u8>, Scan), IntakeError> {
         let packers = &mut self.packers;
         packers.iter_mut().for_each(Packer::clear);
+        let mut records = 0;
         let scan = self.scanner.scan(&packing.plan, request, &mut |record| {
+            records += 1;
+            if records > RECORDS_MAX {
+                return;
+            }
             for ((packer, want), value) in packers.iter_mut().zip(&packing.wants).zip(record.values)
             {
                 let fingerprint = match want.unique {
@@ -266,6 +279,9 @@ impl Worker {
                 packer.add(value, fingerprint);
             }
         })?;
+        if records > RECORDS_MAX {
+            return Err(IntakeError::TooManyRecords);
+        }
         let mut writer = EntryWriter::with_prefix(FRAME_BYTES, None);
         for (packer, want) in packers.iter_mut().zip(&packing.wants) {
             packer.finish(&mut writer, want.aggregation);

@@ -18,8 +18,8 @@ use crate::store::{Store, StoreError};
 
 pub use frame::FRAME_BYTES;
 pub use replay::{JournalError, Replay};
-pub use writer::Writer;
 use writer::Queue;
+pub use writer::Writer;
 
 /// Where an entry stands: its identity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,13 +9,13 @@ pub mod keys; // every key's bytes
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
     DBRecoveryMode, Direction, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch,
     WriteOptions,
 };
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::failpoint::{is_to_fail, may_die};
 
@@ -82,12 +82,14 @@ impl Table {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database could not be opened, or what it holds is damaged.
-    #[error("open the database in {}: {source}", path.display())]
+    #[error("open the database in {}: {source} ({})", path.display(), logs.join(", "))]
     Open {
         /// The database's folder.
         path: PathBuf,
-        /// What RocksDB said.
+        /// What RocksDB said; it names a damaged file, unless that is one of `logs`.
         source: rocksdb::Error,
+        /// The write-ahead logs, which are read first.
+        logs: Vec<String>,
     },
     /// A write or its sync failed; the handle must not be used again.
     #[error("write to the database in {}: {reason}", path.display())]
@@ -118,6 +120,9 @@ pub enum StoreError {
 /// A key and its value.
 pub type Row = (Box<[u8]>, Box<[u8]>);
 
+/// A key and the fact that it has.
+pub type Keyed<T> = (Box<[u8]>, T);
+
 /// The open database.
 pub struct Store {
     db: DB,
@@ -147,8 +152,9 @@ impl Store {
         let tables = Table::ALL
             .iter()
             .map(|table| ColumnFamilyDescriptor::new(table.name(), table.options(&cache)));
-        let db = DB::open_cf_descriptors(&options, path, tables)
-            .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+        let db = DB::open_cf_descriptors(&options, path, tables).map_err(|source| {
+            StoreError::Open { path: path.to_owned(), source, logs: logs(path) }
+        })?;
         Ok(Store { db, path: path.to_owned(), broken: AtomicBool::new(false) })
     }
 
@@ -186,7 +192,7 @@ impl Store {
         // A planted bug: the power-cut test has to go red when a sync is missing.
         options.set_sync(!is_to_fail("store-sync-is-missing"));
         let written = self.db.write_opt(writes, &options);
-        written.map_err(|error| self.write_error(&error.to_string()))?;
+        written.map_err(|error| self.write_error(error.as_ref()))?;
         may_die("store-after-sync");
         if is_to_fail("store-sync-fails") {
             return Err(self.write_error("a test says so"));
@@ -219,7 +225,7 @@ impl Store {
         &self,
         from: &[u8],
         to: &[u8],
-    ) -> Result<Vec<(Box<[u8]>, T)>, StoreError> {
+    ) -> Result<Vec<Keyed<T>>, StoreError> {
         let rows = self.scan(Table::Facts, from, to)?;
         rows.map(|row| row.and_then(|(key, value)| Ok((key, self.decode_fact(&value)?)))).collect()
     }
@@ -257,7 +263,7 @@ impl Store {
         // RocksDB's range includes its end.
         let Some(last) = keys::before(to) else { return Ok(()) };
         let released = self.db.delete_file_in_range_cf(self.family(table)?, from, &last);
-        released.map_err(|error| self.write_error(&error.to_string()))
+        released.map_err(|error| self.write_error(error.as_ref()))
     }
 
     fn family(&self, table: Table) -> Result<&ColumnFamily, StoreError> {
@@ -271,6 +277,13 @@ impl Store {
     fn read_error(&self, source: rocksdb::Error) -> StoreError {
         StoreError::Read { path: self.path.clone(), source }
     }
+}
+
+/// The names of the write-ahead logs in a database's folder.
+fn logs(folder: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.ends_with(".log")).collect()
 }
 
 /// Writes that take effect together.

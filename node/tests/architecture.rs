@@ -1,4 +1,5 @@
 //! Each module of the node imports only those that stand below it.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -47,6 +47,9 @@ const PLACES: [(&str, &[u64], Range<u64>); 12] = [
     ("checkpoint-after-trim", &[0], 0..2),
 ];
 
+/// The places that only large windows come by.
+const CARRYING: [&str; 2] = ["checkpoint-before-carry", "checkpoint-after-carry"];
+
 /// A disk so slow that most deaths are met in the middle of a commit.
 const SLOW_DISK: &str = "store-before-write=sleep(15);store-after-sync=sleep(15)";
 
@@ -54,8 +57,8 @@ const SLOW_DISK: &str = "store-before-write=sleep(15);store-after-sync=sleep(15)
 fn live_for_a_while(campaign: &mut Campaign) {
     let failpoints = if campaign.rng.bool() { SLOW_DISK } else { "" };
     let longest = if campaign.rng.u8(..4) == 0 { 150 } else { 1500 };
-    let while_ = Duration::from_millis(campaign.rng.u64(..longest));
-    campaign.live(failpoints, |_| thread::sleep(while_));
+    let so_long = Duration::from_millis(campaign.rng.u64(..longest));
+    campaign.live(failpoints, |_| thread::sleep(so_long));
 }
 
 fn die_at_each_place(campaign: &mut Campaign, places: &[&str]) {
@@ -67,60 +70,62 @@ fn die_at_each_place(campaign: &mut Campaign, places: &[&str]) {
     }
 }
 
-fn recover_from(failure: &str) {
-    let mut campaign = Campaign::begin();
-    let later = campaign.rng.u64(10..200);
-    for passes in [STARTING_COMMITS, later] {
-        campaign.live(&format!("{failure}={passes}*off->1*return->off"), |life| {
-            life.wait_for_more("a request that is acknowledged or refused", |seen| {
-                seen.acknowledged() + seen.refused()
-            });
-            life.wait_for_more("the failure", Seen::refused);
-            life.wait_until_ready();
-            life.wait_for_more("a request that is acknowledged", Seen::acknowledged);
-        });
-    }
+fn die_at(mut campaign: Campaign, places: &[&str]) {
+    die_at_each_place(&mut campaign, places);
     campaign.end();
 }
 
-#[test]
-fn a_node_killed_at_any_moment_loses_nothing_and_counts_nothing_twice() {
-    let mut campaign = Campaign::begin();
+fn die_at_random_moments(mut campaign: Campaign) {
     for _ in 0..Campaign::rounds() {
         live_for_a_while(&mut campaign);
     }
     campaign.end();
 }
 
-#[test]
-fn so_does_one_that_dies_around_a_commit() {
+fn recover_from(failure: &str) {
     let mut campaign = Campaign::begin();
+    let later = campaign.rng.u64(10..200);
+    for passes in [STARTING_COMMITS, later] {
+        campaign.live(&format!("{failure}={passes}*off->1*return->off"), |life| {
+            life.wait_for_log("the engine failed; its database is opened again");
+            life.wait_until_ready();
+            life.wait_for_more("an acknowledged request", Seen::acknowledged);
+        });
+    }
+    assert!(campaign.seen().refused() > 0, "no sender was told to come back");
+    campaign.end();
+}
+
+#[test]
+fn deaths_at_any_moment_lose_nothing_and_count_nothing_twice() {
+    die_at_random_moments(Campaign::begin());
+}
+
+#[test]
+fn deaths_around_a_commit_lose_nothing() {
     let places = ["store-before-write", "store-after-sync", "journal-before-acknowledge"];
-    die_at_each_place(&mut campaign, &places);
-    campaign.end();
+    die_at(Campaign::begin(), &places);
 }
 
 #[test]
-fn so_does_one_that_dies_around_a_claim_or_a_delivery() {
-    let mut campaign = Campaign::begin();
+fn deaths_around_a_claim_or_a_delivery_lose_nothing() {
     let places = ["checkpoint-before-claim", "checkpoint-after-claim", "flush-after-deliver"];
-    die_at_each_place(&mut campaign, &places);
-    campaign.end();
+    die_at(Campaign::begin(), &places);
 }
 
 #[test]
-fn so_does_one_that_dies_around_a_completion() {
-    let mut campaign = Campaign::begin();
-    let places = ["checkpoint-before-complete", "checkpoint-after-complete"];
-    die_at_each_place(&mut campaign, &places);
-    campaign.end();
+fn deaths_around_a_completion_lose_nothing() {
+    die_at(Campaign::begin(), &["checkpoint-before-complete", "checkpoint-after-complete"]);
 }
 
 #[test]
-fn so_does_one_that_dies_around_a_trim() {
-    let mut campaign = Campaign::begin();
-    die_at_each_place(&mut campaign, &["checkpoint-before-trim", "checkpoint-after-trim"]);
-    campaign.end();
+fn deaths_around_a_trim_lose_nothing() {
+    die_at(Campaign::begin(), &["checkpoint-before-trim", "checkpoint-after-trim"]);
+}
+
+#[test]
+fn deaths_around_a_carry_lose_nothing() {
+    die_at(Campaign::begin().with_large_windows(), &CARRYING);
 }
 
 #[test]
@@ -134,38 +139,22 @@ fn a_sync_that_fails_is_refused_and_the_node_recovers_by_itself() {
 }
 
 #[test]
-fn so_does_one_that_dies_while_it_spills_and_carries() {
-    let mut campaign = Campaign::begin().with_large_windows();
-    die_at_each_place(&mut campaign, &["checkpoint-before-carry", "checkpoint-after-carry"]);
-    campaign.end();
+fn power_cuts_at_any_moment_lose_nothing() {
+    die_at_random_moments(Campaign::begin().with_power_cuts());
 }
 
 #[test]
-fn a_power_cut_at_any_moment_takes_nothing_that_was_acknowledged() {
-    let mut campaign = Campaign::begin().with_power_cuts();
-    for _ in 0..Campaign::rounds() {
-        live_for_a_while(&mut campaign);
-    }
-    campaign.end();
-}
-
-#[test]
-fn nor_does_one_around_a_commit_or_a_flush() {
-    let mut campaign = Campaign::begin().with_power_cuts();
+fn power_cuts_around_a_commit_or_a_flush_lose_nothing() {
     let places = PLACES.map(|(place, ..)| place);
-    let places: Vec<_> = places.into_iter().filter(|place| !place.ends_with("-carry")).collect();
-    die_at_each_place(&mut campaign, &places);
-    campaign.end();
+    let places: Vec<_> = places.into_iter().filter(|place| !CARRYING.contains(place)).collect();
+    die_at(Campaign::begin().with_power_cuts(), &places);
 }
 
 #[test]
-fn nor_does_one_around_a_carry() {
+fn power_cuts_around_a_carry_lose_nothing() {
     let mut campaign = Campaign::begin().with_power_cuts().with_large_windows();
-    die_at_each_place(&mut campaign, &["checkpoint-before-carry", "checkpoint-after-carry"]);
-    for _ in 0..Campaign::rounds() {
-        live_for_a_while(&mut campaign);
-    }
-    campaign.end();
+    die_at_each_place(&mut campaign, &CARRYING);
+    die_at_random_moments(campaign);
 }
 
 /// Only what was acknowledged without a sync may be missing then.
@@ -175,7 +164,7 @@ fn a_missing_sync_is_found_out() {
     let under_load =
         |life: &mut Life| life.wait_for_more("an acknowledged request", Seen::acknowledged);
     campaign.live("", under_load);
-    let synced = campaign.records();
+    let synced = campaign.seen().records();
     campaign.live("store-sync-is-missing=return", under_load);
     let faults = campaign.faults().into_iter();
     let lost = faults.filter_map(|fault| match fault {

@@ -1,5 +1,6 @@
 //! Holds the scanner to a plain decode: the same requests, written in the usual way,
 //! written oddly, and damaged, have to be read alike.
+#![allow(clippy::unwrap_used)]
 
 mod differential {
     pub(crate) mod generate; // requests, as structs

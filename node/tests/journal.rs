@@ -1,5 +1,6 @@
 //! The journal on a real disk: what is acknowledged is there, in order, whole, or the
 //! node does not start.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -79,7 +80,8 @@ async fn what_was_acknowledged_is_replayed_in_order_across_lives() {
 async fn entries_that_wait_together_share_a_commit_and_keep_their_order() {
     let folder = tempfile::tempdir().unwrap();
     let life = Life::begin(folder.path());
-    let appends: Vec<_> = (0..500).map(|n| life.append(Box::leak(n.to_string().into_boxed_str()))).collect();
+    let appends: Vec<_> =
+        (0..500).map(|n| life.append(Box::leak(n.to_string().into_boxed_str()))).collect();
     let positions = futures::future::join_all(appends).await;
     let indices: Vec<_> = positions.into_iter().map(|p| p.unwrap().index).collect();
     assert_eq!(indices, (0..500).collect::<Vec<_>>());

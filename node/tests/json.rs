@@ -1,5 +1,6 @@
 //! Requests written as OTLP/JSON in every allowed spelling come out as the protobuf
 //! that they stand for, and damaged JSON does no harm.
+#![allow(clippy::unwrap_used)]
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};

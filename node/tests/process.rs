@@ -108,16 +108,14 @@ fn a_second_node_on_the_same_folder_is_refused() {
 #[test]
 fn what_cannot_be_understood_ends_the_start_with_code_2() {
     let folder = tempfile::tempdir().unwrap();
-    let refused: [(&[&str], &[(&str, String)], &str); 4] = [
-        (&["--wndow", "1s"], &[], "--wndow"),
-        (&["--window", "never"], &[], "--window"),
-        (&["--queue-size", "1MiB"], &[], "queue"),
-        (&[], &[("SHEAF_WNDOW", "1s".to_owned())], "SHEAF_WNDOW"),
-    ];
-    for (arguments, environment, named) in refused {
-        let ended = Process::start(folder.path(), arguments, environment).end();
+    let refused = |arguments: &[&str], variables: &[(&str, String)], named: &str| {
+        let ended = Process::start(folder.path(), arguments, variables).end();
         assert_one_line(&ended, 2, &["sheaf-node: ", named]);
-    }
+    };
+    refused(&["--wndow", "1s"], &[], "--wndow");
+    refused(&["--window", "never"], &[], "--window");
+    refused(&["--queue-size", "1MiB"], &[], "queue");
+    refused(&[], &[("SHEAF_WNDOW", "1s".to_owned())], "SHEAF_WNDOW");
 }
 
 #[test]

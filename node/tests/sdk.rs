@@ -2,6 +2,7 @@
 //!
 //! Needs `python3` with its module `venv`, and a package index for pip. Without them
 //! the tests fail, unless the variable `SKIP_PYTHON_SDK` is set.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -131,11 +131,13 @@ impl Engine {
             flushes,
             metrics.open_observer(),
         )?;
-        let replay = journal::replay::replay(&store, |replayed| {
+        let mut replay = journal::replay::replay(&store, |replayed| {
             let Header { stamp, records, records_before } = replayed.header;
             let begin = Begin { position: replayed.position, records: records_before };
             folder.fold(begin, stamp, records, replayed.entry).map_err(EngineError::from)
         })?;
+        // The clock may have been set back, and all entries with later stamps be trimmed.
+        replay.last_stamp = replay.last_stamp.max(checkpoints.through()?);
         let registered = parse(register(&store, &settings, replay.records)?)?;
         let active = registered.iter().filter(|a| a.fact.until.is_none());
         let active = active.map(|a| (a.number, &a.definition));

@@ -1,5 +1,7 @@
 //! What the parts report, as OpenMetrics text.
 
+use std::sync::atomic::Ordering;
+
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -20,8 +22,8 @@ type Labels = [(&'static str, String); 1];
 /// Every metric of the node, but the process's own.
 pub struct Metrics {
     registry: Registry,
-    requests: Family<Labels, Gauge>,
-    records: Family<Labels, Gauge>,
+    requests: Family<Labels, Counter>,
+    records: Family<Labels, Counter>,
     queue_depth: Gauge,
     queue_capacity: Gauge,
     window_records: Family<Labels, Gauge>,
@@ -74,7 +76,7 @@ impl Metrics {
     fn register(&self, to: &mut Registry) {
         to.register(
             "requests",
-            "Requests since the start, by outcome: accepted, undecodable or busy",
+            "Requests since the start, by outcome: accepted, unusable or busy",
             self.requests.clone(),
         );
         to.register(
@@ -167,15 +169,15 @@ impl Metrics {
         self.queue_capacity.set(signed(admission.capacity() as u64));
         let requests = [
             ("accepted", received.requests()),
-            ("undecodable", received.undecodable()),
+            ("unusable", received.unusable()),
             ("busy", admission.refused()),
         ];
         for (outcome, count) in requests {
-            set(&self.requests, "outcome", outcome, count);
+            follow(&self.requests, outcome, count);
         }
-        set(&self.records, "outcome", "accepted", received.accepted());
+        follow(&self.records, "accepted", received.accepted());
         for (reason, count) in received.rejected() {
-            set(&self.records, "outcome", &reason, count);
+            follow(&self.records, &reason, count);
         }
     }
 
@@ -201,6 +203,12 @@ impl Default for Metrics {
     fn default() -> Metrics {
         Metrics::new()
     }
+}
+
+/// Brings a counter up to what was counted elsewhere.
+fn follow(family: &Family<Labels, Counter>, outcome: &str, count: u64) {
+    let counter = family.get_or_create(&[("outcome", outcome.to_owned())]);
+    counter.inner().store(count, Ordering::Relaxed);
 }
 
 fn set(family: &Family<Labels, Gauge>, label: &'static str, value: &str, to: u64) {

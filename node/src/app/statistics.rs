@@ -67,9 +67,9 @@ impl Statistics {
 
     async fn current(&self) -> Result<Vec<WindowCounts>, AdminError> {
         let current = self.reader()?.folding.current(self.values_max).await;
-        let counts = current.into_iter().map(|open| {
-            statistics(&open.aggregation, open.window, open.counts, 0, false)
-        });
+        let counts = current
+            .into_iter()
+            .map(|open| statistics(&open.aggregation, open.window, open.counts, 0, false));
         Ok(counts.collect())
     }
 
@@ -101,7 +101,10 @@ impl Node for Statistics {
         Err(Why::Closed(closed).to_string())
     }
 
-    fn closed_windows(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Box<RawValue>>, AdminError>> {
+    fn closed_windows(
+        &self,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Box<RawValue>>, AdminError>> {
         self.closed(limit).boxed()
     }
 

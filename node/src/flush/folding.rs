@@ -238,14 +238,22 @@ impl Folder {
         for open in &mut self.accounts {
             let due = due(&cut, open.windows.keys().copied());
             for window in due {
-                let Some(WindowState { state, .. }) = open.windows.remove(&window) else { continue };
+                let Some(WindowState { state, .. }) = open.windows.remove(&window) else {
+                    continue;
+                };
                 open.through = open.through.max(window.end);
                 open.closing.push((window, state.records()));
                 open.like = Some(state.sizes());
-                closing.push(Closing { aggregation: open.aggregation.clone(), window, state, pending: 0 });
+                closing.push(Closing {
+                    aggregation: open.aggregation.clone(),
+                    window,
+                    state,
+                    pending: 0,
+                });
             }
             let pending = open.records();
-            let own = closing.iter_mut().filter(|c| c.aggregation.number == open.aggregation.number);
+            let own =
+                closing.iter_mut().filter(|c| c.aggregation.number == open.aggregation.number);
             own.for_each(|closing| closing.pending = pending);
             (self.observer)(open.figures());
         }
@@ -306,8 +314,12 @@ impl Folder {
             let progress = self.checkpoints.progress(open.aggregation.number)?;
             open.closing.retain(|(window, _)| window.end.0 > progress.through);
             let closing: u64 = open.closing.iter().map(|(_, records)| records).sum();
-            let balance =
-                Balance::at(&open.aggregation.fact, self.records, &progress, open.records() + closing);
+            let balance = Balance::at(
+                &open.aggregation.fact,
+                self.records,
+                &progress,
+                open.records() + closing,
+            );
             accounts.push((open.aggregation.clone(), balance));
         }
         Ok(Balances { records: self.records, accounts })

@@ -111,8 +111,7 @@ mod tests {
     use super::*;
 
     const POSITION: Position = Position { segment: 3, index: 5 };
-    const HEADER: Header =
-        Header { stamp: UnixNanos(0x0102_0304), records_before: 10, records: 2 };
+    const HEADER: Header = Header { stamp: UnixNanos(0x0102_0304), records_before: 10, records: 2 };
 
     fn sealed(content: &[u8]) -> Vec<u8> {
         let mut frame = vec![0; FRAME_BYTES];

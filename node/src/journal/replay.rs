@@ -135,8 +135,8 @@ fn read_segment<E: From<JournalError>>(
         if *key != keys::entry(segment, next) {
             return Err(gap(store, position).into());
         }
-        let (header, entry) = frame::open(&value, position)
-            .map_err(|source| damaged(store, position, source))?;
+        let (header, entry) =
+            frame::open(&value, position).map_err(|source| damaged(store, position, source))?;
         // The running total ties each entry to all before it, across segments too.
         if header.records_before != found.records {
             return Err(gap(store, position).into());
@@ -148,19 +148,13 @@ fn read_segment<E: From<JournalError>>(
         next += 1;
     }
     match sealed {
-        Some(end) if end != next => {
-            Err(gap(store, Position { segment, index: next }).into())
-        }
+        Some(end) if end != next => Err(gap(store, Position { segment, index: next }).into()),
         _ => Ok(next),
     }
 }
 
 /// A torn tail is only a torn tail if nothing of it was acknowledged.
-fn check_acknowledged(
-    store: &Store,
-    trimmed: Trimmed,
-    found: &Replay,
-) -> Result<(), JournalError> {
+fn check_acknowledged(store: &Store, trimmed: Trimmed, found: &Replay) -> Result<(), JournalError> {
     let (_, acknowledged) = open_watermark(store)?;
     let Some(last) = acknowledged else { return Ok(()) };
     let was_trimmed = last < Position { segment: trimmed.segment, index: trimmed.index };
@@ -170,13 +164,9 @@ fn check_acknowledged(
 }
 
 /// Opens the note of what was acknowledged.
-pub(super) fn open_watermark(
-    store: &Store,
-) -> Result<(Watermark, Option<Position>), JournalError> {
-    Watermark::open(store.path()).map_err(|source| JournalError::Watermark {
-        path: Watermark::path(store.path()),
-        source,
-    })
+pub(super) fn open_watermark(store: &Store) -> Result<(Watermark, Option<Position>), JournalError> {
+    Watermark::open(store.path())
+        .map_err(|source| JournalError::Watermark { path: Watermark::path(store.path()), source })
 }
 
 /// Seals the segment that was open, and opens the next: `Ok` is its number.
@@ -210,7 +200,10 @@ fn trimmed(store: &Store) -> Result<Trimmed, StoreError> {
 fn segments(store: &Store) -> Result<Vec<(u64, Segment)>, StoreError> {
     let (from, to) = keys::segments();
     let facts = store.facts(&from, &to)?;
-    Ok(facts.into_iter().filter_map(|(key, segment)| Some((keys::segment_number(&key)?, segment))).collect())
+    Ok(facts
+        .into_iter()
+        .filter_map(|(key, segment)| Some((keys::segment_number(&key)?, segment)))
+        .collect())
 }
 
 fn gap(store: &Store, at: Position) -> JournalError {

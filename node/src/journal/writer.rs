@@ -191,12 +191,7 @@ impl Writer {
 
     fn cut(&mut self, time: UnixNanos) {
         self.last_stamp = self.last_stamp.max(time);
-        let cut = Cut {
-            number: time.0 / SECOND,
-            time,
-            end: self.next,
-            records: self.records,
-        };
+        let cut = Cut { number: time.0 / SECOND, time, end: self.next, records: self.records };
         (self.consumer)(Committed::Cut(cut));
     }
 

@@ -6,8 +6,8 @@
 
 mod body; // frames -> one contiguous, charged body
 mod decode; // gzip and JSON -> protobuf
-pub mod gzip;
 mod grpc;
+pub mod gzip;
 mod http;
 pub mod json;
 mod refusal; // what went wrong -> gRPC status, HTTP status, google.rpc.Status
@@ -100,6 +100,11 @@ pub async fn serve_grpc<E: Export>(
 }
 
 /// Serves OTLP/HTTP, over HTTP/1.1 and HTTP/2, until `shutdown`; then finishes what is in flight.
-pub async fn serve_http<E: Export>(listener: TcpListener, intake: E, limits: Limits, shutdown: CancellationToken) {
+pub async fn serve_http<E: Export>(
+    listener: TcpListener,
+    intake: E,
+    limits: Limits,
+    shutdown: CancellationToken,
+) {
     http::serve(listener, intake, limits, shutdown).await;
 }

@@ -36,14 +36,19 @@ pub(crate) struct Campaign {
 
 /// A node that takes requests, until it dies.
 pub(crate) struct Life {
-    pub(crate) node: Process,
-    pub(crate) seen: Arc<Seen>,
+    node: Process,
+    seen: Arc<Seen>,
 }
 
 impl Life {
     /// Waits until the node has died by itself.
     pub(crate) fn wait_for_death(&mut self) {
         eventually("the node's death", || self.node.is_over().then_some(()));
+    }
+
+    /// Waits until the node has logged this.
+    pub(crate) fn wait_for_log(&self, text: &str) {
+        eventually(text, || self.node.log().contains(text).then_some(()));
     }
 
     /// Waits until the senders see more of something.
@@ -91,9 +96,9 @@ impl Campaign {
         std::env::var("CRASH_ROUNDS").map_or(8, |rounds| rounds.parse().unwrap())
     }
 
-    /// How many records were sent: the next one's number.
-    pub(crate) fn records(&self) -> u64 {
-        self.seen.records()
+    /// What the senders of all lives have seen.
+    pub(crate) fn seen(&self) -> &Seen {
+        &self.seen
     }
 
     /// Leads a life with these failpoints, under load, to its end: it is killed when

@@ -1,4 +1,5 @@
 //! HTTP/1.1 over one plain connection, and the logs that go over it.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,4 +1,5 @@
 //! A node as its users have it: the real binary, in a process of its own.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -79,6 +80,11 @@ impl Process {
         self.address("admin")
     }
 
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.stderr.so_far()
+    }
+
     /// Panics, and says what the node said, if it has ended.
     pub(crate) fn must_be_alive(&mut self) {
         if let Some(status) = self.child.try_wait().unwrap() {
@@ -97,12 +103,6 @@ impl Process {
                 None => over.then_some(None),
             }
         })
-    }
-
-    /// What it has logged so far.
-    #[allow(dead_code)] // not every test reads it
-    pub(crate) fn log(&self) -> String {
-        self.stderr.so_far()
     }
 
     /// Whether it has ended.

@@ -355,7 +355,10 @@ mod tests {
         write_run(&values.into_ranked(), keys, scratch, start).unwrap()
     }
 
-    fn read(scratch: &Scratch, run: &Run) -> Result<Vec<(u128, Vec<u8>, Vec<u128>)>, FoldError> {
+    /// A value's hash, its bytes, and its keys.
+    type Read = (u128, Vec<u8>, Vec<u128>);
+
+    fn read(scratch: &Scratch, run: &Run) -> Result<Vec<Read>, FoldError> {
         let mut reader = RunReader::new(scratch, run);
         let mut all = Vec::new();
         while let Some(head) = reader.head()? {

@@ -186,6 +186,21 @@ fn a_full_memory_spills_by_itself_and_nothing_is_left_of_it() {
 }
 
 #[test]
+fn a_section_larger_than_the_memory_spills_in_its_midst() {
+    let folder = scratch();
+    let mut window = OpenWindow::new(MemoryLimit(256 << 10), folder.path(), None);
+    let keyed: Vec<Record> = (0..20_000).map(|n| (n % 50, Some(n / 2))).collect();
+    let plain: Vec<Record> = (0..20_000).map(|n| (n / 2, None)).collect();
+    for section in [&keyed, &plain] {
+        let before = window.spills();
+        fold(&mut window, section);
+        assert!(window.spills() > before + 1, "{}", window.spills());
+    }
+    let all = [keyed, plain].concat();
+    assert_eq!(window.close(1000).unwrap().counts, oracle(&all, 1000).0);
+}
+
+#[test]
 fn many_values_spill_and_are_counted_once() {
     let folder = scratch();
     let mut window = OpenWindow::new(MemoryLimit(256 << 10), folder.path(), None);

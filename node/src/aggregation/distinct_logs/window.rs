@@ -148,11 +148,7 @@ impl OpenWindow {
     ///
     /// # Errors
     /// When its file is not there.
-    pub fn resume(
-        limit: MemoryLimit,
-        scratch: &Path,
-        carried: Carried,
-    ) -> Result<Self, FoldError> {
+    pub fn resume(limit: MemoryLimit, scratch: &Path, carried: Carried) -> Result<Self, FoldError> {
         let Carried { records, sizes, runs } = carried;
         let spilled = Some(Spilled::resume(scratch, runs)?);
         let fresh = OpenWindow::new(limit, scratch, Some(&sizes));

@@ -13,10 +13,10 @@ use clap::{Arg, ArgMatches, Command, CommandFactory, Parser, ValueEnum};
 use super::given::{Given, Origin};
 use super::value::{self, LogFilter};
 use crate::aggregation::definition::{Unique, WindowLength};
+use crate::event::entry::REQUEST_BYTES_MAX;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 
 /// Counts distinct log records exactly, and prints the counts of every window to stdout.
@@ -79,7 +79,7 @@ pub(super) struct Flags {
     pub(super) log_level: LogFilter,
 
     /// The largest request that is taken, before and after decompression
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = value::memory(KIB..=GIB))]
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = value::memory(KIB..=REQUEST_BYTES_MAX as u64))]
     pub(super) max_request_size: usize,
 
     /// The memory for all requests being worked on; holds at least three times the largest

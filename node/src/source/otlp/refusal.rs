@@ -22,6 +22,9 @@ pub(super) enum Refusal {
     /// It can never be taken: as it comes, or decompressed, it is over the limit.
     #[error("the request is larger than {max} bytes")]
     TooLarge { max: usize },
+    /// It can never be taken: it has more records than one request may have.
+    #[error("{0}")]
+    TooManyRecords(String),
     /// It may be taken later.
     #[error("{0}")]
     Busy(#[from] Busy),
@@ -49,6 +52,7 @@ impl From<IntakeError> for Refusal {
     fn from(error: IntakeError) -> Self {
         match error {
             IntakeError::Undecodable(reason) => Refusal::Undecodable(reason.to_string()),
+            IntakeError::TooManyRecords => Refusal::TooManyRecords(error.to_string()),
             IntakeError::Busy(busy) => Refusal::Busy(busy),
         }
     }
@@ -58,7 +62,7 @@ impl Refusal {
     fn code(&self) -> Code {
         match self {
             Refusal::Undecodable(_) | Refusal::UnsupportedType(_) => Code::InvalidArgument,
-            Refusal::TooLarge { .. } => Code::ResourceExhausted,
+            Refusal::TooLarge { .. } | Refusal::TooManyRecords(_) => Code::ResourceExhausted,
             Refusal::Busy(_) => Code::Unavailable,
             Refusal::TooSlow => Code::DeadlineExceeded,
             Refusal::Broken(_) => Code::Cancelled,
@@ -70,7 +74,7 @@ impl Refusal {
     pub(super) fn http_status(&self) -> StatusCode {
         match self {
             Refusal::Undecodable(_) | Refusal::Broken(_) => StatusCode::BAD_REQUEST,
-            Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::TooLarge { .. } | Refusal::TooManyRecords(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Refusal::UnsupportedType(_) | Refusal::UnsupportedCompression(_) => {
