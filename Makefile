@@ -31,7 +31,9 @@ test: setup ## Run all tests
 	$(TEST) --workspace --features sheaf-node/failpoints
 
 bench: setup ## Run the benchmarks (docs/performance.md)
-	cargo bench --workspace $(ARGS)
+	cargo bench --package sheaf-node --bench kernel $(ARGS)
+	cargo build --release --package sheaf-node --package sheaf
+	@scripts/bench $(TARGET)/release
 
 fuzz: setup ## Run each fuzz target for a minute
 	command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz

@@ -129,6 +129,15 @@ fn deaths_around_a_carry_lose_nothing() {
 }
 
 #[test]
+fn a_node_that_drains_under_load_loses_nothing() {
+    let mut campaign = Campaign::begin();
+    for _ in 0..2 {
+        campaign.drain(|life| life.wait_for_more("an acknowledged request", Seen::acknowledged));
+    }
+    campaign.end();
+}
+
+#[test]
 fn a_write_that_fails_is_refused_and_the_node_recovers_by_itself() {
     recover_from("store-write-fails");
 }

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use tracing::warn;
 
-/// Above the reserve by this share, a disk that was full has room again, so that a
-/// disk at its reserve does not open and close the node every second.
-const MARGIN: u64 = 10;
+/// So far above the reserve a disk that was full has room again, so that a disk at its
+/// reserve does not open and close the node every second.
+const MARGIN_BYTES: u64 = 64 << 20;
 
 /// Whether the disk of `folder` has more than `reserve` bytes free.
 pub fn is_there_room(folder: &Path, reserve: u64, had_room: bool) -> bool {
@@ -22,7 +22,7 @@ pub fn is_there_room(folder: &Path, reserve: u64, had_room: bool) -> bool {
 }
 
 fn is_enough(free: u64, reserve: u64, had_room: bool) -> bool {
-    let margin = if had_room { 0 } else { reserve / MARGIN };
+    let margin = if had_room { 0 } else { MARGIN_BYTES };
     free > reserve.saturating_add(margin)
 }
 
@@ -34,7 +34,7 @@ mod tests {
     fn a_full_disk_has_room_again_only_well_above_the_reserve() {
         assert!(is_enough(1001, 1000, true));
         assert!(!is_enough(1000, 1000, true));
-        assert!(!is_enough(1001, 1000, false));
-        assert!(is_enough(1101, 1000, false));
+        assert!(!is_enough(1000 + MARGIN_BYTES, 1000, false));
+        assert!(is_enough(1001 + MARGIN_BYTES, 1000, false));
     }
 }

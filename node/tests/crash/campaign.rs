@@ -104,19 +104,34 @@ impl Campaign {
     /// Leads a life with these failpoints, under load, to its end: it is killed when
     /// `live` returns, if not before.
     pub(crate) fn live(&mut self, failpoints: &str, live: impl FnOnce(&mut Life)) {
+        let Ended { status, stderr, .. } = self.lead(failpoints, live, Process::kill);
+        assert_eq!(status.signal(), Some(SIGKILL), "{failpoints}: {status}: {stderr}");
+        if let Some(power) = &self.power {
+            power.cut(&self.folder(), &mut self.rng);
+        }
+    }
+
+    /// Leads a life under load that is ended by SIGTERM when `live` returns.
+    pub(crate) fn drain(&mut self, live: impl FnOnce(&mut Life)) {
+        let Ended { status, stderr, .. } = self.lead("", live, Process::terminate);
+        assert!(status.success(), "{status}: {stderr}");
+    }
+
+    fn lead(
+        &mut self,
+        failpoints: &str,
+        live: impl FnOnce(&mut Life),
+        end: impl FnOnce(Process) -> Ended,
+    ) -> Ended {
         let node = self.start(failpoints);
         let mut life = Life { node, seen: Arc::clone(&self.seen) };
         let to = life.node.otlp_http();
         let senders = to.map(|to| Senders::start(to, self.id_length, &self.seen, &mut self.rng));
         live(&mut life);
-        let ended = life.node.kill();
+        let ended = end(life.node);
         self.oracle.sent(senders.map(Senders::stop).unwrap_or_default());
         self.oracle.printed(&ended.stdout);
-        let Ended { status, stderr, .. } = ended;
-        assert_eq!(status.signal(), Some(SIGKILL), "{failpoints}: {status}: {stderr}");
-        if let Some(power) = &self.power {
-            power.cut(&self.folder(), &mut self.rng);
-        }
+        ended
     }
 
     /// Leads a last life until everything is flushed, and returns what is wrong.
