@@ -1,6 +1,7 @@
 //! A node put together: the one place that knows every part.
 
 pub mod engine; // store, journal, folding and flushing: what a failure restarts
+pub mod folder; // folders that survive a power cut
 pub mod metrics; // what the parts report, as OpenMetrics text
 pub mod room; // how much disk there is left
 pub mod settings; // flags, environment, file
@@ -234,13 +235,13 @@ fn allow_open_files() {
 }
 
 /// The data folder, for this process alone.
-fn lock(folder: &Path) -> Result<File, AppError> {
-    let failed = |source| AppError::DataFolder { path: folder.to_owned(), source };
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    let lock = File::create(folder.join("LOCK")).map_err(failed)?;
+fn lock(path: &Path) -> Result<File, AppError> {
+    let failed = |source| AppError::DataFolder { path: path.to_owned(), source };
+    folder::create(path).map_err(failed)?;
+    let lock = File::create(path.join("LOCK")).map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(AppError::InUse { path: folder.to_owned() }),
+        Err(TryLockError::WouldBlock) => Err(AppError::InUse { path: path.to_owned() }),
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }

@@ -90,6 +90,7 @@ impl FlushError {
             )
             | FlushError::Entry { .. }
             | FlushError::Definition { .. }
+            | FlushError::Fold(FoldError::Carried { .. })
             | FlushError::Sink(_) => false,
             FlushError::Checkpoint(CheckpointError::Store(_))
             | FlushError::Store(_)

@@ -79,7 +79,8 @@ pub struct SlotTotals {
 }
 
 /// Why a window could not be folded or closed. It cannot go on after that: it is
-/// dropped, and its sections are folded again into a new one.
+/// dropped, and its sections are folded again into a new one; but for
+/// [`FoldError::Carried`], after which that cannot be done.
 #[derive(Debug, thiserror::Error)]
 pub enum FoldError {
     /// The scratch folder cannot be used, for lack of space perhaps.
@@ -97,6 +98,17 @@ pub enum FoldError {
     Damaged {
         /// The file.
         path: PathBuf,
+    },
+    /// What was kept of a window in place of the journal is gone or damaged.
+    #[error(
+        "{} is damaged or missing, and the journal no longer has what it held; \
+         restore the data folder from a copy, or remove it to start empty", path.display()
+    )]
+    Carried {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<FoldError>,
     },
     /// No thread could be started to write a part of the window.
     #[error("start a thread")]

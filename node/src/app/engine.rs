@@ -1,7 +1,6 @@
 //! Store, journal, folding and flushing: what is thrown away and built again from
 //! disk when any of them fails.
 
-use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -12,6 +11,7 @@ use tracing::info;
 
 use crate::aggregation::definition::Definition;
 use crate::aggregation::distinct_logs::MemoryLimit;
+use crate::app::folder;
 use crate::app::metrics::Metrics;
 use crate::app::settings::{Settings, StatsFormat};
 use crate::checkpoint::Checkpoints;
@@ -276,9 +276,7 @@ fn format(format: StatsFormat) -> Format {
 
 fn folder(settings: &Settings, name: &str) -> Result<PathBuf, EngineError> {
     let path = settings.data_dir.join(name);
-    fs::create_dir_all(&path)
-        // Its name, too, has to be there after a power cut.
-        .and_then(|()| fs::File::open(&settings.data_dir)?.sync_all())
-        .map_err(|source| EngineError::Folder { path: path.clone(), source })?;
+    let created = folder::create(&path);
+    created.map_err(|source| EngineError::Folder { path: path.clone(), source })?;
     Ok(path)
 }

@@ -119,6 +119,15 @@ pub(super) struct Run {
 }
 
 impl Run {
+    /// Reads the whole run, and checks that it is what was written.
+    pub(super) fn verify(&self, scratch: &Scratch) -> Result<(), FoldError> {
+        let mut reader = RunReader::new(scratch, self);
+        while reader.read < self.length {
+            reader.read_block()?;
+        }
+        Ok(())
+    }
+
     /// Where the next run begins.
     pub(super) fn end(&self) -> u64 {
         self.start + self.length

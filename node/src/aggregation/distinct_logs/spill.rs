@@ -86,10 +86,11 @@ impl Spilled {
         Ok(CarriedRuns { file, runs, parts, distinct, values, unknown })
     }
 
-    /// Takes up what was carried.
+    /// Takes up what was carried, when all of it is there.
     pub(super) fn resume(folder: &Path, carried: CarriedRuns) -> Result<Self, FoldError> {
         let CarriedRuns { file, runs, parts, distinct, values, unknown } = carried;
         let scratch = Arc::new(Scratch::reopen(folder.join(file))?);
+        runs.iter().try_for_each(|run| run.verify(&scratch))?;
         let (writing, frequent) = (None, HashMap::new());
         Ok(Spilled { scratch, runs, writing, parts, distinct, values, unknown, frequent })
     }

@@ -242,6 +242,28 @@ fn a_carried_window_is_taken_up_as_it_was() {
 }
 
 #[test]
+fn a_carried_window_whose_file_changed_is_not_taken_up() {
+    let folder = scratch();
+    let mut carried = window(folder.path());
+    fold(&mut carried, &(0..4000).map(|n| (n % 7, Some(n))).collect::<Vec<_>>());
+    let state = carried.carry().unwrap();
+    let file = carried.kept_file().unwrap().to_owned();
+    drop(carried);
+    let whole = std::fs::read(&file).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    for damaged in [&whole[..whole.len() - 1], &flipped, &[]] {
+        std::fs::write(&file, damaged).unwrap();
+        let error = OpenWindow::resume(ROOMY, folder.path(), state.clone()).err().unwrap();
+        assert!(matches!(error, FoldError::Carried { .. }), "{error}");
+    }
+    std::fs::write(&file, whole).unwrap();
+    assert!(OpenWindow::resume(ROOMY, folder.path(), state.clone()).is_ok());
+    std::fs::remove_file(&file).unwrap();
+    assert!(OpenWindow::resume(ROOMY, folder.path(), state).is_err());
+}
+
+#[test]
 fn a_scratch_folder_that_cannot_be_made_is_named_and_ends_the_window() {
     let folder = scratch();
     let file = folder.path().join("taken");

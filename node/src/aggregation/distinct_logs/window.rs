@@ -147,10 +147,13 @@ impl OpenWindow {
     /// Takes up a window that was carried to the folder `scratch`.
     ///
     /// # Errors
-    /// When its file is not there.
+    /// When its file is not what was carried.
     pub fn resume(limit: MemoryLimit, scratch: &Path, carried: Carried) -> Result<Self, FoldError> {
         let Carried { records, sizes, runs } = carried;
-        let spilled = Some(Spilled::resume(scratch, runs)?);
+        let path = scratch.join(&runs.file);
+        let spilled = Spilled::resume(scratch, runs);
+        let spilled = spilled.map_err(|source| FoldError::Carried { path, source: source.into() });
+        let spilled = Some(spilled?);
         let fresh = OpenWindow::new(limit, scratch, Some(&sizes));
         Ok(OpenWindow { records, sizes, spilled, ..fresh })
     }
