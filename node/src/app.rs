@@ -18,7 +18,8 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -83,144 +84,199 @@ pub enum AppError {
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AppError> {
     let _lock = lock(&settings.data_dir)?;
     allow_open_files();
-    let intake = Intake::new(Admission::new(settings.queue_size));
-    intake.close(Closed::Starting);
-    let metrics = Arc::new(Metrics::new());
-    let (ready, readiness) = watch::channel(false);
-    let statistics = Arc::new(Statistics::new(
-        intake.clone(),
-        Arc::clone(&metrics),
-        readiness.clone(),
-        settings.stats_limit,
-    ));
-
-    let drain = CancellationToken::new();
-    let off = CancellationToken::new();
     let ports = Ports::bind(&settings).await?;
-    let limits = Limits {
-        request_bytes_max: settings.max_request_size,
-        drain: settings.drain_timeout.saturating_sub(COMMIT_TIME),
-        ..Limits::default()
+    let node = Node::new(settings);
+    let mut servers = Servers::start(ports, &node);
+    let supervised = node.supervise(&stop).await;
+    let deadline = Instant::now() + node.settings.drain_timeout;
+    node.refuse();
+    servers.drain(deadline - COMMIT_TIME.min(node.settings.drain_timeout)).await;
+    let stopped = match supervised {
+        Ok(engine) => node.stop(engine, deadline).await,
+        Err(error) => Err(error.into()),
     };
-    let mut sources = JoinSet::new();
-    let (to, end) = (intake.clone(), drain.clone());
-    sources.spawn(otlp::serve_grpc(ports.grpc, to, limits, readiness, end));
-    let (to, end) = (intake.clone(), drain.clone());
-    sources.spawn(otlp::serve_http(ports.http, to, limits, end));
-    let node: Arc<dyn admin::Node> = Arc::clone(&statistics) as _;
-    let admin_port = tokio::spawn(admin::serve(ports.admin, node, off.clone().cancelled_owned()));
-
-    let supervised = supervise(&settings, &intake, &metrics, &statistics, &ready, &stop).await;
-    ready.send_replace(false);
-    intake.admission().close(Closed::Draining);
-    drain.cancel();
-    let deadline = settings.drain_timeout;
-    let drained = async {
-        while let Some(ended) = sources.join_next().await {
-            if let Err(error) = ended {
-                error!(%error, "a port's server panicked");
-            }
-        }
-    };
-    let in_time = tokio::time::timeout(deadline.saturating_sub(COMMIT_TIME), drained).await;
-    if in_time.is_err() {
-        warn!("some requests did not end in time; their senders will send them again");
-        sources.abort_all();
-    }
-    let engine = supervised?;
-    statistics.detach();
-    intake.close(Closed::Draining);
-    let rejected = intake.received().rejected();
-    let stopped = tokio::task::spawn_blocking(move || engine.stop(&rejected));
-    let stopped = tokio::time::timeout(deadline, stopped).await;
-    off.cancel();
-    // It answers nothing that matters any more.
-    let _ = admin_port.await;
-    match stopped {
-        Ok(Ok(result)) => {
-            result?;
-            info!("the node has drained");
-            Ok(())
-        }
-        Ok(Err(panicked)) => Err(AppError::Serve(io::Error::other(panicked))),
-        Err(_) => Err(AppError::DrainTimeout(deadline)),
-    }
+    servers.close().await;
+    stopped
 }
 
-/// Keeps an engine running until the node is asked to stop, and returns it.
-async fn supervise(
-    settings: &Settings,
-    intake: &Intake,
-    metrics: &Arc<Metrics>,
-    statistics: &Arc<Statistics>,
-    ready: &watch::Sender<bool>,
-    stop: &CancellationToken,
-) -> Result<Engine, EngineError> {
-    let mut first = true;
-    loop {
+/// What outlives an engine.
+struct Node {
+    settings: Settings,
+    intake: Intake,
+    metrics: Arc<Metrics>,
+    statistics: Arc<Statistics>,
+    ready: watch::Sender<bool>,
+    clock: Clock,
+}
+
+impl Node {
+    fn new(settings: Settings) -> Node {
+        let intake = Intake::new(Admission::new(settings.queue_size));
+        intake.close(Closed::Starting);
+        let metrics = Arc::new(Metrics::new());
+        let (ready, readiness) = watch::channel(false);
+        let (to, report) = (intake.clone(), Arc::clone(&metrics));
+        let statistics = Arc::new(Statistics::new(to, report, readiness, settings.stats_limit));
+        Node { settings, intake, metrics, statistics, ready, clock: Clock::system() }
+    }
+
+    /// Keeps an engine running until the node is asked to stop, and returns it.
+    async fn supervise(&self, stop: &CancellationToken) -> Result<Engine, EngineError> {
+        let mut first = true;
+        loop {
+            let error = match self.start().await {
+                Ok(mut engine) => {
+                    first = false;
+                    let Some(error) = self.attend(&mut engine, stop).await else {
+                        return Ok(engine);
+                    };
+                    self.give_up(engine).await;
+                    error
+                }
+                Err(error) => error,
+            };
+            if first || !error.is_retryable() || stop.is_cancelled() {
+                return Err(error);
+            }
+            error!(%error, "the engine failed; its database is opened again and replayed");
+            tokio::time::sleep(REOPEN_AFTER).await;
+        }
+    }
+
+    async fn start(&self) -> Result<Engine, EngineError> {
         let starting = engine::Start {
-            settings: settings.clone(),
-            metrics: Arc::clone(metrics),
-            intake: intake.clone(),
-            clock: Clock::system(),
+            settings: self.settings.clone(),
+            metrics: Arc::clone(&self.metrics),
+            intake: self.intake.clone(),
+            clock: self.clock.clone(),
         };
         let started = tokio::task::spawn_blocking(move || Engine::start(starting)).await;
-        let error = match started.map_err(|_| EngineError::Panicked("start")).flatten() {
-            Ok(mut engine) => {
-                engine.open(intake);
-                statistics.attach(engine.reader());
-                ready.send_replace(true);
-                first = false;
-                let ended = attend(settings, intake, &mut engine, ready, stop).await;
-                let Some(error) = ended else { return Ok(engine) };
-                ready.send_replace(false);
-                statistics.detach();
-                intake.close(Closed::StoreTrouble);
-                let rejected = intake.received().rejected();
-                // Its own end repeats the error.
-                let _ = tokio::task::spawn_blocking(move || engine.stop(&rejected)).await;
-                error
+        let mut engine = started.map_err(|_| EngineError::Panicked("start"))??;
+        engine.open(&self.intake);
+        self.statistics.attach(engine.reader());
+        self.ready.send_replace(true);
+        Ok(engine)
+    }
+
+    /// Cuts and records on every whole second, and watches the disk, until the engine
+    /// fails (with its error) or the node is asked to stop.
+    async fn attend(&self, engine: &mut Engine, stop: &CancellationToken) -> Option<EngineError> {
+        let mut had_room = true;
+        let mut recorded = self.intake.received().rejected();
+        loop {
+            let into_second = self.clock.now().0 % SECOND;
+            tokio::select! {
+                error = engine.failed() => return Some(error),
+                () = stop.cancelled() => return None,
+                () = tokio::time::sleep(Duration::from_nanos(SECOND - into_second)) => {}
             }
-            Err(error) => error,
-        };
-        if first || !error.is_retryable() || stop.is_cancelled() {
-            return Err(error);
+            engine.cut(self.clock.now().whole_second());
+            let rejected = self.intake.received().rejected();
+            if rejected != recorded {
+                engine.record_rejected(rejected.clone());
+                recorded = rejected;
+            }
+            had_room = self.watch_disk(had_room);
         }
-        error!(%error, "the engine failed; its database is opened again and replayed");
-        tokio::time::sleep(REOPEN_AFTER).await;
+    }
+
+    /// Whether there is room on the disk; acts when that changes.
+    fn watch_disk(&self, had_room: bool) -> bool {
+        let Settings { data_dir, disk_reserve, .. } = &self.settings;
+        let has_room = room::is_there_room(data_dir, *disk_reserve, had_room);
+        if has_room && !had_room {
+            info!("there is room on the disk again");
+            self.intake.admission().reopen();
+            self.ready.send_replace(true);
+        } else if !has_room && had_room {
+            error!(disk_reserve, "the disk is down to its reserve");
+            self.intake.admission().close(Closed::DiskFull);
+            self.ready.send_replace(false);
+        }
+        has_room
+    }
+
+    /// Takes everything away from an engine that failed, so that its database closes.
+    async fn give_up(&self, engine: Engine) {
+        self.ready.send_replace(false);
+        self.statistics.detach();
+        self.intake.close(Closed::StoreTrouble);
+        let rejected = self.intake.received().rejected();
+        // It failed, and ends with the same error or another that follows from it.
+        let _ = tokio::task::spawn_blocking(move || engine.stop(&rejected)).await;
+    }
+
+    /// Takes no new requests; those in flight are still finished.
+    fn refuse(&self) {
+        self.ready.send_replace(false);
+        self.intake.admission().close(Closed::Draining);
+    }
+
+    async fn stop(&self, engine: Engine, deadline: Instant) -> Result<(), AppError> {
+        self.statistics.detach();
+        self.intake.close(Closed::Draining);
+        let rejected = self.intake.received().rejected();
+        let stopping = tokio::task::spawn_blocking(move || engine.stop(&rejected));
+        match tokio::time::timeout_at(deadline, stopping).await {
+            Ok(Ok(stopped)) => {
+                stopped?;
+                info!("the node has drained");
+                Ok(())
+            }
+            Ok(Err(_)) => Err(EngineError::Panicked("stop").into()),
+            Err(_) => Err(AppError::DrainTimeout(self.settings.drain_timeout)),
+        }
     }
 }
 
-/// Cuts on every whole second and watches the disk, until the engine fails (with its
-/// error) or the node is asked to stop.
-async fn attend(
-    settings: &Settings,
-    intake: &Intake,
-    engine: &mut Engine,
-    ready: &watch::Sender<bool>,
-    stop: &CancellationToken,
-) -> Option<EngineError> {
-    let clock = Clock::system();
-    let mut had_room = true;
-    loop {
-        let into_second = clock.now().0 % SECOND;
-        tokio::select! {
-            error = engine.failed() => return Some(error),
-            () = stop.cancelled() => return None,
-            () = tokio::time::sleep(Duration::from_nanos(SECOND - into_second)) => {}
-        }
-        engine.cut(clock.now().whole_second());
-        let has_room = room::is_there_room(&settings.data_dir, settings.disk_reserve, had_room);
-        if has_room != had_room {
-            had_room = has_room;
-            ready.send_replace(has_room);
-            if has_room {
-                info!("there is room on the disk again");
-                intake.admission().reopen();
-            } else {
-                error!(reserve = settings.disk_reserve, "the disk is down to its reserve");
-                intake.admission().close(Closed::DiskFull);
+/// The servers of all ports.
+struct Servers {
+    sources: JoinSet<()>,
+    drain: CancellationToken,
+    admin: JoinHandle<()>,
+    off: CancellationToken,
+}
+
+impl Servers {
+    fn start(ports: Ports, node: &Node) -> Servers {
+        let (drain, off) = (CancellationToken::new(), CancellationToken::new());
+        let limits = Limits {
+            request_bytes_max: node.settings.max_request_size,
+            drain: node.settings.drain_timeout.saturating_sub(COMMIT_TIME),
+            ..Limits::default()
+        };
+        let mut sources = JoinSet::new();
+        let (to, end) = (node.intake.clone(), drain.clone());
+        sources.spawn(otlp::serve_grpc(ports.grpc, to, limits, node.ready.subscribe(), end));
+        let (to, end) = (node.intake.clone(), drain.clone());
+        sources.spawn(otlp::serve_http(ports.http, to, limits, end));
+        let asked: Arc<dyn admin::Node> = Arc::clone(&node.statistics) as _;
+        let end = off.clone().cancelled_owned();
+        let admin = tokio::spawn(admin::serve(ports.admin, asked, end));
+        Servers { sources, drain, admin, off }
+    }
+
+    /// Finishes the requests in flight, until `deadline`.
+    async fn drain(&mut self, deadline: Instant) {
+        self.drain.cancel();
+        let sources = &mut self.sources;
+        let drained = async {
+            while let Some(ended) = sources.join_next().await {
+                if let Err(error) = ended {
+                    error!(%error, "a port's server panicked");
+                }
             }
+        };
+        if tokio::time::timeout_at(deadline, drained).await.is_err() {
+            warn!("some requests did not end in time; their senders will send them again");
+            self.sources.abort_all();
+        }
+    }
+
+    async fn close(self) {
+        self.off.cancel();
+        if let Err(error) = self.admin.await {
+            error!(%error, "the admin port's server panicked");
         }
     }
 }

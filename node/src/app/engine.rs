@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::aggregation::definition::Definition;
 use crate::aggregation::distinct_logs::MemoryLimit;
@@ -184,6 +184,16 @@ impl Engine {
     /// Asks for a cut at `time`, a whole second.
     pub fn cut(&self, time: UnixNanos) {
         self.journal.cut(time);
+    }
+
+    /// Records what was rejected so far, in the background.
+    pub fn record_rejected(&self, rejected: Rejected) {
+        let checkpoints = self.reader.checkpoints.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = checkpoints.record_rejected(&rejected) {
+                warn!(%error, "what was rejected is not recorded");
+            }
+        });
     }
 
     /// Waits for a part of the engine to fail.

@@ -227,14 +227,18 @@ impl Writer {
     fn acknowledge(&self, stamp: UnixNanos, appends: Vec<Append>) {
         let first = self.next;
         let mut entries = Vec::with_capacity(appends.len());
-        for (index, append) in (first.index..).zip(appends) {
-            // A sender that went away does not need to know.
-            let _ = append.durable.send(Position { index, ..first });
-            let Append { frame, records, hold, .. } = append;
+        let mut senders = Vec::with_capacity(appends.len());
+        for Append { frame, records, hold, durable } in appends {
             entries.push(CommittedEntry { frame, records, hold });
+            senders.push(durable);
         }
+        // Handed on first, so that whoever asks after its acknowledgement is told of it.
         let group = Group { stamp, first, records_before: self.records, entries };
         (self.consumer)(Committed::Group(group));
+        for (index, durable) in (first.index..).zip(senders) {
+            // A sender that went away does not need to know.
+            let _ = durable.send(Position { index, ..first });
+        }
     }
 }
 
