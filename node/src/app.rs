@@ -173,7 +173,7 @@ impl Node {
             engine.cut(self.clock.now().whole_second());
             let rejected = self.intake.received().rejected();
             if rejected != recorded {
-                engine.record_rejected(rejected.clone());
+                engine.record_rejected(&self.intake);
                 recorded = rejected;
             }
             had_room = self.watch_disk(had_room);
@@ -201,9 +201,9 @@ impl Node {
         self.ready.send_replace(false);
         self.statistics.detach();
         self.intake.close(Closed::StoreTrouble);
-        let rejected = self.intake.received().rejected();
+        let intake = self.intake.clone();
         // It failed, and ends with the same error or another that follows from it.
-        let _ = tokio::task::spawn_blocking(move || engine.stop(&rejected)).await;
+        let _ = tokio::task::spawn_blocking(move || engine.stop(&intake)).await;
     }
 
     /// Takes no new requests; those in flight are still finished.
@@ -215,8 +215,8 @@ impl Node {
     async fn stop(&self, engine: Engine, deadline: Instant) -> Result<(), AppError> {
         self.statistics.detach();
         self.intake.close(Closed::Draining);
-        let rejected = self.intake.received().rejected();
-        let stopping = tokio::task::spawn_blocking(move || engine.stop(&rejected));
+        let intake = self.intake.clone();
+        let stopping = tokio::task::spawn_blocking(move || engine.stop(&intake));
         match tokio::time::timeout_at(deadline, stopping).await {
             Ok(Ok(stopped)) => {
                 stopped?;

@@ -9,7 +9,7 @@ pub mod identity; // cluster id, node id, fingerprint key
 pub mod ledger; // what came in against what went out
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
@@ -150,12 +150,14 @@ pub enum CheckpointError {
 #[derive(Clone)]
 pub struct Checkpoints {
     store: Arc<Store>,
+    /// Held while figures are read and recorded, so that older ones never come last.
+    recording: Arc<Mutex<()>>,
 }
 
 impl Checkpoints {
     /// The checkpoints in `store`.
     pub fn new(store: Arc<Store>) -> Checkpoints {
-        Checkpoints { store }
+        Checkpoints { store, recording: Arc::default() }
     }
 
     /// How far an aggregation was flushed.

@@ -291,3 +291,37 @@ impl Worker {
         Ok((entry, scan))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn varint(mut number: usize, out: &mut Vec<u8>) {
+        while number >= 0x80 {
+            out.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        out.push(number as u8);
+    }
+
+    /// A request of records that say nothing, two bytes each.
+    fn request(records: u64) -> Vec<u8> {
+        let log_records = [0x12, 0].repeat(records as usize);
+        let (mut scope_logs, mut resource_logs) = (vec![0x12], vec![0x0a]);
+        varint(log_records.len(), &mut scope_logs);
+        scope_logs.extend(log_records);
+        varint(scope_logs.len(), &mut resource_logs);
+        resource_logs.extend(scope_logs);
+        resource_logs
+    }
+
+    #[test]
+    fn a_request_has_as_many_records_as_allowed_and_not_one_more() {
+        let packing = Packing::new(FingerprintKey([7; 16]), std::iter::empty());
+        let mut worker = Worker::new(&packing);
+        let (_, scan) = worker.pack(&packing, &request(RECORDS_MAX)).unwrap();
+        assert_eq!(scan.accepted, RECORDS_MAX);
+        let refused = worker.pack(&packing, &request(RECORDS_MAX + 1));
+        assert!(matches!(refused, Err(IntakeError::TooManyRecords)));
+    }
+}

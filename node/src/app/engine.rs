@@ -17,7 +17,6 @@ use crate::app::settings::{Settings, StatsFormat};
 use crate::checkpoint::Checkpoints;
 use crate::checkpoint::aggregations::{self, Registered};
 use crate::checkpoint::identity::{Identity, IdentityError};
-use crate::checkpoint::ledger::Rejected;
 use crate::event::time::{Clock, UnixNanos};
 use crate::flush::delivery::Delivery;
 use crate::flush::folding::{Folder, Folding};
@@ -25,6 +24,7 @@ use crate::flush::{Aggregation, Begin, FlushError, FlushSettings};
 use crate::intake::{Intake, Packing};
 use crate::journal::frame::Header;
 use crate::journal::{self, Journal, JournalError};
+use crate::sink::Sink;
 use crate::sink::stdout::{Format, Stdout};
 use crate::store::{Store, StoreError};
 
@@ -153,10 +153,12 @@ impl Engine {
         let consumer = Box::new(move |committed| consumer.committed(committed));
         let observer = metrics.commit_observer();
         let (journal, writer) = Journal::open(store, &replay, clock, consumer, observer)?;
+        let sink = Stdout::new(io::stdout(), format(settings.stats_format));
+        info!(promise = ?sink.promise(), "windows go to stdout");
         let delivery = Delivery {
             cluster: identity.cluster,
             checkpoints: checkpoints.clone(),
-            sink: Box::new(Stdout::new(io::stdout(), format(settings.stats_format))),
+            sink: Box::new(sink),
             values_max: settings.stats_limit,
             observer: metrics.flush_observer(),
         };
@@ -186,11 +188,11 @@ impl Engine {
         self.journal.cut(time);
     }
 
-    /// Records what was rejected so far, in the background.
-    pub fn record_rejected(&self, rejected: Rejected) {
-        let checkpoints = self.reader.checkpoints.clone();
+    /// Records what `intake` rejected so far, in the background.
+    pub fn record_rejected(&self, intake: &Intake) {
+        let (checkpoints, intake) = (self.reader.checkpoints.clone(), intake.clone());
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = checkpoints.record_rejected(&rejected) {
+            if let Err(error) = checkpoints.record_rejected(|| intake.received().rejected()) {
                 warn!(%error, "what was rejected is not recorded");
             }
         });
@@ -205,12 +207,12 @@ impl Engine {
         }
     }
 
-    /// Commits what is queued, folds it, hands out what is due, records what
-    /// `rejected`, and closes the database. Blocks for as long as that takes.
+    /// Commits what is queued, folds it, hands out what is due, records what `intake`
+    /// rejected, and closes the database. Blocks for as long as that takes.
     ///
     /// # Errors
     /// The first error of any part.
-    pub fn stop(mut self, rejected: &Rejected) -> Result<(), EngineError> {
+    pub fn stop(mut self, intake: &Intake) -> Result<(), EngineError> {
         self.journal.close();
         let Reader { folding, checkpoints } = self.reader;
         drop(folding);
@@ -219,7 +221,7 @@ impl Engine {
             ended = ended.and(end);
         }
         ended?;
-        Ok(checkpoints.record_rejected(rejected)?)
+        Ok(checkpoints.record_rejected(|| intake.received().rejected())?)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What came in against what went out, from what was stored and delivered.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 use crate::checkpoint::aggregations::Fact;
 use crate::checkpoint::{Checkpoints, Progress};
@@ -44,20 +45,45 @@ impl Checkpoints {
         Ok(self.store.fact(&keys::REJECTED)?.unwrap_or_default())
     }
 
-    /// Records what was rejected so far.
+    /// Records what was rejected so far, as `rejected` says when it is asked.
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub fn record_rejected(&self, rejected: &Rejected) -> Result<(), StoreError> {
+    pub fn record_rejected(&self, rejected: impl FnOnce() -> Rejected) -> Result<(), StoreError> {
+        let _recording = self.recording.lock().unwrap_or_else(PoisonError::into_inner);
         let mut batch = self.store.batch();
-        batch.put_fact(&keys::REJECTED, rejected)?;
+        batch.put_fact(&keys::REJECTED, &rejected())?;
         self.store.commit(batch)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn the_newest_figures_are_recorded_last() {
+        const ROUNDS: u64 = 50;
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(Arc::new(Store::open(folder.path()).unwrap()));
+        let counter = AtomicU64::new(0);
+        let record = || {
+            for _ in 0..ROUNDS {
+                counter.fetch_add(1, Ordering::SeqCst);
+                let now = || Rejected::from([("utf8".into(), counter.load(Ordering::SeqCst))]);
+                checkpoints.record_rejected(now).unwrap();
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(record);
+            scope.spawn(record);
+        });
+        assert_eq!(checkpoints.rejected().unwrap()["utf8"], 2 * ROUNDS);
+    }
 
     #[test]
     fn an_account_holds_only_if_accepted_is_flushed_and_pending() {

@@ -236,25 +236,7 @@ impl Folder {
     fn cut(&mut self, cut: Cut) -> Result<(), FlushError> {
         let mut closing = Vec::new();
         for open in &mut self.accounts {
-            let due = due(&cut, open.windows.keys().copied());
-            for window in due {
-                let Some(WindowState { state, .. }) = open.windows.remove(&window) else {
-                    continue;
-                };
-                open.through = open.through.max(window.end);
-                open.closing.push((window, state.records()));
-                open.like = Some(state.sizes());
-                closing.push(Closing {
-                    aggregation: open.aggregation.clone(),
-                    window,
-                    state,
-                    pending: 0,
-                });
-            }
-            let pending = open.records();
-            let own =
-                closing.iter_mut().filter(|c| c.aggregation.number == open.aggregation.number);
-            own.for_each(|closing| closing.pending = pending);
+            closing.extend(open.close(&cut));
             (self.observer)(open.figures());
         }
         let carries = self.carry(&cut)?;
@@ -349,6 +331,22 @@ impl Open {
     fn new(aggregation: Aggregation, through: UnixNanos) -> Open {
         let (windows, closing) = (BTreeMap::new(), Vec::new());
         Open { aggregation, through, windows, closing, like: None }
+    }
+
+    /// Takes out the windows that are due at the cut, oldest first.
+    fn close(&mut self, cut: &Cut) -> Vec<Closing> {
+        let due = due(cut, self.windows.keys().copied());
+        let mut pending = self.records();
+        let mut closing = Vec::with_capacity(due.len());
+        for window in due {
+            let Some(WindowState { state, .. }) = self.windows.remove(&window) else { continue };
+            self.through = self.through.max(window.end);
+            self.closing.push((window, state.records()));
+            self.like = Some(state.sizes());
+            pending -= state.records();
+            closing.push(Closing { aggregation: self.aggregation.clone(), window, state, pending });
+        }
+        closing
     }
 
     /// Records in the open windows.

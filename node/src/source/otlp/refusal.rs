@@ -134,3 +134,18 @@ fn whole_seconds(busy: &Busy) -> u64 {
     let jittered = busy.retry_after.as_secs_f64() + fastrand::f64();
     (jittered as u64).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_with_too_many_records_must_not_be_sent_again_as_it_is() {
+        let refusal = Refusal::from(IntakeError::TooManyRecords);
+        assert_eq!(refusal.http_status(), StatusCode::PAYLOAD_TOO_LARGE);
+        let status = refusal.to_status();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(status.get_details_retry_info().is_none());
+        assert!(status.message().contains("4194304 records"), "{}", status.message());
+    }
+}
