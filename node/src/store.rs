@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBRecoveryMode, Direction, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch,
+    DBRecoveryMode, Direction, Env, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch,
     WriteOptions,
 };
 use serde::Serialize;
@@ -20,10 +20,11 @@ use serde::de::DeserializeOwned;
 use crate::failpoint::{is_to_fail, may_die};
 
 const MIB: usize = 1 << 20;
-/// What the journal gathers in memory before it becomes a file.
-const JOURNAL_MEMTABLE_BYTES: usize = 32 * MIB;
-/// Memtables at most: one that is written, one that is being flushed.
-const JOURNAL_MEMTABLES: i32 = 2;
+/// What the journal gathers in memory before it becomes a file: little, so that writing
+/// the file holds up nobody for long.
+const JOURNAL_MEMTABLE_BYTES: usize = 8 * MIB;
+/// Memtables at most: one that is written, and those that wait to become files.
+const JOURNAL_MEMTABLES: i32 = 4;
 const FACTS_MEMTABLE_BYTES: usize = 4 * MIB;
 /// Past this the write-ahead log's oldest tables are flushed, so that it can be cut.
 const WAL_BYTES_MAX: u64 = 160 << 20;
@@ -148,13 +149,13 @@ impl Store {
         options.set_keep_log_file_num(2);
         options.set_max_open_files(512);
         options.set_stats_dump_period_sec(0);
+        let failed = |source| StoreError::Open { path: path.to_owned(), source, logs: logs(path) };
+        options.set_env(&patient_environment().map_err(failed)?);
         let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
         let tables = Table::ALL
             .iter()
             .map(|table| ColumnFamilyDescriptor::new(table.name(), table.options(&cache)));
-        let db = DB::open_cf_descriptors(&options, path, tables).map_err(|source| {
-            StoreError::Open { path: path.to_owned(), source, logs: logs(path) }
-        })?;
+        let db = DB::open_cf_descriptors(&options, path, tables).map_err(failed)?;
         Ok(Store { db, path: path.to_owned(), broken: AtomicBool::new(false) })
     }
 
@@ -277,6 +278,14 @@ impl Store {
     fn read_error(&self, source: rocksdb::Error) -> StoreError {
         StoreError::Read { path: self.path.clone(), source }
     }
+}
+
+/// RocksDB's own threads write files that nobody waits for: senders come first.
+fn patient_environment() -> Result<Env, rocksdb::Error> {
+    let mut environment = Env::new()?;
+    environment.lower_high_priority_thread_pool_cpu_priority();
+    environment.lower_thread_pool_cpu_priority();
+    Ok(environment)
 }
 
 /// The names of the write-ahead logs in a database's folder.

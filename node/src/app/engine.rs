@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 
+use rustix::process::nice;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{info, warn};
 
@@ -164,9 +165,9 @@ impl Engine {
         };
         let (end, ends) = unbounded_channel();
         let records = replay.records;
-        spawn("journal", end.clone(), move || Ok(writer.run()?))?;
-        spawn("fold", end.clone(), move || Ok(folder.run(records, commands)?))?;
-        spawn("flush", end, move || Ok(delivery.run(to_flush)?))?;
+        spawn("journal", Priority::Senders, end.clone(), move || Ok(writer.run()?))?;
+        spawn("fold", Priority::Folding, end.clone(), move || Ok(folder.run(records, commands)?))?;
+        spawn("flush", Priority::Folding, end, move || Ok(delivery.run(to_flush)?))?;
         let reader = Reader { folding, checkpoints };
         Ok(Engine { journal, reader, packing: Some(packing), ends })
     }
@@ -225,14 +226,40 @@ impl Engine {
     }
 }
 
+/// Which threads go first when the cores are busy.
+#[derive(Clone, Copy)]
+enum Priority {
+    /// Those that a sender waits for.
+    Senders,
+    /// Those that nobody waits for: what they do takes milliseconds at a time. They get
+    /// about a quarter of a core that others want as well, which is more than they need.
+    Folding,
+}
+
+impl Priority {
+    /// Sets this thread's own priority, and that of the threads that it starts: so Linux
+    /// understands it.
+    fn set(self) {
+        let niceness = match self {
+            Priority::Senders => return,
+            Priority::Folding => 5,
+        };
+        if let Err(error) = nice(niceness) {
+            warn!(%error, "a thread's priority stays as it is");
+        }
+    }
+}
+
 /// Runs a part of the engine in a thread; `ends` is told how it ended.
 fn spawn(
     name: &'static str,
+    priority: Priority,
     ends: UnboundedSender<Result<(), EngineError>>,
     run: impl FnOnce() -> Result<(), EngineError> + Send + 'static,
 ) -> Result<(), EngineError> {
     let thread = std::thread::Builder::new().name(name.to_owned());
     let run = move || {
+        priority.set();
         let ended = catch_unwind(AssertUnwindSafe(run));
         // After a failure nobody may be listening for the other parts' ends.
         let _ = ends.send(ended.unwrap_or(Err(EngineError::Panicked(name))));

@@ -22,7 +22,7 @@ use crate::journal::{
 use crate::store::{Store, Table, keys};
 
 /// How far apart syncs begin under load.
-const SYNC_PACE: Duration = Duration::from_millis(3);
+const SYNC_PACE: Duration = Duration::from_millis(2);
 /// A group is written without waiting further at this size.
 const GROUP_BYTES_ENOUGH: usize = 1 << 20;
 /// Entries in a group at most.
