@@ -1,10 +1,12 @@
 //! Bytes are refused as an entry, or are the very bytes that writing what was read
-//! from them gives.
+//! from them gives; and its parts are entries that have all of it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use sheaf_node::event::entry::distinct::{Content, Dictionary, DistinctSection};
+use sheaf_node::event::entry::part::Splitter;
 use sheaf_node::event::entry::{Entry, EntryWriter, Section};
+use sheaf_node::event::fingerprint::SLOTS;
 use sheaf_node::event::value::to_json;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -15,7 +17,20 @@ fuzz_target!(|bytes: &[u8]| {
         rewrite(&section, aggregation, &mut writer);
     }
     assert_eq!(writer.finish(entry.records()), bytes);
+    cut(&entry);
 });
+
+fn cut(entry: &Entry<'_>) {
+    let assignment: [u8; SLOTS] = std::array::from_fn(|slot| (slot % 3) as u8);
+    let parts = Splitter::default().split(entry, &assignment, 3).unwrap();
+    let mut records = 0;
+    for part in parts.iter().flatten() {
+        let part = Entry::parse(part).unwrap();
+        assert!(part.sections().all(|section| section.is_ok()));
+        records += part.records();
+    }
+    assert_eq!(records, entry.records());
+}
 
 fn rewrite(section: &DistinctSection<'_>, aggregation: u32, writer: &mut EntryWriter) {
     let (mut hashes, mut ends, mut bytes) = (Vec::new(), Vec::new(), Vec::new());

@@ -4,7 +4,7 @@
 //! 0      version, 1
 //! 1      flags: bit 0, a request id follows; the others are zero
 //! 2..4   number of sections
-//! 4..8   number of records that were accepted
+//! 4..8   number of records that were accepted; of a part: see [`part`]
 //! 8..32  only with a request id: session (16 bytes), sequence (8)
 //! then, for each section: aggregation (4), length (4), that many bytes
 //! ```
@@ -14,6 +14,7 @@
 use crate::event::entry::distinct::DistinctSection;
 
 pub mod distinct; // the section of the aggregation type `DistinctLogs`
+pub mod part; // what of an entry belongs to some of the slots
 
 /// The largest request, in bytes, whose packed entry is sure to fit its 32-bit lengths.
 ///
@@ -142,7 +143,8 @@ impl<'a> Entry<'a> {
         Ok(Entry { records: u32::from_le_bytes(records), request, sections, rest })
     }
 
-    /// The number of records that were accepted with the request.
+    /// The number of records that were accepted with the request; of a part, all of
+    /// them or none: see [`part`].
     pub fn records(&self) -> u32 {
         self.records
     }

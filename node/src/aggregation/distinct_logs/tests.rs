@@ -12,6 +12,7 @@ use crate::event::fingerprint::{FingerprintKey, event_key, slot_of};
 use crate::event::value::{AttributeValue, put_int, put_string};
 
 mod large;
+mod parts;
 
 const KEY: FingerprintKey = FingerprintKey([7; 16]);
 const ROOMY: MemoryLimit = MemoryLimit(64 << 20);

@@ -19,6 +19,8 @@
 //! What is fixed in size comes first, so that its place needs no search; the slots'
 //! order lets one slot's part be cut out without looking at the others.
 
+use std::ops::Range;
+
 use crate::event::entry::{EntryWriter, MalformedEntry};
 use crate::event::fingerprint::{SLOTS, slot_of};
 
@@ -58,14 +60,34 @@ impl EntryWriter {
         let fields = shape.write(section, dictionary);
         scatter_by_slot(keys, indices, |place, key, index| {
             fields.keys[place] = key.to_le_bytes();
-            let at = place * width;
-            match width {
-                0 => {}
-                1 => fields.indices[at] = index as u8,
-                2 => fields.indices[at..at + 2].copy_from_slice(&(index as u16).to_le_bytes()),
-                _ => fields.indices[at..at + 4].copy_from_slice(&index.to_le_bytes()),
-            }
+            put_index(fields.indices, width, place, index);
         });
+    }
+
+    /// Adds a section of those keys of another that stand in `runs`, which ascend;
+    /// `indices` says for each of them which value of the dictionary it belongs to.
+    pub(super) fn copy_distinct_keys(
+        &mut self,
+        aggregation: u32,
+        dictionary: Dictionary<'_>,
+        keys: Keys<'_>,
+        runs: &[Range<usize>],
+        indices: &[u32],
+    ) {
+        debug_assert_eq!(runs.iter().map(Range::len).sum::<usize>(), indices.len());
+        let width = index_width(dictionary.hashes.len());
+        let shape = Shape::new(KEYS, width, indices.len(), dictionary);
+        let section = self.section(aggregation, shape.length());
+        let fields = shape.write(section, dictionary);
+        let mut rest = fields.keys;
+        for run in runs {
+            let (place, after) = rest.split_at_mut(run.len());
+            place.copy_from_slice(&keys.keys[run.clone()]);
+            rest = after;
+        }
+        for (place, &index) in indices.iter().enumerate() {
+            put_index(fields.indices, width, place, index);
+        }
     }
 
     /// Adds a section of counts: the number of records of each value.
@@ -103,6 +125,16 @@ fn scatter_by_slot(keys: &[u128], indices: &[u32], mut put: impl FnMut(usize, u1
         let slot = usize::from(slot_of(key));
         put(next[slot], key, index);
         next[slot] += 1;
+    }
+}
+
+fn put_index(indices: &mut [u8], width: usize, place: usize, index: u32) {
+    let at = place * width;
+    match width {
+        0 => {}
+        1 => indices[at] = index as u8,
+        2 => indices[at..at + 2].copy_from_slice(&(index as u16).to_le_bytes()),
+        _ => indices[at..at + 4].copy_from_slice(&index.to_le_bytes()),
     }
 }
 
@@ -326,6 +358,19 @@ impl<'a> Keys<'a> {
         let end = self.len().min(start + length);
         let indices = &self.indices[start * self.width..end * self.width];
         Keys { keys: &self.keys[start..end], indices, width: self.width }
+    }
+
+    /// Each slot that has keys, in ascending order, and where they stand.
+    ///
+    /// Parsing has read every key, so a search would not save much.
+    pub(super) fn slots(&self) -> impl Iterator<Item = (u8, Range<usize>)> + use<'a> {
+        let slot = |key: &[u8; 16]| slot_of(u128::from_le_bytes(*key));
+        let mut start = 0;
+        self.keys.chunk_by(move |one, next| slot(one) == slot(next)).map(move |run| {
+            let places = start..start + run.len();
+            start = places.end;
+            (slot(&run[0]), places)
+        })
     }
 
     /// A key.
