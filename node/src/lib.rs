@@ -7,6 +7,8 @@ pub mod source; // one protocol -> events; never touches the store
 
 pub mod intake; // decode, admit, append, acknowledge: the hot path
 
+pub mod cluster; // members and placement
+
 pub mod flush; // fold -> due -> claim -> deliver -> complete -> trim
 
 pub mod aggregation; // the folds; no clock, no network

@@ -9,6 +9,7 @@ const FLOORS: &[&[&str]] = &[
     &["app"],
     &["source", "admin"],
     &["intake"],
+    &["cluster"],
     &["flush"],
     &["aggregation", "sink"],
     &["checkpoint"],
