@@ -296,6 +296,7 @@ fn diverged(earlier: &Claim, found: &Claim) -> CheckpointError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Disk;
 
     fn claim(digest: u128) -> Claim {
         let slots = vec![SlotClaim { slot: 1, distinct: 2, digest: Digest(digest) }];
@@ -311,14 +312,13 @@ mod tests {
         }
     }
 
-    fn checkpoints(folder: &tempfile::TempDir) -> Checkpoints {
-        Checkpoints::new(Arc::new(Store::open(folder.path()).unwrap()))
+    fn checkpoints() -> Checkpoints {
+        Checkpoints::new(Arc::new(Store::in_memory(&Disk::default()).unwrap()))
     }
 
     #[test]
     fn a_resumed_claim_must_give_the_same_result() {
-        let folder = tempfile::tempdir().unwrap();
-        let checkpoints = checkpoints(&folder);
+        let checkpoints = checkpoints();
         checkpoints.claim(&claim(7)).unwrap();
         checkpoints.claim(&Claim { cut: 9, ..claim(7) }).unwrap();
         let error = checkpoints.claim(&claim(8)).unwrap_err();
@@ -327,8 +327,7 @@ mod tests {
 
     #[test]
     fn a_completed_window_is_counted_once_and_kept_for_an_hour() {
-        let folder = tempfile::tempdir().unwrap();
-        let checkpoints = checkpoints(&folder);
+        let checkpoints = checkpoints();
         checkpoints.claim(&claim(7)).unwrap();
         let progress = checkpoints.complete(&claim(7), b"first").unwrap();
         assert_eq!(progress, Progress { through: 20, records: 5, distinct: 2 });

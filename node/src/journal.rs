@@ -6,7 +6,7 @@
 
 pub mod frame; // an entry's bytes: number, stamp, checksums
 pub mod replay; // what is there at the start, checked
-pub mod watermark; // how far this machine has acknowledged
+mod watermark; // how far this machine has acknowledged
 mod writer; // stamps, writes, syncs and acknowledges
 
 use std::any::Any;

@@ -18,7 +18,7 @@ pub mod checkpoint; // facts that cannot be derived again
 
 pub mod journal; // segments, positions, cuts
 
-pub mod store; // alone names `rocksdb`
+pub mod store; // tables and atomic batches, in a folder or in memory
 
 pub mod event; // what flows, and its bytes
 

@@ -1,37 +1,23 @@
 //! The node's database: a few tables, atomic batches, durable writes.
 //!
-//! This module alone names `rocksdb`. A failed write leaves the handle unusable on
-//! purpose: the page cache no longer tells what is on
-//! disk, so the handle is dropped, the database opened again, and replayed.
+//! It is RocksDB in a folder, or for a simulation a database in memory on a [`Disk`]
+//! that can crash. A failed write leaves the handle unusable on purpose: the page cache
+//! no longer tells what is on disk, so the handle is dropped, the database opened again,
+//! and replayed.
 
 pub mod keys; // every key's bytes
+mod memory; // in memory, on a disk that can crash
+mod rocks; // in a folder; alone names `rocksdb`
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBRecoveryMode, Direction, Env, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch,
-    WriteOptions,
-};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::failpoint::{is_to_fail, may_die};
 
-const MIB: usize = 1 << 20;
-/// What the journal gathers in memory before it becomes a file: little, so that writing
-/// the file holds up nobody for long.
-const JOURNAL_MEMTABLE_BYTES: usize = 8 * MIB;
-/// Memtables at most: one that is written, and those that wait to become files.
-const JOURNAL_MEMTABLES: i32 = 4;
-const FACTS_MEMTABLE_BYTES: usize = 4 * MIB;
-/// Past this the write-ahead log's oldest tables are flushed, so that it can be cut.
-const WAL_BYTES_MAX: u64 = 160 << 20;
-const BLOCK_CACHE_BYTES: usize = 4 * MIB;
-/// Journal files are moved down one by one, never merged, so their number stalls nobody.
-const LEVEL_ZERO_FILES_STALL: i32 = 1 << 20;
-const _: () = assert!(WAL_BYTES_MAX as usize > JOURNAL_MEMTABLE_BYTES * JOURNAL_MEMTABLES as usize);
+pub use memory::Disk;
 
 /// A set of keys with an order of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,51 +32,18 @@ pub enum Table {
 
 impl Table {
     const ALL: [Table; 3] = [Table::Facts, Table::Journal, Table::Windows];
-
-    fn name(self) -> &'static str {
-        match self {
-            Table::Facts => "facts",
-            Table::Journal => "journal",
-            Table::Windows => "windows",
-        }
-    }
-
-    fn options(self, cache: &Cache) -> Options {
-        let mut blocks = BlockBasedOptions::default();
-        blocks.set_block_cache(cache);
-        let mut options = Options::default();
-        options.set_block_based_table_factory(&blocks);
-        match self {
-            Table::Journal => {
-                options.set_write_buffer_size(JOURNAL_MEMTABLE_BYTES);
-                options.set_max_write_buffer_number(JOURNAL_MEMTABLES);
-                // Hashes do not compress; and a file of ever rising keys only has to be moved.
-                options.set_compression_type(DBCompressionType::None);
-                options.set_level_zero_file_num_compaction_trigger(1);
-                options.set_level_zero_slowdown_writes_trigger(LEVEL_ZERO_FILES_STALL);
-                options.set_level_zero_stop_writes_trigger(LEVEL_ZERO_FILES_STALL);
-            }
-            Table::Facts | Table::Windows => {
-                options.set_write_buffer_size(FACTS_MEMTABLE_BYTES);
-                options.set_compression_type(DBCompressionType::Lz4);
-            }
-        }
-        options
-    }
 }
 
 /// Why the database did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database could not be opened, or what it holds is damaged.
-    #[error("open the database in {}: {source} ({})", path.display(), logs.join(", "))]
+    #[error("open the database in {}: {reason}", path.display())]
     Open {
         /// The database's folder.
         path: PathBuf,
-        /// What RocksDB said; it names a damaged file, unless that is one of `logs`.
-        source: rocksdb::Error,
-        /// The write-ahead logs, which are read first.
-        logs: Vec<String>,
+        /// What failed, and in which file.
+        reason: String,
     },
     /// A write or its sync failed; the handle must not be used again.
     #[error("write to the database in {}: {reason}", path.display())]
@@ -109,14 +62,17 @@ pub enum StoreError {
         source: serde_json::Error,
     },
     /// A read failed, or what was read is damaged.
-    #[error("read from the database in {}: {source}", path.display())]
+    #[error("read from the database in {}: {reason}", path.display())]
     Read {
         /// The database's folder.
         path: PathBuf,
-        /// What RocksDB said.
-        source: rocksdb::Error,
+        /// What failed.
+        reason: String,
     },
 }
+
+/// What failed, in words; the store adds where.
+type Reason = String;
 
 /// A key and its value.
 pub type Row = (Box<[u8]>, Box<[u8]>);
@@ -124,9 +80,32 @@ pub type Row = (Box<[u8]>, Box<[u8]>);
 /// A key and the fact that it has.
 pub type Keyed<T> = (Box<[u8]>, T);
 
+/// The rows of a scan.
+type Scan<'a> = Box<dyn Iterator<Item = Result<Row, Reason>> + 'a>;
+
+/// What a store stands on. Its methods mean what those of [`Store`] and [`Batch`] do.
+trait Backend: Send + Sync {
+    fn writes(&self) -> Box<dyn Writes + '_>;
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Reason>;
+    fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Scan<'_>, Reason>;
+    fn release(&self, table: Table, from: &[u8], to: &[u8]) -> Result<(), Reason>;
+    fn note(&self) -> Result<Vec<u8>, Reason>;
+    fn write_note(&self, note: &[u8]) -> Result<(), Reason>;
+}
+
+/// Writes that a backend gathers.
+trait Writes: Send {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), Reason>;
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), Reason>;
+    fn delete_range(&mut self, table: Table, from: &[u8], to: &[u8]) -> Result<(), Reason>;
+    /// All of them take effect, or none. They are durable only with `sync`, which makes
+    /// all earlier commits durable too.
+    fn commit(self: Box<Self>, sync: bool) -> Result<(), Reason>;
+}
+
 /// The open database.
 pub struct Store {
-    db: DB,
+    backend: Box<dyn Backend>,
     path: PathBuf,
     broken: AtomicBool,
 }
@@ -139,66 +118,55 @@ impl Store {
     /// torn tail of the write-ahead log and nothing else; whether that tail held
     /// something acknowledged is the journal's to know.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-        options.set_paranoid_checks(true);
-        options.set_max_total_wal_size(WAL_BYTES_MAX);
-        options.set_log_level(LogLevel::Warn);
-        options.set_keep_log_file_num(2);
-        options.set_max_open_files(512);
-        options.set_stats_dump_period_sec(0);
-        let failed = |source| StoreError::Open { path: path.to_owned(), source, logs: logs(path) };
-        options.set_env(&patient_environment().map_err(failed)?);
-        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
-        let tables = Table::ALL
-            .iter()
-            .map(|table| ColumnFamilyDescriptor::new(table.name(), table.options(&cache)));
-        let db = DB::open_cf_descriptors(&options, path, tables).map_err(failed)?;
-        Ok(Store { db, path: path.to_owned(), broken: AtomicBool::new(false) })
+        Store::on(rocks::Database::open(path), path)
     }
 
-    /// The database's folder.
+    /// Opens the database on a disk in memory, or makes one.
+    ///
+    /// # Errors
+    /// When it is in use.
+    pub fn in_memory(disk: &Disk) -> Result<Store, StoreError> {
+        Store::on(memory::Database::open(disk), Path::new("memory"))
+    }
+
+    fn on(
+        opened: Result<impl Backend + 'static, Reason>,
+        path: &Path,
+    ) -> Result<Store, StoreError> {
+        let path = path.to_owned();
+        match opened {
+            Ok(backend) => {
+                Ok(Store { backend: Box::new(backend), path, broken: AtomicBool::new(false) })
+            }
+            Err(reason) => Err(StoreError::Open { path, reason }),
+        }
+    }
+
+    /// The database's folder, for messages; one in memory has none, and is called so.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Starts a batch: nothing of it is seen or kept before [`Store::commit`].
     pub fn batch(&self) -> Batch<'_> {
-        Batch { store: self, writes: WriteBatch::default() }
+        Batch { store: self, writes: self.backend.writes() }
     }
 
-    /// Makes the batch durable, whole or not at all: one write, one sync.
+    /// Makes a batch of this store durable, whole or not at all: one write, one sync.
     ///
     /// # Errors
     /// After any error the handle refuses every later write.
     pub fn commit(&self, batch: Batch<'_>) -> Result<(), StoreError> {
+        debug_assert!(std::ptr::eq(self, batch.store), "a batch of another store");
         if self.broken.load(Ordering::Acquire) {
-            return Err(self.write_error("an earlier write failed; it has to be opened again"));
+            let reason = "an earlier write failed; it has to be opened again";
+            return Err(self.write_error(reason.to_owned()));
         }
-        let result = self.write_and_sync(batch.writes);
+        let result = write_and_sync(batch.writes);
         if result.is_err() {
             self.broken.store(true, Ordering::Release);
         }
-        result
-    }
-
-    fn write_and_sync(&self, writes: WriteBatch) -> Result<(), StoreError> {
-        may_die("store-before-write");
-        if is_to_fail("store-write-fails") {
-            return Err(self.write_error("a test says so"));
-        }
-        let mut options = WriteOptions::default();
-        // A planted bug: the power-cut test has to go red when a sync is missing.
-        options.set_sync(!is_to_fail("store-sync-is-missing"));
-        let written = self.db.write_opt(writes, &options);
-        written.map_err(|error| self.write_error(error.as_ref()))?;
-        may_die("store-after-sync");
-        if is_to_fail("store-sync-fails") {
-            return Err(self.write_error("a test says so"));
-        }
-        Ok(())
+        result.map_err(|reason| self.write_error(reason))
     }
 
     /// The value of one key.
@@ -206,7 +174,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read or is damaged.
     pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.db.get_cf(self.family(table)?, key).map_err(|source| self.read_error(source))
+        self.backend.get(table, key).map_err(|reason| self.read_error(reason))
     }
 
     /// A small fact, if it is there.
@@ -246,13 +214,8 @@ impl Store {
         from: &[u8],
         to: &[u8],
     ) -> Result<impl Iterator<Item = Result<Row, StoreError>> + '_, StoreError> {
-        let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound(to);
-        options.set_verify_checksums(true);
-        options.fill_cache(false);
-        let start = IteratorMode::From(from, Direction::Forward);
-        let rows = self.db.iterator_cf_opt(self.family(table)?, options, start);
-        Ok(rows.map(|row| row.map_err(|source| self.read_error(source))))
+        let rows = self.backend.scan(table, from, to).map_err(|reason| self.read_error(reason))?;
+        Ok(rows.map(|row| row.map_err(|reason| self.read_error(reason))))
     }
 
     /// Gives back the files that hold only keys from `from` (included) to `to`
@@ -261,44 +224,54 @@ impl Store {
     /// # Errors
     /// When the database cannot be written.
     pub fn release(&self, table: Table, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
-        // RocksDB's range includes its end.
-        let Some(last) = keys::before(to) else { return Ok(()) };
-        let released = self.db.delete_file_in_range_cf(self.family(table)?, from, &last);
-        released.map_err(|error| self.write_error(error.as_ref()))
+        self.backend.release(table, from, to).map_err(|reason| self.write_error(reason))
     }
 
-    fn family(&self, table: Table) -> Result<&ColumnFamily, StoreError> {
-        self.db.cf_handle(table.name()).ok_or_else(|| self.write_error("a table is missing"))
+    /// The note that is kept beside the database, as it was last written; empty if none
+    /// was.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn note(&self) -> Result<Vec<u8>, StoreError> {
+        self.backend.note().map_err(|reason| self.read_error(reason))
     }
 
-    fn write_error(&self, reason: &str) -> StoreError {
-        StoreError::Write { path: self.path.clone(), reason: reason.to_owned() }
+    /// Writes the note, without a sync: it outlives the process, but a power cut may
+    /// leave an older one, a torn one, or none. Notes are all of one length.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_note(&self, note: &[u8]) -> Result<(), StoreError> {
+        self.backend.write_note(note).map_err(|reason| self.write_error(reason))
     }
 
-    fn read_error(&self, source: rocksdb::Error) -> StoreError {
-        StoreError::Read { path: self.path.clone(), source }
+    fn write_error(&self, reason: Reason) -> StoreError {
+        StoreError::Write { path: self.path.clone(), reason }
+    }
+
+    fn read_error(&self, reason: Reason) -> StoreError {
+        StoreError::Read { path: self.path.clone(), reason }
     }
 }
 
-/// RocksDB's own threads write files that nobody waits for: senders come first.
-fn patient_environment() -> Result<Env, rocksdb::Error> {
-    let mut environment = Env::new()?;
-    environment.lower_high_priority_thread_pool_cpu_priority();
-    environment.lower_thread_pool_cpu_priority();
-    Ok(environment)
-}
-
-/// The names of the write-ahead logs in a database's folder.
-fn logs(folder: &Path) -> Vec<String> {
-    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
-    names.filter(|name| name.ends_with(".log")).collect()
+fn write_and_sync(writes: Box<dyn Writes + '_>) -> Result<(), Reason> {
+    may_die("store-before-write");
+    if is_to_fail("store-write-fails") {
+        return Err("a test says so".to_owned());
+    }
+    // A planted bug: the power-cut test has to go red when a sync is missing.
+    writes.commit(!is_to_fail("store-sync-is-missing"))?;
+    may_die("store-after-sync");
+    if is_to_fail("store-sync-fails") {
+        return Err("a test says so".to_owned());
+    }
+    Ok(())
 }
 
 /// Writes that take effect together.
 pub struct Batch<'a> {
     store: &'a Store,
-    writes: WriteBatch,
+    writes: Box<dyn Writes + 'a>,
 }
 
 impl Batch<'_> {
@@ -307,8 +280,7 @@ impl Batch<'_> {
     /// # Errors
     /// When the table is missing from the database.
     pub fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        self.writes.put_cf(self.store.family(table)?, key, value);
-        Ok(())
+        self.writes.put(table, key, value).map_err(|reason| self.store.write_error(reason))
     }
 
     /// Sets a small fact.
@@ -326,8 +298,7 @@ impl Batch<'_> {
     /// # Errors
     /// When the table is missing from the database.
     pub fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {
-        self.writes.delete_cf(self.store.family(table)?, key);
-        Ok(())
+        self.writes.delete(table, key).map_err(|reason| self.store.write_error(reason))
     }
 
     /// Removes the keys from `from` (included) to `to` (excluded).
@@ -335,7 +306,9 @@ impl Batch<'_> {
     /// # Errors
     /// When the table is missing from the database.
     pub fn delete_range(&mut self, table: Table, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
-        self.writes.delete_range_cf(self.store.family(table)?, from, to);
-        Ok(())
+        self.writes.delete_range(table, from, to).map_err(|reason| self.store.write_error(reason))
     }
 }
+
+#[cfg(test)]
+mod tests;

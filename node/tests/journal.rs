@@ -1,5 +1,5 @@
-//! The journal on a real disk: what is acknowledged is there, in order, whole, or the
-//! node does not start.
+//! The journal: what is acknowledged is there, in order, whole, or the node does not
+//! start. Where it is about files and syncs, the disk is a real one.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -12,7 +12,7 @@ use sheaf_node::journal::replay::replay;
 use sheaf_node::journal::{
     AppendError, Committed, FRAME_BYTES, Journal, JournalError, Position, Replay, frame, trim,
 };
-use sheaf_node::store::Store;
+use sheaf_node::store::{Disk, Store, StoreError};
 
 const NOW: UnixNanos = UnixNanos(1_800_000_000 * SECOND + 5);
 
@@ -23,8 +23,8 @@ struct Life {
 }
 
 impl Life {
-    fn begin(folder: &Path) -> Life {
-        let store = Arc::new(Store::open(folder).unwrap());
+    fn begin(store: Result<Store, StoreError>) -> Life {
+        let store = Arc::new(store.unwrap());
         let found = replay(&store, |_| Ok::<_, JournalError>(())).unwrap();
         let (sender, committed) = mpsc::channel();
         let consumer = Box::new(move |c| drop(sender.send(c)));
@@ -42,6 +42,13 @@ impl Life {
         self.journal.close();
         self.thread.join().unwrap().unwrap();
     }
+
+    /// Appends what is not acknowledged, which ends this life.
+    async fn fail(self) {
+        assert_eq!(self.append("refused").await, Err(AppendError::Closed));
+        let error = self.thread.join().unwrap().unwrap_err();
+        assert!(matches!(error, JournalError::Store(StoreError::Write { .. })), "{error}");
+    }
 }
 
 fn packed(content: &str) -> Vec<u8> {
@@ -51,10 +58,9 @@ fn packed(content: &str) -> Vec<u8> {
     entry
 }
 
-fn contents(folder: &Path) -> Result<(Vec<String>, Replay), JournalError> {
+fn contents(store: Result<Store, StoreError>) -> Result<(Vec<String>, Replay), JournalError> {
     let mut contents = Vec::new();
-    let store = Store::open(folder)?;
-    let found = replay(&store, |replayed| {
+    let found = replay(&store?, |replayed| {
         contents.push(String::from_utf8_lossy(replayed.entry).into_owned());
         Ok::<_, JournalError>(())
     })?;
@@ -63,23 +69,24 @@ fn contents(folder: &Path) -> Result<(Vec<String>, Replay), JournalError> {
 
 #[tokio::test]
 async fn what_was_acknowledged_is_replayed_in_order_across_lives() {
-    let folder = tempfile::tempdir().unwrap();
-    let life = Life::begin(folder.path());
+    let disk = Disk::default();
+    let life = Life::begin(Store::in_memory(&disk));
     assert_eq!(life.append("a").await, Ok(Position { segment: 1, index: 0 }));
     assert_eq!(life.append("b").await, Ok(Position { segment: 1, index: 1 }));
     life.end();
-    let life = Life::begin(folder.path());
+    let life = Life::begin(Store::in_memory(&disk));
     assert_eq!(life.append("c").await, Ok(Position { segment: 2, index: 0 }));
     life.end();
-    let (found, replay) = contents(folder.path()).unwrap();
+    let (found, replay) = contents(Store::in_memory(&disk)).unwrap();
     assert_eq!(found, ["a", "b", "c"]);
     assert_eq!((replay.records, replay.last_stamp), (3, NOW));
 }
 
 #[tokio::test]
 async fn entries_that_wait_together_share_a_commit_and_keep_their_order() {
+    // On a disk whose syncs take time, so that entries wait.
     let folder = tempfile::tempdir().unwrap();
-    let life = Life::begin(folder.path());
+    let life = Life::begin(Store::open(folder.path()));
     let appends: Vec<_> =
         (0..500).map(|n| life.append(Box::leak(n.to_string().into_boxed_str()))).collect();
     let positions = futures::future::join_all(appends).await;
@@ -92,8 +99,8 @@ async fn entries_that_wait_together_share_a_commit_and_keep_their_order() {
 
 #[tokio::test]
 async fn nothing_is_stamped_before_a_cut_that_it_comes_after() {
-    let folder = tempfile::tempdir().unwrap();
-    let life = Life::begin(folder.path());
+    let disk = Disk::default();
+    let life = Life::begin(Store::in_memory(&disk));
     life.append("before").await.unwrap();
     let cut = UnixNanos(NOW.0 + 10 * SECOND).whole_second();
     life.journal.cut(cut);
@@ -110,34 +117,75 @@ async fn nothing_is_stamped_before_a_cut_that_it_comes_after() {
 
 #[tokio::test]
 async fn a_closed_journal_commits_what_waits_and_refuses_what_comes() {
-    let folder = tempfile::tempdir().unwrap();
-    let life = Life::begin(folder.path());
+    let disk = Disk::default();
+    let life = Life::begin(Store::in_memory(&disk));
     life.append("a").await.unwrap();
     life.journal.close();
     assert_eq!(life.append("b").await, Err(AppendError::Closed));
     life.end();
-    assert_eq!(contents(folder.path()).unwrap().0, ["a"]);
+    assert_eq!(contents(Store::in_memory(&disk)).unwrap().0, ["a"]);
 }
 
 #[tokio::test]
 async fn a_trimmed_journal_begins_where_it_was_trimmed() {
-    let folder = tempfile::tempdir().unwrap();
-    let life = Life::begin(folder.path());
+    let disk = Disk::default();
+    let life = Life::begin(Store::in_memory(&disk));
     for content in ["a", "b", "c"] {
         life.append(content).await.unwrap();
     }
     life.end();
     let begin = Position { segment: 1, index: 2 };
-    trim(&Store::open(folder.path()).unwrap(), begin, 2).unwrap();
-    let (found, replay) = contents(folder.path()).unwrap();
+    trim(&Store::in_memory(&disk).unwrap(), begin, 2).unwrap();
+    let (found, replay) = contents(Store::in_memory(&disk)).unwrap();
     assert_eq!(found, ["c"]);
     assert_eq!(replay.records, 3);
 }
 
 #[tokio::test]
+async fn what_was_acknowledged_survives_a_power_cut() {
+    let disk = Disk::default();
+    let life = Life::begin(Store::in_memory(&disk));
+    for content in ["a", "b"] {
+        life.append(content).await.unwrap();
+    }
+    disk.crash();
+    life.fail().await;
+    assert_eq!(contents(Store::in_memory(&disk)).unwrap().0, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_power_cut_that_took_what_is_noted_as_acknowledged_stops_the_start() {
+    let disk = Disk::default();
+    let life = Life::begin(Store::in_memory(&disk));
+    life.append("synced").await.unwrap();
+    disk.skip_syncs(true);
+    for _ in 0..10 {
+        life.append("not synced").await.unwrap();
+    }
+    disk.crash();
+    life.fail().await;
+    let error = contents(Store::in_memory(&disk)).unwrap_err();
+    assert!(matches!(error, JournalError::Gap { segment: 1, index: 1.., .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_journal_whose_disk_was_full_goes_on_when_it_is_opened_again() {
+    let disk = Disk::default();
+    let life = Life::begin(Store::in_memory(&disk));
+    life.append("a").await.unwrap();
+    disk.fail_writes(true);
+    life.fail().await;
+    disk.fail_writes(false);
+    let life = Life::begin(Store::in_memory(&disk));
+    assert_eq!(life.append("b").await, Ok(Position { segment: 2, index: 0 }));
+    life.end();
+    assert_eq!(contents(Store::in_memory(&disk)).unwrap().0, ["a", "b"]);
+}
+
+#[tokio::test]
 async fn a_journal_that_lost_an_acknowledged_tail_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let life = Life::begin(folder.path());
+    let life = Life::begin(Store::open(folder.path()));
     for content in ["a", "b", "c"] {
         life.append(content).await.unwrap();
     }
@@ -145,7 +193,7 @@ async fn a_journal_that_lost_an_acknowledged_tail_is_refused() {
     let log = files(folder.path()).into_iter().find(|f| f.extension().is_some_and(|e| e == "log"));
     let log = fs::File::options().write(true).open(log.unwrap()).unwrap();
     log.set_len(log.metadata().unwrap().len() - 20).unwrap();
-    let error = contents(folder.path()).unwrap_err();
+    let error = contents(Store::open(folder.path())).unwrap_err();
     assert!(matches!(error, JournalError::Gap { segment: 1, index: 2, .. }), "{error}");
 }
 
@@ -153,13 +201,13 @@ async fn a_journal_that_lost_an_acknowledged_tail_is_refused() {
 async fn any_flipped_byte_is_detected_or_harmless_but_never_a_smaller_count() {
     let folder = tempfile::tempdir().unwrap();
     for _ in 0..2 {
-        let life = Life::begin(folder.path());
+        let life = Life::begin(Store::open(folder.path()));
         for n in 0..20 {
             life.append(&format!("entry {n}")).await.unwrap();
         }
         life.end();
     }
-    let (whole, _) = contents(folder.path()).unwrap();
+    let (whole, _) = contents(Store::open(folder.path())).unwrap();
     assert_eq!(whole.len(), 40);
     let damaged = tempfile::tempdir().unwrap();
     let (mut detected, mut harmless) = (0, 0);
@@ -171,7 +219,7 @@ async fn any_flipped_byte_is_detected_or_harmless_but_never_a_smaller_count() {
             let mut flipped = bytes.clone();
             flipped[at] ^= 0x20;
             fs::write(damaged.path().join(file.file_name().unwrap()), flipped).unwrap();
-            match contents(damaged.path()) {
+            match contents(Store::open(damaged.path())) {
                 Err(_) => detected += 1,
                 Ok((found, _)) => {
                     assert_eq!(found, whole, "byte {at} of {}", file.display());

@@ -98,6 +98,7 @@ fn plan(known: &[Registered], wanted: &[(String, Value)], records: u64) -> Vec<R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Disk;
 
     fn wanted(name: &str, definition: u64) -> (String, Value) {
         (name.to_owned(), Value::from(definition))
@@ -105,8 +106,7 @@ mod tests {
 
     #[test]
     fn a_changed_definition_gets_a_new_number_and_the_old_one_ends() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
+        let store = Store::in_memory(&Disk::default()).unwrap();
         let first = register(&store, &[wanted("a", 1), wanted("b", 1)], 0).unwrap();
         assert_eq!(first.iter().map(|r| r.number).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(register(&store, &[wanted("a", 1), wanted("b", 1)], 50).unwrap(), first);

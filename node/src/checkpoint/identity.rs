@@ -90,12 +90,13 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Disk;
 
     #[test]
     fn an_identity_is_made_once_and_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = Identity::load_or_create(&Store::open(folder.path()).unwrap()).unwrap();
-        let again = Identity::load_or_create(&Store::open(folder.path()).unwrap()).unwrap();
+        let disk = Disk::default();
+        let first = Identity::load_or_create(&Store::in_memory(&disk).unwrap()).unwrap();
+        let again = Identity::load_or_create(&Store::in_memory(&disk).unwrap()).unwrap();
         assert_eq!(first, again);
     }
 

@@ -63,13 +63,12 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
-    use crate::store::Store;
+    use crate::store::{Disk, Store};
 
     #[test]
     fn the_newest_figures_are_recorded_last() {
         const ROUNDS: u64 = 50;
-        let folder = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::new(Arc::new(Store::open(folder.path()).unwrap()));
+        let checkpoints = Checkpoints::new(Arc::new(Store::in_memory(&Disk::default()).unwrap()));
         let counter = AtomicU64::new(0);
         let record = || {
             for _ in 0..ROUNDS {

@@ -1,14 +1,13 @@
 //! What the journal holds at the start: every entry since the last trim, in order,
 //! each checked, with nothing missing between them.
 
-use std::io;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::event::time::UnixNanos;
 use crate::journal::frame::{self, DamagedFrame, Header};
-use crate::journal::{Position, watermark::Watermark};
+use crate::journal::{Position, watermark};
 use crate::store::{Store, StoreError, Table, keys};
 
 /// Why a journal cannot be used.
@@ -17,14 +16,6 @@ pub enum JournalError {
     /// The database below failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The note of what was acknowledged failed.
-    #[error("{}: {source}", path.display())]
-    Watermark {
-        /// The note's file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
     /// An entry's bytes are not what was written.
     #[error(
         "the journal in {} is damaged: entry {index} of segment {segment}: {source}; \
@@ -155,18 +146,11 @@ fn read_segment<E: From<JournalError>>(
 
 /// A torn tail is only a torn tail if nothing of it was acknowledged.
 fn check_acknowledged(store: &Store, trimmed: Trimmed, found: &Replay) -> Result<(), JournalError> {
-    let (_, acknowledged) = open_watermark(store)?;
-    let Some(last) = acknowledged else { return Ok(()) };
+    let Some(last) = watermark::acknowledged(store)? else { return Ok(()) };
     let was_trimmed = last < Position { segment: trimmed.segment, index: trimmed.index };
     let is_there = found.open.is_none_or(|open| last.segment < open)
         || (found.open == Some(last.segment) && last.index < found.open_end);
     if was_trimmed || is_there { Ok(()) } else { Err(gap(store, last)) }
-}
-
-/// Opens the note of what was acknowledged.
-pub(super) fn open_watermark(store: &Store) -> Result<(Watermark, Option<Position>), JournalError> {
-    Watermark::open(store.path())
-        .map_err(|source| JournalError::Watermark { path: Watermark::path(store.path()), source })
 }
 
 /// Seals the segment that was open, and opens the next: `Ok` is its number.

@@ -14,7 +14,7 @@ use crate::event::time::{Clock, SECOND, UnixNanos};
 use crate::failpoint::may_die;
 use crate::journal::frame::{self, Header};
 use crate::journal::replay::{self, JournalError, Replay};
-use crate::journal::watermark::Watermark;
+use crate::journal::watermark;
 use crate::journal::{
     AppendError, CommitFigures, Committed, CommittedEntry, Consumer, Cut, Group, Hold, Observer,
     Position,
@@ -121,7 +121,6 @@ impl Queue {
 pub struct Writer {
     queue: Arc<Queue>,
     store: Arc<Store>,
-    watermark: Watermark,
     clock: Clock,
     consumer: Consumer,
     observer: Observer,
@@ -139,11 +138,9 @@ impl Writer {
         observer: Observer,
     ) -> Result<Writer, JournalError> {
         let segment = replay::open_segment(&store, replay)?;
-        let (watermark, _) = replay::open_watermark(&store)?;
         Ok(Writer {
             queue: Arc::default(),
             store,
-            watermark,
             clock,
             consumer,
             observer,
@@ -213,10 +210,7 @@ impl Writer {
         }
         self.store.commit(batch)?;
         let last = Position { index: position.index - 1, ..position };
-        self.watermark.advance(last).map_err(|source| JournalError::Watermark {
-            path: Watermark::path(self.store.path()),
-            source,
-        })?;
+        watermark::advance(&self.store, last)?;
         may_die("journal-before-acknowledge");
         (self.observer)(CommitFigures { entries: group.len(), bytes, took: began.elapsed() });
         self.acknowledge(stamp, group);
