@@ -1,13 +1,19 @@
-//! `sheaf`: the client side. Sends load to a node and shows what it counted.
+//! `sheaf`: the client side. Sends load to a node, shows what it counted and the cluster
+//! that it belongs to.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod cluster; // `sheaf cluster`
 mod load; // `sheaf load`
 mod stats; // `sheaf stats`
 
+mod show; // what `stats` and `cluster` share: asks once or again and again, and prints
+
 mod endpoint; // where a node listens
 mod output; // stdout and stderr
-mod text; // how numbers and errors are written
+mod query; // asks a node's admin port
+mod table; // aligned columns
+mod text; // how numbers, foreign texts and errors are written
 
 use std::{error::Error, process::ExitCode};
 
@@ -25,6 +31,7 @@ struct Cli {
 enum Command {
     Load(Box<load::Options>),
     Stats(stats::Options),
+    Cluster(cluster::Options),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -32,6 +39,9 @@ async fn main() -> ExitCode {
     let done: Result<bool, Box<dyn Error>> = match Cli::parse().command {
         Command::Load(options) => load::load(&options).await.map_err(Into::into),
         Command::Stats(options) => stats::stats(&options).await.map(|()| true).map_err(Into::into),
+        Command::Cluster(options) => {
+            cluster::cluster(&options).await.map(|()| true).map_err(Into::into)
+        }
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,6 +1,6 @@
-//! How numbers and errors are written.
+//! How numbers, foreign texts and errors are written.
 
-use std::error::Error;
+use std::{error::Error, fmt::Write};
 
 /// A number with commas between thousands.
 pub(crate) fn grouped(number: u64) -> String {
@@ -13,6 +13,24 @@ pub(crate) fn grouped(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// What comes from outside: a terminal must not obey it.
+pub(crate) fn printable(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() || is_bidirectional(character) {
+            let _ = write!(clean, "{}", character.escape_unicode());
+        } else {
+            clean.push(character);
+        }
+    }
+    clean
+}
+
+/// The characters that turn the direction of what follows.
+fn is_bidirectional(character: char) -> bool {
+    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// An error and its causes, on one line, as a program's last words.
@@ -33,5 +51,10 @@ mod tests {
     #[test]
     fn people_read_numbers_in_groups() {
         assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn a_terminal_does_not_obey_what_comes_from_outside() {
+        assert_eq!(printable("größer\n\u{1b}[2J\u{202e}"), r"größer\u{a}\u{1b}[2J\u{202e}");
     }
 }

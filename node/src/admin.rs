@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use serde_json::value::RawValue;
+use sheaf_proto::cluster::Cluster;
 use sheaf_proto::statistics::{Ledger, WindowCounts};
 use tokio::net::TcpListener;
 
@@ -32,6 +33,9 @@ pub trait Node: Send + Sync + 'static {
 
     /// What came in against what went out.
     fn ledger(&self) -> BoxFuture<'_, Result<Ledger, AdminError>>;
+
+    /// The cluster as the node knows it.
+    fn cluster(&self) -> Cluster;
 
     /// Appends the node's metrics as OpenMetrics text, without the closing `# EOF`.
     fn metrics(&self, out: &mut String);

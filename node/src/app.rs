@@ -12,7 +12,7 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -28,10 +28,14 @@ use crate::app::engine::{Engine, EngineError};
 use crate::app::metrics::Metrics;
 use crate::app::settings::Settings;
 use crate::app::statistics::Statistics;
+use crate::cluster::membership::{Candidate, Membership};
+use crate::cluster::peers::{self, Peers};
+use crate::cluster::standing::Standing;
 use crate::event::time::{Clock, SECOND};
 use crate::intake::Intake;
 use crate::intake::admission::{Admission, Closed};
 use crate::source::otlp::{self, Limits};
+use crate::store::Store;
 
 /// How long a failed engine rests before its database is opened again.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
@@ -84,7 +88,7 @@ pub enum AppError {
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AppError> {
     let _lock = lock(&settings.data_dir)?;
     allow_open_files();
-    let ports = Ports::bind(&settings).await?;
+    let (ports, settings) = Ports::bind(settings).await?;
     let node = Node::new(settings);
     let mut servers = Servers::start(ports, &node);
     let supervised = node.supervise(&stop).await;
@@ -92,7 +96,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AppE
     node.refuse();
     servers.drain(deadline - COMMIT_TIME.min(node.settings.drain_timeout)).await;
     let stopped = match supervised {
-        Ok(engine) => node.stop(engine, deadline).await,
+        Ok(Some(running)) => node.stop(running, deadline).await,
+        Ok(None) => Ok(()),
         Err(error) => Err(error.into()),
     };
     servers.close().await;
@@ -107,6 +112,14 @@ struct Node {
     statistics: Arc<Statistics>,
     ready: watch::Sender<bool>,
     clock: Clock,
+    peers: Peers,
+    standing: Arc<Standing>,
+}
+
+/// What is thrown away and built again when a part of it fails.
+struct Running {
+    membership: Membership,
+    engine: Engine,
 }
 
 impl Node {
@@ -115,22 +128,34 @@ impl Node {
         intake.close(Closed::Starting);
         let metrics = Arc::new(Metrics::new());
         let (ready, readiness) = watch::channel(false);
-        let (to, report) = (intake.clone(), Arc::clone(&metrics));
-        let statistics = Arc::new(Statistics::new(to, report, readiness, settings.stats_limit));
-        Node { settings, intake, metrics, statistics, ready, clock: Clock::system() }
+        let standing = Arc::default();
+        let statistics = Statistics {
+            intake: intake.clone(),
+            metrics: Arc::clone(&metrics),
+            standing: Arc::clone(&standing),
+            readiness,
+            values_max: settings.stats_limit,
+            reader: RwLock::default(),
+        };
+        let (statistics, clock, peers) = (Arc::new(statistics), Clock::system(), Peers::default());
+        Node { settings, intake, metrics, statistics, ready, clock, peers, standing }
     }
 
-    /// Keeps an engine running until the node is asked to stop, and returns it.
-    async fn supervise(&self, stop: &CancellationToken) -> Result<Engine, EngineError> {
+    /// Keeps the node running until it is asked to stop, and returns what then runs.
+    async fn supervise(&self, stop: &CancellationToken) -> Result<Option<Running>, EngineError> {
         let mut first = true;
         loop {
-            let error = match self.start().await {
-                Ok(mut engine) => {
+            let started = tokio::select! {
+                started = self.start() => started,
+                () = stop.cancelled() => return Ok(None),
+            };
+            let error = match started {
+                Ok(mut running) => {
                     first = false;
-                    let Some(error) = self.attend(&mut engine, stop).await else {
-                        return Ok(engine);
+                    let Some(error) = self.attend(&mut running, stop).await else {
+                        return Ok(Some(running));
                     };
-                    self.give_up(engine).await;
+                    self.give_up(running).await;
                     error
                 }
                 Err(error) => error,
@@ -143,30 +168,59 @@ impl Node {
         }
     }
 
-    async fn start(&self) -> Result<Engine, EngineError> {
+    async fn start(&self) -> Result<Running, EngineError> {
+        let settings = self.settings.clone();
+        let opened = tokio::task::spawn_blocking(move || Engine::open_store(&settings)).await;
+        let store = opened.map_err(|_| EngineError::Panicked("start"))??;
+        let membership = Membership::begin(self.candidate(Arc::clone(&store))).await?;
         let starting = engine::Start {
             settings: self.settings.clone(),
+            store,
+            identity: membership.identity().clone(),
             metrics: Arc::clone(&self.metrics),
             intake: self.intake.clone(),
             clock: self.clock.clone(),
         };
         let started = tokio::task::spawn_blocking(move || Engine::start(starting)).await;
-        let mut engine = started.map_err(|_| EngineError::Panicked("start"))??;
-        engine.open(&self.intake);
-        self.statistics.attach(engine.reader());
-        self.ready.send_replace(true);
-        Ok(engine)
+        let started = started.map_err(|_| EngineError::Panicked("start"));
+        match started.flatten() {
+            Ok(mut engine) => {
+                engine.open(&self.intake);
+                self.statistics.attach(engine.reader());
+                self.ready.send_replace(true);
+                Ok(Running { membership, engine })
+            }
+            Err(error) => {
+                membership.end().await;
+                Err(error)
+            }
+        }
     }
 
-    /// Cuts and records on every whole second, and watches the disk, until the engine
+    fn candidate(&self, store: Arc<Store>) -> Candidate {
+        Candidate {
+            store,
+            address: self.settings.peer_address.to_string(),
+            zone: self.settings.zone.clone(),
+            initial: self.settings.initial_members.clone(),
+            peers: self.peers.clone(),
+            standing: Arc::clone(&self.standing),
+        }
+    }
+
+    /// Cuts and records on every whole second, and watches the disk, until a part
     /// fails (with its error) or the node is asked to stop.
-    async fn attend(&self, engine: &mut Engine, stop: &CancellationToken) -> Option<EngineError> {
+    async fn attend(&self, running: &mut Running, stop: &CancellationToken) -> Option<EngineError> {
+        let Running { membership, engine } = running;
         let mut had_room = true;
         let mut recorded = self.intake.received().rejected();
         loop {
             let into_second = self.clock.now().0 % SECOND;
             tokio::select! {
                 error = engine.failed() => return Some(error),
+                stopped = membership.failed() => {
+                    return Some(EngineError::Membership(stopped.into()));
+                }
                 () = stop.cancelled() => return None,
                 () = tokio::time::sleep(Duration::from_nanos(SECOND - into_second)) => {}
             }
@@ -197,10 +251,11 @@ impl Node {
     }
 
     /// Takes everything away from an engine that failed, so that its database closes.
-    async fn give_up(&self, engine: Engine) {
+    async fn give_up(&self, Running { membership, engine }: Running) {
         self.ready.send_replace(false);
         self.statistics.detach();
         self.intake.close(Closed::StoreTrouble);
+        membership.end().await;
         let intake = self.intake.clone();
         // It failed, and ends with the same error or another that follows from it.
         let _ = tokio::task::spawn_blocking(move || engine.stop(&intake)).await;
@@ -212,9 +267,11 @@ impl Node {
         self.intake.admission().close(Closed::Draining);
     }
 
-    async fn stop(&self, engine: Engine, deadline: Instant) -> Result<(), AppError> {
+    async fn stop(&self, running: Running, deadline: Instant) -> Result<(), AppError> {
+        let Running { membership, engine } = running;
         self.statistics.detach();
         self.intake.close(Closed::Draining);
+        membership.end().await;
         let intake = self.intake.clone();
         let stopping = tokio::task::spawn_blocking(move || engine.stop(&intake));
         match tokio::time::timeout_at(deadline, stopping).await {
@@ -234,6 +291,7 @@ struct Servers {
     sources: JoinSet<()>,
     drain: CancellationToken,
     admin: JoinHandle<()>,
+    peers: JoinHandle<()>,
     off: CancellationToken,
 }
 
@@ -253,7 +311,13 @@ impl Servers {
         let asked: Arc<dyn admin::Node> = Arc::clone(&node.statistics) as _;
         let end = off.clone().cancelled_owned();
         let admin = tokio::spawn(admin::serve(ports.admin, asked, end));
-        Servers { sources, drain, admin, off }
+        let serving = peers::serve(ports.peers, Arc::clone(&node.standing), off.clone());
+        let peers = tokio::spawn(async {
+            if let Err(error) = serving.await {
+                error!(%error, "other nodes are not answered any more");
+            }
+        });
+        Servers { sources, drain, admin, peers, off }
     }
 
     /// Finishes the requests in flight, until `deadline`.
@@ -275,8 +339,10 @@ impl Servers {
 
     async fn close(self) {
         self.off.cancel();
-        if let Err(error) = self.admin.await {
-            error!(%error, "the admin port's server panicked");
+        for server in [self.admin, self.peers] {
+            if let Err(error) = server.await {
+                error!(%error, "a port's server panicked");
+            }
         }
     }
 }
@@ -307,22 +373,29 @@ struct Ports {
     grpc: TcpListener,
     http: TcpListener,
     admin: TcpListener,
+    peers: TcpListener,
 }
 
 impl Ports {
-    async fn bind(settings: &Settings) -> Result<Ports, AppError> {
+    /// Opens all ports; the settings then know which one the system chose for peers.
+    async fn bind(settings: Settings) -> Result<(Ports, Settings), AppError> {
         let ports = Ports {
             grpc: listen(settings.otlp_grpc_listen).await?,
             http: listen(settings.otlp_http_listen).await?,
             admin: listen(settings.admin_listen).await?,
+            peers: listen(settings.peer_listen).await?,
         };
-        for (name, listener) in
-            [("OTLP/gRPC", &ports.grpc), ("OTLP/HTTP", &ports.http), ("admin", &ports.admin)]
-        {
+        for (name, listener) in [
+            ("OTLP/gRPC", &ports.grpc),
+            ("OTLP/HTTP", &ports.http),
+            ("admin", &ports.admin),
+            ("peers", &ports.peers),
+        ] {
             let address = listener.local_addr().map_err(AppError::Serve)?;
             info!(%address, "listening for {name}");
         }
-        Ok(ports)
+        let bound = ports.peers.local_addr().map_err(AppError::Serve)?;
+        Ok((ports, settings.with_peer_port(bound)))
     }
 }
 

@@ -4,6 +4,9 @@
 //! One node decides them alone and keeps them in its own database; in a cluster Raft
 //! decides them behind the same calls.
 
+pub mod facts; // what Raft replicates
+pub mod raft; // alone names `openraft`
+
 pub mod aggregations; // which aggregations there are, by number
 pub mod identity; // cluster id, node id, fingerprint key
 pub mod ledger; // what came in against what went out

@@ -28,10 +28,12 @@ pub enum Table {
     Journal,
     /// The windows that were printed in the last hour.
     Windows,
+    /// Raft's vote, log and newest snapshot.
+    Raft,
 }
 
 impl Table {
-    const ALL: [Table; 3] = [Table::Facts, Table::Journal, Table::Windows];
+    const ALL: [Table; 4] = [Table::Facts, Table::Journal, Table::Windows, Table::Raft];
 }
 
 /// Why the database did not do what it was asked.

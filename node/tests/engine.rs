@@ -1,6 +1,7 @@
 //! The engine with a clock of the test's own.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,10 +15,14 @@ use prost::Message;
 use sheaf_node::app::engine::{Engine, Start};
 use sheaf_node::app::metrics::Metrics;
 use sheaf_node::app::settings::{Command, Settings};
+use sheaf_node::checkpoint::identity::Identity;
 use sheaf_node::checkpoint::ledger::Balance;
+use sheaf_node::event::fingerprint::FingerprintKey;
+use sheaf_node::event::node::NodeId;
 use sheaf_node::event::time::{Clock, SECOND, UnixNanos};
 use sheaf_node::intake::admission::{Admission, Why};
 use sheaf_node::intake::{Intake, IntakeError};
+use uuid::Uuid;
 
 fn settings(folder: &Path) -> Settings {
     let folder = folder.to_str().unwrap();
@@ -44,8 +49,17 @@ async fn start(folder: &Path, second: u64) -> Life {
     let metrics = Arc::new(Metrics::new());
     let clock = Arc::new(AtomicU64::new(second));
     let now = Arc::clone(&clock);
+    let store = Engine::open_store(&settings(folder)).unwrap();
+    let identity = Identity {
+        cluster: Uuid::from_u128(1),
+        node: NodeId(1),
+        fingerprint_key: FingerprintKey([7; 16]),
+        founders: BTreeSet::new(),
+    };
     let starting = Start {
         settings: settings(folder),
+        store,
+        identity,
         metrics: Arc::clone(&metrics),
         intake: intake.clone(),
         clock: Clock::new(move || UnixNanos(now.load(Ordering::SeqCst) * SECOND)),

@@ -3,5 +3,7 @@
 //! The node, the client and (later) the operator depend on this crate and never
 //! on each other.
 
+pub mod cluster; // members, roles and segments, as JSON carries them
 pub mod names; // ports, paths, header and metadata keys
+pub mod peer; // what nodes ask of each other, over gRPC
 pub mod statistics; // windows, counts and the ledger, as JSON carries them

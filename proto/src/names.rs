@@ -6,6 +6,8 @@ pub const OTLP_GRPC_PORT: u16 = 4317;
 pub const OTLP_HTTP_PORT: u16 = 4318;
 /// Metrics, probes and statistics.
 pub const ADMIN_PORT: u16 = 9464;
+/// The other nodes of a cluster.
+pub const PEER_PORT: u16 = 9465;
 
 /// Where OTLP/HTTP takes logs.
 pub const OTLP_HTTP_LOGS_PATH: &str = "/v1/logs";
@@ -20,3 +22,5 @@ pub const WINDOWS_PATH: &str = "/v1/windows";
 pub const CURRENT_WINDOWS_PATH: &str = "/v1/windows/current";
 /// What came in against what went out.
 pub const LEDGER_PATH: &str = "/v1/ledger";
+/// Who belongs to the cluster, who leads it and where its journals are.
+pub const CLUSTER_PATH: &str = "/v1/cluster";

@@ -1,11 +1,11 @@
 //! Windows and the ledger, for people.
 
-use std::fmt::Write;
-
 use sheaf_proto::statistics::{Ledger, ValueCount, WindowCounts};
 
-use super::table::Table;
-use crate::text::grouped;
+use crate::{
+    table::Table,
+    text::{grouped, printable},
+};
 
 /// A longer value would push the counts off the screen.
 const VALUE_CHARACTERS_MAX: usize = 60;
@@ -57,7 +57,7 @@ fn window(counts: &WindowCounts, open: bool, top: usize) -> String {
         grouped(counts.records),
         grouped(*distinct),
     );
-    let mut table = Table::new(["value", "distinct", "share"]);
+    let mut table = Table::new(1, ["value", "distinct", "share"]);
     let mut line = |name: String, count: u64| {
         table.row([name, grouped(count), share(count, *distinct)]);
     };
@@ -92,38 +92,20 @@ fn value(counted: &ValueCount) -> String {
     }
 }
 
-/// Values come from outside: a terminal must not obey them.
-fn printable(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() || is_bidirectional(character) {
-            let _ = write!(clean, "{}", character.escape_unicode());
-        } else {
-            clean.push(character);
-        }
-    }
-    clean
-}
-
-/// The characters that turn the direction of what follows.
-fn is_bidirectional(character: char) -> bool {
-    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 fn share(count: u64, of: u64) -> String {
     format!("{:.1}%", count as f64 * 100.0 / of.max(1) as f64)
 }
 
 /// What came in against what went out.
 pub(crate) fn ledger(ledger: &Ledger) -> String {
-    let mut totals = Table::new(["records", ""]);
+    let mut totals = Table::new(1, ["records", ""]);
     totals.row(["received".into(), grouped(ledger.received)]);
     totals.row(["accepted".into(), grouped(ledger.accepted)]);
     for (reason, &count) in &ledger.rejected {
         totals.row([format!("rejected: {}", printable(reason)), grouped(count)]);
     }
     let heads = ["aggregation", "accepted", "flushed", "distinct", "duplicate", "pending"];
-    let mut accounts = Table::new(heads);
+    let mut accounts = Table::new(1, heads);
     for account in &ledger.aggregations {
         accounts.row([
             printable(&account.aggregation),

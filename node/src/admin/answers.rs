@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde::Deserialize;
 use serde_json::json;
-use sheaf_proto::names::{CURRENT_WINDOWS_PATH, LEDGER_PATH, WINDOWS_PATH};
+use sheaf_proto::names::{CLUSTER_PATH, CURRENT_WINDOWS_PATH, LEDGER_PATH, WINDOWS_PATH};
 
 use super::{AdminError, Node, process};
 
@@ -27,6 +27,7 @@ pub fn router(node: Arc<dyn Node>) -> Router {
         .route(WINDOWS_PATH, get(closed_windows))
         .route(CURRENT_WINDOWS_PATH, get(current_windows))
         .route(LEDGER_PATH, get(ledger))
+        .route(CLUSTER_PATH, get(cluster))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(node)
@@ -75,12 +76,16 @@ async fn ledger(State(node): State<Arc<dyn Node>>) -> Result<Response, Refusal> 
     Ok(Json(node.ledger().await?).into_response())
 }
 
+async fn cluster(State(node): State<Arc<dyn Node>>) -> Response {
+    Json(node.cluster()).into_response()
+}
+
 async fn unknown_path() -> Refusal {
     Refusal {
         status: StatusCode::NOT_FOUND,
         reason: format!(
             "no such path; there are /livez, /readyz, /metrics, \
-             {WINDOWS_PATH}, {CURRENT_WINDOWS_PATH} and {LEDGER_PATH}"
+             {WINDOWS_PATH}, {CURRENT_WINDOWS_PATH}, {LEDGER_PATH} and {CLUSTER_PATH}"
         ),
     }
 }

@@ -17,7 +17,8 @@ use crate::app::metrics::Metrics;
 use crate::app::settings::{Settings, StatsFormat};
 use crate::checkpoint::Checkpoints;
 use crate::checkpoint::aggregations::{self, Registered};
-use crate::checkpoint::identity::{Identity, IdentityError};
+use crate::checkpoint::identity::Identity;
+use crate::cluster::membership::MembershipError;
 use crate::event::time::{Clock, UnixNanos};
 use crate::flush::delivery::Delivery;
 use crate::flush::folding::{Folder, Folding};
@@ -40,9 +41,9 @@ pub enum EngineError {
         /// What the system said.
         source: io::Error,
     },
-    /// The data folder is not this program's.
+    /// The node is no member of its cluster.
     #[error(transparent)]
-    Identity(#[from] IdentityError),
+    Membership(#[from] MembershipError),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -77,7 +78,8 @@ impl EngineError {
             | EngineError::Journal(_)
             | EngineError::Thread { .. } => true,
             EngineError::Flush(error) => error.is_retryable(),
-            EngineError::Identity(_) | EngineError::Ended | EngineError::Panicked(_) => false,
+            EngineError::Membership(error) => error.is_retryable(),
+            EngineError::Ended | EngineError::Panicked(_) => false,
         }
     }
 }
@@ -86,6 +88,10 @@ impl EngineError {
 pub struct Start {
     /// The node's settings.
     pub settings: Settings,
+    /// The node's database.
+    pub store: Arc<Store>,
+    /// Who the node is.
+    pub identity: Identity,
     /// Where the parts report.
     pub metrics: Arc<Metrics>,
     /// Whose account of rejected records goes on where an earlier life ended.
@@ -112,15 +118,12 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens the database, replays the journal and starts the threads. Blocks for as
-    /// long as that takes.
+    /// Replays the journal and starts the threads. Blocks for as long as that takes.
     ///
     /// # Errors
     /// When the database or the journal is damaged or cannot be used.
     pub fn start(start: Start) -> Result<Engine, EngineError> {
-        let Start { settings, metrics, intake, clock } = start;
-        let store = Arc::new(Store::open(&folder(&settings, "db")?)?);
-        let identity = Identity::load_or_create(&store)?;
+        let Start { settings, store, identity, metrics, intake, clock } = start;
         let checkpoints = Checkpoints::new(Arc::clone(&store));
         intake.received().resume(checkpoints.rejected()?);
 
@@ -197,6 +200,14 @@ impl Engine {
                 warn!(%error, "what was rejected is not recorded");
             }
         });
+    }
+
+    /// Opens the database in the data folder. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// When it is damaged or cannot be used.
+    pub fn open_store(settings: &Settings) -> Result<Arc<Store>, EngineError> {
+        Ok(Arc::new(Store::open(&folder(settings, "db")?)?))
     }
 
     /// Waits for a part of the engine to fail.

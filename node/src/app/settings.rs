@@ -8,7 +8,7 @@
 mod file; // the YAML file, with its line numbers
 mod flags; // the one list of settings
 mod given; // who said what, and who wins
-mod value; // durations, sizes and filters from text
+mod value; // durations, sizes and the like from text
 
 use std::ffi::OsString;
 use std::io;
@@ -18,10 +18,13 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use rustix::system::uname;
 
 use crate::aggregation::definition::{
     AggregationName, Definition, DistinctLogs, InvalidDefinition, Kind,
 };
+use crate::cluster::address::PeerAddress;
+use crate::cluster::initial::{InitialMembers, InvalidInitialMembers};
 use crate::source::otlp::BUDGET_PER_REQUEST;
 use file::Document;
 use flags::Flags;
@@ -44,6 +47,15 @@ pub struct Settings {
     pub otlp_http_listen: SocketAddr,
     /// Where metrics, probes and statistics are answered.
     pub admin_listen: SocketAddr,
+    /// Where other nodes of the cluster connect.
+    pub peer_listen: SocketAddr,
+    /// What other nodes are told to reach this one by. Its port is 0 where that of
+    /// `peer_listen` is, and then it is known once the node listens.
+    pub peer_address: PeerAddress,
+    /// Who forms a new cluster, this node among them.
+    pub initial_members: InitialMembers,
+    /// What this machine may fail together with, if it is known; never empty.
+    pub zone: Option<String>,
     /// How closed windows are printed.
     pub stats_format: StatsFormat,
     /// The most values that one window lists; the others are summed.
@@ -124,6 +136,18 @@ pub enum SettingsError {
     /// The aggregations do not fit together.
     #[error(transparent)]
     Aggregations(#[from] InvalidDefinition),
+    /// There is no address to tell other nodes.
+    #[error(
+        "this machine's host name, \"{name}\", is none that other nodes could look up: \
+         say with peer-address what they reach this one by"
+    )]
+    HostName {
+        /// The host name.
+        name: String,
+    },
+    /// No cluster could be formed.
+    #[error(transparent)]
+    InitialMembers(#[from] InvalidInitialMembers),
     /// The largest request could never be admitted.
     #[error(
         "queue-size is {}, but has to be at least {}: a request of max-request-size ({}) \
@@ -146,6 +170,16 @@ impl SettingsError {
 }
 
 impl Settings {
+    /// The settings of a node that listens for its peers at `bound`: the system may have
+    /// chosen the port. Only a node that forms a cluster of its own may leave that to it.
+    pub fn with_peer_port(mut self, bound: SocketAddr) -> Settings {
+        if self.peer_address.port() == 0 {
+            self.peer_address = self.peer_address.with_port(bound.port());
+            self.initial_members = InitialMembers::alone(self.peer_address.clone());
+        }
+        self
+    }
+
     /// Settings from a command line (the program's name first), the environment,
     /// and the file that one of them names, which `read_file` reads.
     pub fn load(
@@ -190,12 +224,19 @@ fn resolve(stronger: Given, file: Option<Document>) -> Result<Settings, Settings
     let aggregations = listed.unwrap_or_else(|| counts_by_attribute(&flags));
     Definition::check_unique_names(&aggregations)?;
     check_queue(&flags)?;
+    let peer_address = peer_address(&flags, &host_name())?;
+    let initial_members =
+        InitialMembers::new(flags.initial_members, flags.initial_count, &peer_address)?;
     Ok(Settings {
         data_dir: flags.data_dir,
         aggregations,
         otlp_grpc_listen: flags.otlp_grpc_listen,
         otlp_http_listen: flags.otlp_http_listen,
         admin_listen: flags.admin_listen,
+        peer_listen: flags.peer_listen,
+        peer_address,
+        initial_members,
+        zone: flags.zone,
         stats_format: flags.stats_format,
         stats_limit: flags.stats_limit,
         log_format: flags.log_format,
@@ -255,6 +296,22 @@ fn check_queue(flags: &Flags) -> Result<(), SettingsError> {
         return Err(SettingsError::QueueTooSmall { queue, request });
     }
     Ok(())
+}
+
+/// What was said, or else where the node listens, or if that is no single address, the
+/// name of the machine.
+fn peer_address(flags: &Flags, host_name: &str) -> Result<PeerAddress, SettingsError> {
+    if let Some(address) = &flags.peer_address {
+        return Ok(address.clone());
+    }
+    PeerAddress::try_from(flags.peer_listen).or_else(|_| {
+        PeerAddress::named(host_name, flags.peer_listen.port())
+            .map_err(|_| SettingsError::HostName { name: host_name.to_owned() })
+    })
+}
+
+fn host_name() -> String {
+    uname().nodename().to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

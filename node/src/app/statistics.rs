@@ -5,12 +5,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::value::RawValue;
+use sheaf_proto::cluster::Cluster;
 use sheaf_proto::statistics::{Account, Ledger, WindowCounts};
 use tokio::sync::watch;
 
 use crate::admin::{AdminError, Node};
 use crate::app::engine::Reader;
 use crate::app::metrics::Metrics;
+use crate::cluster::standing::Standing;
+use crate::cluster::view::view;
 use crate::event::time::{Clock, SECOND, UnixNanos};
 use crate::flush::delivery::statistics;
 use crate::intake::Intake;
@@ -21,24 +24,15 @@ const SHOWN: u64 = 3600 * SECOND;
 
 /// Answers for the node, whether its engine runs or not.
 pub struct Statistics {
-    intake: Intake,
-    metrics: Arc<Metrics>,
-    readiness: watch::Receiver<bool>,
-    values_max: usize,
-    reader: RwLock<Option<Reader>>,
+    pub(super) intake: Intake,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) standing: Arc<Standing>,
+    pub(super) readiness: watch::Receiver<bool>,
+    pub(super) values_max: usize,
+    pub(super) reader: RwLock<Option<Reader>>,
 }
 
 impl Statistics {
-    /// Answers for a node whose engine does not run yet.
-    pub fn new(
-        intake: Intake,
-        metrics: Arc<Metrics>,
-        readiness: watch::Receiver<bool>,
-        values_max: usize,
-    ) -> Statistics {
-        Statistics { intake, metrics, readiness, values_max, reader: RwLock::default() }
-    }
-
     /// Asks this engine from now on.
     pub fn attach(&self, reader: Reader) {
         *self.reader.write().unwrap_or_else(PoisonError::into_inner) = Some(reader);
@@ -114,6 +108,10 @@ impl Node for Statistics {
 
     fn ledger(&self) -> BoxFuture<'_, Result<Ledger, AdminError>> {
         self.accounts().boxed()
+    }
+
+    fn cluster(&self) -> Cluster {
+        view(&self.standing)
     }
 
     fn metrics(&self, out: &mut String) {

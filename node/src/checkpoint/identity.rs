@@ -1,24 +1,71 @@
-//! Who a node is: written once, when its folder is new, and never changed.
+//! Who a node is: made when its volume is new, and kept there for ever.
+//!
+//! A new volume gets a *birth*, random bytes that no other volume has. When the node has
+//! become a member of a cluster it gets an *identity*, which is written once.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::checkpoint::Digest;
 use crate::event::fingerprint::{FingerprintKey, SLOTS};
+use crate::event::node::NodeId;
 use crate::store::{Store, StoreError, keys};
 
 /// The version of everything that the database holds.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
-/// Who this node is.
+/// Random bytes that one node adds to the fingerprint key of a cluster that it helps to
+/// form.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Contribution(pub [u8; 16]);
+
+/// Does not show the bytes: those of all founders together give the fingerprint key away.
+impl fmt::Debug for Contribution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Contribution(..)")
+    }
+}
+
+impl Serialize for Contribution {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Digest(u128::from_be_bytes(self.0)).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Contribution {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Contribution(Digest::deserialize(deserializer)?.0.to_be_bytes()))
+    }
+}
+
+/// What a node is before it belongs to a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Birth {
+    /// Random, made when the node's volume was new, and durable there before anybody
+    /// hears of it. A volume that was emptied makes another one.
+    pub uuid: Uuid,
+    /// Made and kept in the same way.
+    pub contribution: Contribution,
+    /// Where its peers reach it, host and port.
+    pub address: String,
+    /// Where its machine stands, if that is known.
+    pub zone: Option<String>,
+}
+
+/// Who a member is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The cluster that it belongs to.
     pub cluster: Uuid,
-    /// The node itself.
-    pub node: Uuid,
+    /// The node itself: allocated once, and never to another volume.
+    pub node: NodeId,
     /// The key of the cluster's fingerprints.
     pub fingerprint_key: FingerprintKey,
+    /// The nodes that formed the cluster, as they were born.
+    pub founders: BTreeSet<Birth>,
 }
 
 /// Why a folder is not this program's.
@@ -27,8 +74,8 @@ pub enum IdentityError {
     /// The database below failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The system gave no random bytes for a key.
-    #[error("get random bytes for the fingerprint key: {0}")]
+    /// The system gave no random bytes.
+    #[error("get random bytes for the volume's birth: {0}")]
     Random(#[from] getrandom::Error),
     /// The folder was written by a version that this one cannot read.
     #[error(
@@ -43,72 +90,143 @@ pub enum IdentityError {
     },
 }
 
+/// What every format begins with.
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+    slots: usize,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Stored {
     format: u32,
     slots: usize,
     cluster: Uuid,
-    node: Uuid,
+    node: NodeId,
     fingerprint_key: Digest,
+    founders: BTreeSet<Birth>,
+}
+
+/// What a volume keeps of a birth; the rest may be another at each start.
+#[derive(Serialize, Deserialize)]
+struct Born {
+    uuid: Uuid,
+    contribution: Contribution,
+}
+
+impl Birth {
+    /// The birth of `store`'s volume, now at `address` in `zone`; a new one if the volume
+    /// is new.
+    ///
+    /// # Errors
+    /// When the database or the system's random numbers fail.
+    pub fn load_or_create(
+        store: &Store,
+        address: String,
+        zone: Option<String>,
+    ) -> Result<Birth, IdentityError> {
+        let Born { uuid, contribution } = match store.fact(&keys::BIRTH)? {
+            Some(born) => born,
+            None => Born::create(store)?,
+        };
+        Ok(Birth { uuid, contribution, address, zone })
+    }
+}
+
+impl Born {
+    fn create(store: &Store) -> Result<Born, IdentityError> {
+        let mut contribution = [0; 16];
+        getrandom::fill(&mut contribution)?;
+        let born = Born { uuid: Uuid::new_v4(), contribution: Contribution(contribution) };
+        let mut batch = store.batch();
+        batch.put_fact(&keys::BIRTH, &born)?;
+        store.commit(batch)?;
+        Ok(born)
+    }
 }
 
 impl Identity {
-    /// Who the owner of `store` is; a new one if it is empty.
+    /// Who the owner of `store` is, if it is a member of a cluster.
     ///
     /// # Errors
     /// When the database fails or was written in another format.
-    pub fn load_or_create(store: &Store) -> Result<Identity, IdentityError> {
-        match store.fact::<Stored>(&keys::IDENTITY)? {
-            Some(stored) => Identity::read(&stored),
-            None => Identity::create(store),
+    pub fn load(store: &Store) -> Result<Option<Identity>, IdentityError> {
+        match store.fact::<Head>(&keys::IDENTITY)? {
+            None => Ok(None),
+            Some(Head { format: FORMAT, slots: SLOTS }) => {
+                Ok(store.fact::<Stored>(&keys::IDENTITY)?.map(Identity::from))
+            }
+            Some(Head { format: found, slots }) => Err(IdentityError::Format { found, slots }),
         }
     }
 
-    fn read(stored: &Stored) -> Result<Identity, IdentityError> {
-        let (found, slots) = (stored.format, stored.slots);
-        if (found, slots) != (FORMAT, SLOTS) {
-            return Err(IdentityError::Format { found, slots });
-        }
-        let fingerprint_key = FingerprintKey(stored.fingerprint_key.0.to_be_bytes());
-        Ok(Identity { cluster: stored.cluster, node: stored.node, fingerprint_key })
-    }
-
-    fn create(store: &Store) -> Result<Identity, IdentityError> {
-        let mut key = [0; 16];
-        getrandom::fill(&mut key)?;
-        let (cluster, node) = (Uuid::new_v4(), Uuid::new_v4());
-        let fingerprint_key = Digest(u128::from_be_bytes(key));
-        let stored = Stored { format: FORMAT, slots: SLOTS, cluster, node, fingerprint_key };
+    /// Writes down who the owner of `store` has become.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn record(&self, store: &Store) -> Result<(), StoreError> {
+        let Identity { cluster, node, fingerprint_key, founders } = self.clone();
+        let fingerprint_key = Digest(u128::from_be_bytes(fingerprint_key.0));
+        let stored =
+            Stored { format: FORMAT, slots: SLOTS, cluster, node, fingerprint_key, founders };
         let mut batch = store.batch();
         batch.put_fact(&keys::IDENTITY, &stored)?;
-        store.commit(batch)?;
-        Ok(Identity { cluster, node, fingerprint_key: FingerprintKey(key) })
+        store.commit(batch)
+    }
+}
+
+impl From<Stored> for Identity {
+    fn from(stored: Stored) -> Identity {
+        let fingerprint_key = FingerprintKey(stored.fingerprint_key.0.to_be_bytes());
+        let Stored { cluster, node, founders, .. } = stored;
+        Identity { cluster, node, fingerprint_key, founders }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Disk;
+
+    fn store(folder: &tempfile::TempDir) -> Store {
+        Store::open(folder.path()).unwrap()
+    }
+
+    fn birth(store: &Store, address: &str) -> Birth {
+        Birth::load_or_create(store, address.to_owned(), None).unwrap()
+    }
 
     #[test]
-    fn an_identity_is_made_once_and_kept() {
-        let disk = Disk::default();
-        let first = Identity::load_or_create(&Store::in_memory(&disk).unwrap()).unwrap();
-        let again = Identity::load_or_create(&Store::in_memory(&disk).unwrap()).unwrap();
-        assert_eq!(first, again);
+    fn a_birth_is_made_once_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = birth(&store(&folder), "a:1");
+        let moved = birth(&store(&folder), "b:1");
+        assert_eq!(moved, Birth { address: "b:1".to_owned(), ..first });
+    }
+
+    #[test]
+    fn an_identity_is_kept_as_it_was_recorded() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Identity::load(&store(&folder)).unwrap(), None);
+        let identity = Identity {
+            cluster: Uuid::from_u128(6),
+            node: NodeId(1),
+            fingerprint_key: FingerprintKey([7; 16]),
+            founders: BTreeSet::from([birth(&store(&folder), "a:1")]),
+        };
+        identity.record(&store(&folder)).unwrap();
+        assert_eq!(Identity::load(&store(&folder)).unwrap(), Some(identity));
     }
 
     #[test]
     fn a_folder_of_another_format_is_refused() {
-        let stored = Stored {
-            format: FORMAT + 1,
-            slots: SLOTS,
-            cluster: Uuid::nil(),
-            node: Uuid::nil(),
-            fingerprint_key: Digest(0),
-        };
-        assert!(matches!(Identity::read(&stored), Err(IdentityError::Format { .. })));
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder);
+        let mut batch = store.batch();
+        let other = serde_json::json!({"format": FORMAT + 1, "slots": SLOTS, "new": true});
+        batch.put_fact(&keys::IDENTITY, &other).unwrap();
+        store.commit(batch).unwrap();
+        let refused = Identity::load(&store);
+        assert!(matches!(refused, Err(IdentityError::Format { found: 3, .. })), "{refused:?}");
     }
 }

@@ -22,6 +22,13 @@ const _: () = assert!(SLOTS == 1 << u8::BITS);
 pub struct FingerprintKey(pub [u8; 16]);
 
 impl FingerprintKey {
+    /// Tells whether two nodes have the same key without giving it away.
+    pub fn digest(&self) -> u128 {
+        let mut hasher = SipHasher13::new_with_key(&self.0);
+        hasher.write(b"sheaf handshake");
+        hasher.finish128().as_u128()
+    }
+
     /// The fingerprint of a string, the same as [`Self::canonical`] of its canonical
     /// bytes, which need not be built for it.
     pub fn string(&self, content: &[u8]) -> u128 {

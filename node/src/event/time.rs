@@ -5,12 +5,16 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// Nanoseconds in a second.
 pub const SECOND: u64 = 1_000_000_000;
 
 /// Nanoseconds since the Unix epoch, as OTLP counts them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
 pub struct UnixNanos(pub u64);
 
 impl UnixNanos {
@@ -32,7 +36,7 @@ impl fmt::Display for UnixNanos {
 }
 
 /// A half-open interval of whole seconds, aligned to the clock: `start <= stamp < end`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Window {
     /// The first instant that belongs to the window.
     pub start: UnixNanos,

@@ -12,11 +12,24 @@ pub const TRIMMED: [u8; 1] = [0x03];
 /// Facts: what was rejected, by reason.
 pub const REJECTED: [u8; 1] = [0x07];
 
+/// Facts: what the volume was born with.
+pub const BIRTH: [u8; 1] = [0x09];
+
+/// Raft: the vote.
+pub const RAFT_VOTE: [u8; 1] = [0x01];
+/// Raft: the last entry that is known to be committed.
+pub const RAFT_COMMITTED: [u8; 1] = [0x02];
+/// Raft: the last entry that was purged from the log.
+pub const RAFT_PURGED: [u8; 1] = [0x03];
+/// Raft: the newest snapshot.
+pub const RAFT_SNAPSHOT: [u8; 1] = [0x04];
+
 const SEGMENT: u8 = 0x02;
 const DEFINITION: u8 = 0x04;
 const CLAIM: u8 = 0x05;
 const PROGRESS: u8 = 0x06;
 const CARRY: u8 = 0x08;
+const RAFT_ENTRY: u8 = 0x05;
 
 /// Facts: a segment of the journal.
 pub fn segment(segment: u64) -> [u8; 9] {
@@ -79,6 +92,16 @@ pub fn window(end: UnixNanos, aggregation: u32) -> [u8; 12] {
     key
 }
 
+/// Raft: an entry of the log, by its index.
+pub fn raft_entry(index: u64) -> [u8; 9] {
+    prefixed(RAFT_ENTRY, index.to_be_bytes())
+}
+
+/// The index in an entry's key, or `None` if the key has another length.
+pub fn raft_index(key: &[u8]) -> Option<u64> {
+    key.get(1..)?.try_into().ok().map(u64::from_be_bytes)
+}
+
 /// The greatest key of the same length before `key`, if there is one.
 pub fn before(key: &[u8]) -> Option<Vec<u8>> {
     let mut before = key.to_vec();
@@ -127,7 +150,10 @@ mod tests {
         assert_eq!(carry(7, UnixNanos(9)), [8, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9]);
         assert_eq!(entry(1, 2), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2]);
         assert_eq!(window(UnixNanos(1), 2), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
-        assert_eq!((IDENTITY, TRIMMED, REJECTED), ([1], [3], [7]));
+        assert_eq!((IDENTITY, TRIMMED, REJECTED, BIRTH), ([1], [3], [7], [9]));
+        assert_eq!((RAFT_VOTE, RAFT_COMMITTED), ([1], [2]));
+        assert_eq!((RAFT_PURGED, RAFT_SNAPSHOT), ([3], [4]));
+        assert_eq!(raft_entry(0x0102), [5, 0, 0, 0, 0, 0, 0, 1, 2]);
     }
 
     #[test]

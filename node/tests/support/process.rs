@@ -59,7 +59,8 @@ impl Process {
             }
         }
         command.arg("--data-dir").arg(folder).args(["--disk-reserve", "0"]);
-        for port in ["--otlp-grpc-listen", "--otlp-http-listen", "--admin-listen"] {
+        for port in ["--otlp-grpc-listen", "--otlp-http-listen", "--admin-listen", "--peer-listen"]
+        {
             command.args([port, "127.0.0.1:0"]);
         }
         command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));

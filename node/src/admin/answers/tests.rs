@@ -4,6 +4,7 @@ use futures::future::{BoxFuture, FutureExt, ready};
 use http_body_util::BodyExt;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use sheaf_proto::cluster::Cluster;
 use sheaf_proto::statistics::{Ledger, WindowCounts};
 use tower::ServiceExt;
 
@@ -47,6 +48,20 @@ impl Node for Fake {
             balanced: true,
         };
         ready(Ok(ledger)).boxed()
+    }
+
+    fn cluster(&self) -> Cluster {
+        Cluster {
+            cluster: None,
+            node: None,
+            formed: false,
+            waiting: vec!["a:1 does not answer".to_owned()],
+            leader: None,
+            term: 0,
+            epoch: 0,
+            members: Vec::new(),
+            segments: Vec::new(),
+        }
     }
 
     fn metrics(&self, out: &mut String) {
@@ -165,4 +180,11 @@ async fn only_reading_is_allowed() {
     }
     let head = ask(Fake::default(), Method::HEAD, "/livez").await;
     assert_eq!((head.status, head.body.as_str()), (StatusCode::OK, ""));
+}
+
+#[tokio::test]
+async fn a_node_without_a_cluster_says_what_it_waits_for() {
+    let answer = get_from(Fake::default(), "/v1/cluster").await;
+    let cluster: Cluster = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!((cluster.formed, cluster.waiting.len()), (false, 1));
 }

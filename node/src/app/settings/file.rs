@@ -76,8 +76,7 @@ fn checked(
     origin: &Origin,
 ) -> Result<Vec<OsString>, SettingsError> {
     if values.is_empty() {
-        let reason = "write the key of an attribute, in quotes if it is no plain word, or a list \
-                      of such keys";
+        let reason = "write a text, in quotes if it is no plain word, or a list of texts";
         return Err(invalid(origin.clone(), reason));
     }
     let values: Vec<OsString> = values.into_iter().map(OsString::from).collect();
@@ -144,13 +143,13 @@ impl<'de> Visitor<'de> for EntriesVisitor {
             command
                 .get_arguments()
                 .find(|arg| flags::key(arg) == key && arg.get_id() != "config")
-                .map(|arg| arg.get_id().to_string())
+                .map(|arg| (arg.get_id().to_string(), flags::is_list(arg)))
         };
         let mut entries = Vec::new();
         while let Some(key) = map.next_key::<Spanned<String>>()? {
             let content = match known(&key.value) {
-                Some(id) if id == "attribute" => Content::Values { id, values: map.next_value()? },
-                Some(id) => Content::Values { id, values: one(map.next_value()?) },
+                Some((id, true)) => Content::Values { id, values: map.next_value()? },
+                Some((id, false)) => Content::Values { id, values: one(map.next_value()?) },
                 None if key.value == AGGREGATIONS => Content::Aggregations(map.next_value()?),
                 None => map.next_value::<IgnoredAny>().map(|_| Content::Unknown)?,
             };
@@ -164,7 +163,7 @@ fn one(text: Spanned<String>) -> Spanned<OneOrMore> {
     Spanned::new(OneOrMore(vec![text.value]), text.referenced, text.defined)
 }
 
-/// What may stand under `attribute`; empty for what may not, because an error
+/// What may stand under the key of a list; empty for what may not, because an error
 /// from here would not know its line.
 struct OneOrMore(Vec<String>);
 
@@ -180,7 +179,7 @@ impl<'de> Visitor<'de> for OneOrMoreVisitor {
     type Value = OneOrMore;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the key of an attribute, or a list of such keys")
+        f.write_str("a text, or a list of texts")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMore, E> {

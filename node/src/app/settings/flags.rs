@@ -8,11 +8,12 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command, CommandFactory, Parser, ValueEnum};
+use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, Parser, ValueEnum};
 
 use super::given::{Given, Origin};
 use super::value::{self, LogFilter};
 use crate::aggregation::definition::{Unique, WindowLength};
+use crate::cluster::address::PeerAddress;
 use crate::event::entry::REQUEST_BYTES_MAX;
 
 const KIB: u64 = 1 << 10;
@@ -24,7 +25,7 @@ const TIB: u64 = 1 << 40;
 /// Each setting is a flag, a variable (in brackets) and a key of the settings
 /// file (the flag's name in camelCase: dataDir, otlpGrpcListen, ..). A flag is
 /// stronger than a variable, a variable stronger than the file. An empty variable
-/// counts as not set; several attributes in one variable are separated by commas.
+/// counts as not set; several attributes or members in one variable are separated by commas.
 #[derive(Debug, Parser)]
 #[command(name = "sheaf-node", version, max_term_width = 100, args_override_self = true)]
 pub(super) struct Flags {
@@ -60,6 +61,31 @@ pub(super) struct Flags {
     /// Where metrics, probes and statistics are answered
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:9464", value_parser = value::address)]
     pub(super) admin_listen: SocketAddr,
+
+    /// Where the other nodes of the cluster connect
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:9465", value_parser = value::address)]
+    pub(super) peer_listen: SocketAddr,
+
+    /// What other nodes are told to reach this one by
+    /// [default: where it listens for them if that is one address, else this machine's host name]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) peer_address: Option<PeerAddress>,
+
+    /// A member of those that form a new cluster together; give it several times, once for each
+    /// and for this node too, or once with a DNS name that stands for all, and an initial count
+    /// [default: this node alone]
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    pub(super) initial_members: Vec<PeerAddress>,
+
+    /// How many addresses all initial members resolve to
+    /// [default: as many as are given]
+    #[arg(long, value_name = "COUNT", value_parser = value::count(1..=1000))]
+    pub(super) initial_count: Option<usize>,
+
+    /// What this machine may fail together with, such as a zone of a cloud
+    /// [default: none]
+    #[arg(long, value_name = "NAME", value_parser = value::zone)]
+    pub(super) zone: Option<String>,
 
     /// How closed windows are printed: json, one line each, or text for people
     #[arg(long, value_name = "FORMAT", default_value = "json", hide_possible_values = true)]
@@ -161,6 +187,11 @@ pub(super) fn key(arg: &Arg) -> String {
         key.extend([first.to_ascii_uppercase().as_str(), rest]);
     }
     key
+}
+
+/// Whether the setting is a list.
+pub(super) fn is_list(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::Append)
 }
 
 /// Reads a command line, the program's name first; an error is one line.

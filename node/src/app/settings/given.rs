@@ -96,7 +96,7 @@ pub(super) fn from_environment(
             return Err(SettingsError::Invalid { origin, reason });
         };
         let id = setting.get_id().as_str();
-        let values = if id == "attribute" { between_commas(&value) } else { vec![value] };
+        let values = if flags::is_list(setting) { between_commas(&value) } else { vec![value] };
         for value in &values {
             flags::check(id, value)
                 .map_err(|reason| SettingsError::Invalid { origin: origin.clone(), reason })?;

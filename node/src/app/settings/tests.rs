@@ -39,6 +39,11 @@ fn counts(settings: &Settings) -> Vec<(&str, &str, Unique, u32)> {
     .collect()
 }
 
+/// The initial members, as text.
+fn members(settings: &Settings) -> Vec<String> {
+    settings.initial_members.addresses().iter().map(ToString::to_string).collect()
+}
+
 #[test]
 fn a_node_that_is_told_nothing_runs_with_the_defaults() {
     let settings = load(&[], &[], "").unwrap();
@@ -47,6 +52,8 @@ fn a_node_that_is_told_nothing_runs_with_the_defaults() {
     assert_eq!(settings.otlp_grpc_listen.to_string(), "0.0.0.0:4317");
     assert_eq!(settings.otlp_http_listen.to_string(), "0.0.0.0:4318");
     assert_eq!(settings.admin_listen.to_string(), "0.0.0.0:9464");
+    assert_eq!(settings.peer_listen.to_string(), "0.0.0.0:9465");
+    assert_eq!(settings.zone, None);
     assert_eq!(settings.stats_format, StatsFormat::Json);
     assert_eq!(settings.stats_limit, 1000);
     assert_eq!(settings.log_format, LogFormat::Text);
@@ -66,6 +73,7 @@ fn the_default_ports_are_those_that_the_client_knows() {
     assert_eq!(settings.otlp_grpc_listen.port(), sheaf_proto::names::OTLP_GRPC_PORT);
     assert_eq!(settings.otlp_http_listen.port(), sheaf_proto::names::OTLP_HTTP_PORT);
     assert_eq!(settings.admin_listen.port(), sheaf_proto::names::ADMIN_PORT);
+    assert_eq!(settings.peer_listen.port(), sheaf_proto::names::PEER_PORT);
 }
 
 #[test]
@@ -87,6 +95,11 @@ unique: none
 otlpGrpcListen: "[::1]:1"
 otlpHttpListen: 127.0.0.1:2
 adminListen: 127.0.0.1:3
+peerListen: 127.0.0.1:4
+peerAddress: Sheaf-0.sheaf:5
+initialMembers: [sheaf-0.sheaf:5, "[fd00::1]:5"]
+initialCount: 4
+zone: eu_1.a-b
 statsFormat: text
 statsLimit: 7
 logFormat: json
@@ -108,6 +121,11 @@ threads: 5
     assert_eq!(settings.otlp_grpc_listen.to_string(), "[::1]:1");
     assert_eq!(settings.otlp_http_listen.port(), 2);
     assert_eq!(settings.admin_listen.port(), 3);
+    assert_eq!(settings.peer_listen.port(), 4);
+    assert_eq!(settings.peer_address.to_string(), "sheaf-0.sheaf:5");
+    assert_eq!(members(&settings), ["sheaf-0.sheaf:5", "[fd00::1]:5"]);
+    assert_eq!(settings.initial_members.count(), 4);
+    assert_eq!(settings.zone.as_deref(), Some("eu_1.a-b"));
     assert_eq!(settings.stats_format, StatsFormat::Text);
     assert_eq!(settings.stats_limit, 7);
     assert_eq!(settings.log_format, LogFormat::Json);
@@ -135,6 +153,11 @@ fn every_setting_has_a_flag_a_variable_and_a_default_in_the_help() {
         "otlp-grpc-listen",
         "otlp-http-listen",
         "admin-listen",
+        "peer-listen",
+        "peer-address",
+        "initial-members",
+        "initial-count",
+        "zone",
         "stats-format",
         "stats-limit",
         "log-format",
@@ -249,6 +272,18 @@ fn values_outside_their_range_are_refused() {
         ("otlp-grpc-listen", "4317"),
         ("otlp-http-listen", "localhost:4318"),
         ("admin-listen", ":9464"),
+        ("peer-listen", "sheaf-0.sheaf:9465"),
+        ("peer-address", "sheaf-0.sheaf"),
+        ("peer-address", "0.0.0.0:9465"),
+        ("peer-address", "10.0.0.1:0"),
+        ("initial-members", ""),
+        ("initial-members", "9465"),
+        ("initial-members", "a:1,,b:1"),
+        ("initial-count", "0"),
+        ("initial-count", "1001"),
+        ("zone", ""),
+        ("zone", "eu 1a"),
+        ("zone", &"z".repeat(64)),
         ("stats-format", "yaml"),
         ("stats-limit", "-1"),
         ("stats-limit", "1000001"),
@@ -295,13 +330,15 @@ fn a_bad_file_is_named_with_the_line() {
         ("threads: 1\nthreads: 2\n", "sheaf.yaml:2: ", "duplicate"),
         ("threads: 1\nwindow: [1s]\n", "sheaf.yaml:2: ", "scalar"),
         ("threads: 1\nwindow:\n", "sheaf.yaml:2: ", "null"),
-        ("threads: 1\nattribute: []\n", "sheaf.yaml:2: ", "the key of an attribute"),
-        ("threads: 1\nattribute: 5\n", "sheaf.yaml:2: ", "the key of an attribute"),
-        ("threads: 1\nattribute: yes\n", "sheaf.yaml:2: ", "the key of an attribute"),
-        ("threads: 1\nattribute: -1.5\n", "sheaf.yaml:2: ", "the key of an attribute"),
-        ("threads: 1\nattribute:\n", "sheaf.yaml:2: ", "the key of an attribute"),
-        ("threads: 1\nattribute: {a: b}\n", "sheaf.yaml:2: ", "the key of an attribute"),
+        ("threads: 1\nattribute: []\n", "sheaf.yaml:2: ", "or a list of texts"),
+        ("threads: 1\nattribute: 5\n", "sheaf.yaml:2: ", "or a list of texts"),
+        ("threads: 1\nattribute: yes\n", "sheaf.yaml:2: ", "or a list of texts"),
+        ("threads: 1\nattribute: -1.5\n", "sheaf.yaml:2: ", "or a list of texts"),
+        ("threads: 1\nattribute:\n", "sheaf.yaml:2: ", "or a list of texts"),
+        ("threads: 1\nattribute: {a: b}\n", "sheaf.yaml:2: ", "or a list of texts"),
         ("threads: 1\nattribute: ['', b]\n", "sheaf.yaml:2: ", "attribute"),
+        ("threads: 1\ninitialMembers: [a:1, b]\n", "sheaf.yaml:2: ", "'b'"),
+        ("threads: 1\ninitialMembers: []\n", "sheaf.yaml:2: ", "or a list of texts"),
         ("threads: 1\naggregations: []\n", "sheaf.yaml:2: ", "empty"),
         (
             "threads: 1\naggregations:\n  - {name: a, type: Distinct}\n",
@@ -361,4 +398,59 @@ fn empty_variables_and_those_of_a_kubernetes_service_say_nothing() {
         ("HOME", "/root"),
     ];
     assert_eq!(load(&[], &variables, "").unwrap(), load(&[], &[], "").unwrap());
+}
+
+#[test]
+fn a_node_tells_others_where_it_listens_or_else_the_name_of_its_machine() {
+    let told = |flags: &[&str]| load(flags, &[], "").unwrap().peer_address.to_string();
+    assert_eq!(told(&["--peer-listen", "10.0.0.1:1"]), "10.0.0.1:1");
+    assert_eq!(told(&["--peer-listen", "[::1]:0"]), "[::1]:0");
+    assert_eq!(
+        told(&["--peer-listen", "10.0.0.1:1", "--peer-address", "a.example:2"]),
+        "a.example:2"
+    );
+    let host = host_name().to_ascii_lowercase();
+    assert_eq!(told(&["--peer-listen", "0.0.0.0:1"]), format!("{host}:1"));
+    assert_eq!(told(&["--peer-listen", "[::]:0"]), format!("{host}:0"));
+}
+
+#[test]
+fn a_machine_without_a_usable_name_has_to_be_told_one() {
+    let flags = Given::default().flags().unwrap();
+    let line = peer_address(&flags, "(none)").unwrap_err().to_string();
+    assert!(line.contains("\"(none)\"") && line.contains("peer-address"), "{line}");
+    assert_eq!(peer_address(&flags, "Node-A").unwrap().to_string(), "node-a:9465");
+}
+
+#[test]
+fn initial_members_come_one_by_one_or_between_commas() {
+    let listen = ["--peer-listen", "10.0.0.2:1"];
+    let flags = |more: &[&'static str]| load(&[&listen, more].concat(), &[], "").unwrap();
+    let wanted = ["10.0.0.1:1", "10.0.0.2:1"];
+    let one_by_one = ["--initial-members", "10.0.0.1:1", "--initial-members", "10.0.0.2:1"];
+    assert_eq!(members(&flags(&one_by_one)), wanted);
+    assert_eq!(members(&flags(&["--initial-members", "10.0.0.1:1,10.0.0.2:1"])), wanted);
+    let variables = [("SHEAF_INITIAL_MEMBERS", "10.0.0.1:1, 10.0.0.2:1")];
+    assert_eq!(members(&load(&listen, &variables, "").unwrap()), wanted);
+    let stronger = ["--initial-members", "10.0.0.2:1"];
+    let settings = load(&[listen, stronger].concat(), &variables, "").unwrap();
+    assert_eq!(members(&settings), ["10.0.0.2:1"]);
+}
+
+#[test]
+fn initial_members_that_could_form_no_cluster_are_refused() {
+    for (address, members, count, word) in [
+        ("10.0.0.3:1", "10.0.0.1:1,10.0.0.2:1", "2", "does not contain this node, 10.0.0.3:1"),
+        ("a:1", "a:1,b:1", "1", "initial-count is 1, but initial-members names 2"),
+        ("a:1", "a:1,b:1,a:1", "3", "names a:1 twice"),
+    ] {
+        let flags =
+            ["--peer-address", address, "--initial-members", members, "--initial-count", count];
+        let line = refusal(&flags, &[], "");
+        assert!(line.contains(word), "{line}");
+    }
+    let line = refusal(&["--initial-count", "3"], &[], "");
+    assert!(line.starts_with("initial-count is 3, but initial-members names nobody"), "{line}");
+    let line = refusal(&["--initial-members", "sheaf:9465"], &[], "");
+    assert!(line.contains("one DNS name, sheaf:9465: say with initial-count"), "{line}");
 }

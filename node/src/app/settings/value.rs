@@ -12,6 +12,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::aggregation::definition::{Unique, WindowLength};
 
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+const ZONE_BYTES_MAX: usize = 63; // of a Kubernetes label
 
 pub(super) fn window(text: &str) -> Result<WindowLength, String> {
     let length = duration(text)?;
@@ -58,6 +59,16 @@ pub(super) fn count(
     }
 }
 
+/// The name of a zone, as Kubernetes has it in a label.
+pub(super) fn zone(text: &str) -> Result<String, String> {
+    let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
+    if (1..=ZONE_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("write at most {ZONE_BYTES_MAX} letters, digits, \"-\", \"_\" and \".\""))
+    }
+}
+
 /// A number of bytes that fits in memory.
 pub(super) fn memory(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<usize, String> + Clone {
     let size = size(range);
@@ -84,9 +95,10 @@ pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<u64, S
 pub struct LogFilter(String);
 
 impl LogFilter {
-    /// The filter itself, which cannot be cloned.
+    /// The filter itself, which cannot be cloned. Raft's library tells more than people
+    /// want to know, unless they ask for it by name.
     pub fn to_env_filter(&self) -> EnvFilter {
-        EnvFilter::new(&self.0) // parsed before, so nothing is ignored
+        EnvFilter::new(format!("openraft=warn,{}", self.0)) // parsed before, so nothing is ignored
     }
 }
 

@@ -3,16 +3,17 @@
 const GAP: &str = "  ";
 const INDENT: &str = "  ";
 
-/// Rows of equal length; the first column to the left, the others to the right.
+/// Rows of equal length: columns of text to the left, then columns of numbers to the right.
 #[derive(Debug)]
 pub(crate) struct Table {
+    texts: usize,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// A table with a first row.
-    pub(crate) fn new<const N: usize>(heads: [&str; N]) -> Self {
-        Table { rows: vec![heads.map(str::to_owned).into()] }
+    /// A table with a first row, whose first `texts` columns are text.
+    pub(crate) fn new<const N: usize>(texts: usize, heads: [&str; N]) -> Self {
+        Table { texts, rows: vec![heads.map(str::to_owned).into()] }
     }
 
     /// Another row.
@@ -30,11 +31,12 @@ impl Table {
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let mut text = String::new();
         for row in &self.rows {
-            text.push_str(INDENT);
             for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                match column {
-                    0 => text.push_str(&format!("{cell:<width$}")),
-                    _ => text.push_str(&format!("{GAP}{cell:>width$}")),
+                text.push_str(if column == 0 { INDENT } else { GAP });
+                if column < self.texts {
+                    text.push_str(&format!("{cell:<width$}"));
+                } else {
+                    text.push_str(&format!("{cell:>width$}"));
                 }
             }
             text.push('\n');
@@ -49,11 +51,21 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let mut table = Table::new(["value", "count"]);
+        let mut table = Table::new(1, ["value", "count"]);
         table.row(["\"größer\"".into(), "1,000,000".into()]);
         table.row(["x".into(), "7".into()]);
         let lines =
             ["  value         count", "  \"größer\"  1,000,000", "  x                 7", ""];
+        assert_eq!(table.render(), lines.join("\n"));
+    }
+
+    #[test]
+    fn texts_stand_to_the_left_and_numbers_to_the_right() {
+        let mut table = Table::new(2, ["node", "state", "slots"]);
+        table.row(["1".into(), "draining".into(), "9".into()]);
+        table.row(["12".into(), "active".into(), "100".into()]);
+        let lines =
+            ["  node  state     slots", "  1     draining      9", "  12    active      100", ""];
         assert_eq!(table.render(), lines.join("\n"));
     }
 }

@@ -1,0 +1,173 @@
+//! One question to a node's admin port, and what the answer means.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use crate::endpoint::{Authority, ConnectError};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why there is no answer that can be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum QueryError {
+    /// Nobody listens.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The connection broke, or what answers does not speak HTTP.
+    #[error("ask {authority} for {path}")]
+    Broken {
+        /// Which node.
+        authority: Authority,
+        /// What was asked for.
+        path: String,
+        /// What went wrong.
+        source: hyper::Error,
+    },
+    /// The node took too long.
+    #[error("ask {authority} for {path}: no answer within {TIMEOUT:?}")]
+    Silent {
+        /// Which node.
+        authority: Authority,
+        /// What was asked for.
+        path: String,
+    },
+    /// The node does not have it.
+    #[error("ask {authority} for {path}: {status}")]
+    Status {
+        /// Which node.
+        authority: Authority,
+        /// What was asked for.
+        path: String,
+        /// What it answered.
+        status: StatusCode,
+    },
+    /// The node answered something else.
+    #[error("read {path} from {authority}")]
+    Unreadable {
+        /// Which node.
+        authority: Authority,
+        /// What was asked for.
+        path: String,
+        /// What is wrong with the answer.
+        source: serde_json::Error,
+    },
+}
+
+/// The body of the answer to a `GET`.
+///
+/// # Errors
+/// If there is no answer, or none with a status of success.
+pub(crate) async fn get(authority: &Authority, path: &str) -> Result<String, QueryError> {
+    let socket = authority.connect().await?;
+    let exchange = timeout(TIMEOUT, exchange(TokioIo::new(socket), authority, path)).await;
+    let (authority, path) = (authority.clone(), path.to_owned());
+    match exchange {
+        Ok(Ok((status, body))) if status.is_success() => {
+            Ok(String::from_utf8_lossy(&body).into_owned())
+        }
+        Ok(Ok((status, _))) => Err(QueryError::Status { authority, path, status }),
+        Ok(Err(source)) => Err(QueryError::Broken { authority, path, source }),
+        Err(_) => Err(QueryError::Silent { authority, path }),
+    }
+}
+
+/// What the body of an answer says.
+///
+/// # Errors
+/// If it is not JSON of that shape.
+pub(crate) fn read<T: DeserializeOwned>(
+    authority: &Authority,
+    path: &str,
+    body: &str,
+) -> Result<T, QueryError> {
+    serde_json::from_str(body).map_err(|source| {
+        let (authority, path) = (authority.clone(), path.to_owned());
+        QueryError::Unreadable { authority, path, source }
+    })
+}
+
+async fn exchange(
+    socket: TokioIo<tokio::net::TcpStream>,
+    authority: &Authority,
+    path: &str,
+) -> Result<(StatusCode, Bytes), hyper::Error> {
+    let (mut requests, driver) = http1::handshake(socket).await?;
+    tokio::spawn(driver);
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.uri_mut() = path.parse().expect("the paths are constants");
+    let host = authority.as_str().parse().expect("an authority is a valid header");
+    request.headers_mut().insert(header::HOST, host);
+    let response = requests.send_request(request).await?;
+    let status = response.status();
+    Ok((status, response.into_body().collect().await?.to_bytes()))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use sheaf_proto::names::WINDOWS_PATH;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        task::JoinHandle,
+    };
+
+    use super::*;
+    use crate::{endpoint::Endpoint, text::error_line};
+
+    /// A node that gives the answers of a test, in its own process, until it is dropped.
+    pub(crate) struct Node {
+        pub(crate) address: String,
+        listener: JoinHandle<()>,
+    }
+
+    impl Node {
+        /// Gives these answers (status line and body), one per connection.
+        pub(crate) async fn answering(answers: &[(&str, &str)]) -> Node {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let answers: Vec<String> = answers
+                .iter()
+                .map(|(status, body)| {
+                    format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+                })
+                .collect();
+            let listener = tokio::spawn(async move {
+                for answer in answers {
+                    let (mut socket, _) = listener.accept().await.unwrap();
+                    let _ = socket.read(&mut [0; 1024]).await.unwrap();
+                    socket.write_all(answer.as_bytes()).await.unwrap();
+                }
+            });
+            Node { address, listener }
+        }
+
+        /// An error as the last words of `sheaf`, with `NODE` for the address.
+        pub(crate) fn last_words(&self, error: &QueryError) -> String {
+            error_line(error).replace(&self.address, "NODE")
+        }
+    }
+
+    impl Drop for Node {
+        fn drop(&mut self) {
+            self.listener.abort();
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unreachable_node_is_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let authority = address.parse::<Endpoint>().unwrap().at(0);
+        let error = get(&authority, WINDOWS_PATH).await.unwrap_err();
+        let wanted = format!("sheaf: connect to {address}: Connection refused");
+        assert!(error_line(&error).starts_with(&wanted));
+    }
+}

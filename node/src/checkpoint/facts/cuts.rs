@@ -1,0 +1,306 @@
+//! Cuts: the cluster's clock. A cut is a time, and for every segment how many of its
+//! entries are stamped before that time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::facts::command::Applied;
+use crate::checkpoint::facts::refused::Refused;
+use crate::checkpoint::facts::segments::Segment;
+use crate::checkpoint::facts::{Facts, SegmentId};
+use crate::event::time::{UnixNanos, Window};
+
+/// How many of the latest cuts are kept even if nothing refers to them: whoever has just
+/// folded up to one can still claim at it.
+const RECENT: u64 = 60;
+
+/// A cut that was committed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// Counts the cuts, from 1.
+    pub number: u64,
+    /// A whole second.
+    pub time: UnixNanos,
+    /// Nothing that the cut counts is stamped at this time or later. It is the cut's time,
+    /// unless a segment was sealed meanwhile: those are counted to their end.
+    pub horizon: UnixNanos,
+    /// How many entries of each segment are below the cut.
+    pub counts: BTreeMap<SegmentId, u64>,
+    /// The segments of which nobody could tell. For these the count is the one last known.
+    pub missing: BTreeMap<SegmentId, Span>,
+}
+
+/// A half-open stretch of time: `from <= stamp < until`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// The first instant.
+    pub from: UnixNanos,
+    /// The first instant after it.
+    pub until: UnixNanos,
+}
+
+impl Span {
+    /// Whether some instant is in both.
+    pub fn overlaps(&self, window: Window) -> bool {
+        self.from < window.end && window.start < self.until
+    }
+}
+
+impl Cut {
+    /// How many entries of a segment are below the cut.
+    pub fn count(&self, segment: SegmentId) -> u64 {
+        self.counts.get(&segment).copied().unwrap_or(0)
+    }
+
+    /// The segments that may have entries in the window which the cut does not count.
+    pub fn missing_of(&self, window: Window) -> impl Iterator<Item = SegmentId> {
+        self.missing.iter().filter(move |(_, span)| span.overlaps(window)).map(|(&id, _)| id)
+    }
+
+    /// The time up to which the cut counts all of a segment.
+    pub(super) fn known(&self, id: SegmentId, segment: &Segment) -> UnixNanos {
+        let known = self.missing.get(&id).map_or(self.time, |span| span.from);
+        known.max(segment.floor)
+    }
+}
+
+/// The latest cut, and those of the older ones that are still referred to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Cuts {
+    pub(super) latest: Cut,
+    pub(super) older: BTreeMap<u64, Cut>,
+}
+
+impl Cuts {
+    pub(super) fn get(&self, number: u64) -> Option<&Cut> {
+        if number == self.latest.number { Some(&self.latest) } else { self.older.get(&number) }
+    }
+}
+
+impl Facts {
+    pub(super) fn next_cut(
+        &mut self,
+        number: u64,
+        time: UnixNanos,
+        stamped: &BTreeMap<SegmentId, u64>,
+    ) -> Result<Applied, Refused> {
+        let last = &self.cuts.latest;
+        if number != last.number + 1 {
+            return Err(Refused::StaleCut { latest: last.number });
+        }
+        if time <= last.time {
+            return Err(Refused::EarlierCut { latest: last.time });
+        }
+        // One that was trimmed since the leader asked does not matter.
+        if let Some(&segment) = stamped.keys().find(|&&id| id > self.segments.last) {
+            return Err(Refused::NoSegment { segment });
+        }
+        let mut cut = Cut { number, time, horizon: time, ..Cut::default() };
+        for (&id, segment) in &self.segments.known {
+            cut.cover(id, segment, stamped.get(&id).copied(), last)?;
+        }
+        self.account(&cut);
+        let last = std::mem::replace(&mut self.cuts.latest, cut);
+        self.cuts.older.insert(last.number, last);
+        Ok(Applied::Done)
+    }
+
+    /// The oldest cut that some slot goes on from, or is claimed at.
+    pub fn oldest_needed_cut(&self) -> u64 {
+        self.needed_cuts().first().copied().unwrap_or(self.cuts.latest.number)
+    }
+
+    fn needed_cuts(&self) -> BTreeSet<u64> {
+        let aggregations = self.aggregations.known.values();
+        let needed = aggregations.flat_map(|aggregation| {
+            self.resumed_from(aggregation).into_iter().chain(aggregation.claimed_at())
+        });
+        needed.collect()
+    }
+
+    pub(super) fn prune_cuts(&mut self) {
+        let mut needed = self.needed_cuts();
+        needed.extend(self.aggregations.known.values().filter_map(|ended| ended.until));
+        let latest = self.cuts.latest.number;
+        self.cuts.older.retain(|number, _| number + RECENT > latest || needed.contains(number));
+    }
+}
+
+impl Cut {
+    /// Counts a segment, of which `stamped` entries were reported, if anybody did.
+    fn cover(
+        &mut self,
+        id: SegmentId,
+        segment: &Segment,
+        stamped: Option<u64>,
+        last: &Cut,
+    ) -> Result<(), Refused> {
+        let counted = last.count(id);
+        if stamped.is_some_and(|stamped| stamped < counted) {
+            return Err(Refused::CountFellBack { segment: id, counted });
+        }
+        let count = match (segment.end(), stamped) {
+            (Some(end), Some(stamped)) if stamped > end => {
+                return Err(Refused::PastEnd { segment: id, end });
+            }
+            (Some(end), _) => {
+                self.horizon = self.horizon.max(segment.ceiling);
+                end
+            }
+            (None, Some(stamped)) => stamped,
+            (None, None) => {
+                let missing = Span { from: last.known(id, segment), until: segment.ceiling };
+                if missing.from < missing.until {
+                    self.missing.insert(id, missing);
+                }
+                counted
+            }
+        };
+        self.counts.insert(id, count);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::facts::command::Command;
+    use crate::checkpoint::facts::tests::{Cluster, at, cut, seal, window};
+
+    #[test]
+    fn cuts_are_numbered_without_gaps_so_that_two_leaders_cannot_both_cut() {
+        let mut cluster = Cluster::of(1);
+        cluster.accept(cut(2, 5, &[]));
+        for number in [0, 1, 2, 4] {
+            assert_eq!(cluster.refuse(cut(number, 9, &[])), Refused::StaleCut { latest: 2 });
+        }
+        cluster.accept(cut(3, 9, &[]));
+    }
+
+    #[test]
+    fn time_goes_on_from_cut_to_cut() {
+        let mut cluster = Cluster::of(1);
+        cluster.cut(5, &[]);
+        for second in [4, 5] {
+            let refused = cluster.refuse(cut(3, second, &[]));
+            assert_eq!(refused, Refused::EarlierCut { latest: at(5) });
+        }
+    }
+
+    #[test]
+    fn counts_never_fall_back() {
+        let mut cluster = Cluster::of(1);
+        let segment = cluster.open(1, &[1]);
+        cluster.cut(5, &[(segment, 50)]);
+        let refused = cluster.refuse(cut(3, 6, &[(segment, 49)]));
+        assert_eq!(refused, Refused::CountFellBack { segment, counted: 50 });
+        cluster.accept(cut(3, 6, &[(segment, 50)]));
+    }
+
+    #[test]
+    fn a_sealed_segment_counts_to_its_end_and_not_beyond() {
+        let mut cluster = Cluster::of(1);
+        let segment = cluster.open(1, &[1]);
+        cluster.seal(segment, 7, 40, &[1]);
+        let refused = cluster.refuse(cut(2, 5, &[(segment, 41)]));
+        assert_eq!(refused, Refused::PastEnd { segment, end: 40 });
+        cluster.cut(5, &[(segment, 30)]);
+        let latest = cluster.facts.latest_cut();
+        assert_eq!(latest.count(segment), 40);
+        assert_eq!((latest.time, latest.horizon), (at(5), at(7)));
+    }
+
+    #[test]
+    fn a_segment_that_nobody_told_of_is_missing_from_when_it_was_last_known() {
+        let mut cluster = Cluster::of(2);
+        let (known, silent) = (cluster.open(1, &[1]), cluster.open(2, &[2]));
+        cluster.cut(5, &[(known, 1), (silent, 20)]);
+        cluster.cut(6, &[(known, 2)]);
+        cluster.cut(7, &[(known, 3)]);
+        let latest = cluster.facts.latest_cut();
+        assert_eq!(latest.counts, [(known, 3), (silent, 20)].into());
+        let missing = Span { from: at(5), until: UnixNanos(u64::MAX) };
+        assert_eq!(latest.missing, [(silent, missing)].into());
+        assert_eq!(latest.missing_of(window(0, 5)).count(), 0);
+        assert!(latest.missing_of(window(4, 6)).eq([silent]));
+        assert!(latest.missing_of(window(90, 91)).eq([silent]));
+        cluster.cut(8, &[(known, 4), (silent, 21)]);
+        assert!(cluster.facts.latest_cut().missing.is_empty());
+    }
+
+    #[test]
+    fn a_segment_opened_after_the_last_cut_may_be_missing_from_its_floor_on() {
+        let mut cluster = Cluster::of(1);
+        cluster.cut(5, &[]);
+        let segment = cluster.open(1, &[1]);
+        cluster.cut(6, &[]);
+        let missing = Span { from: at(5), until: UnixNanos(u64::MAX) };
+        assert_eq!(cluster.facts.latest_cut().missing, [(segment, missing)].into());
+    }
+
+    #[test]
+    fn a_segment_that_is_being_sealed_is_missing_only_until_its_last_lease_ended() {
+        let mut cluster = Cluster::of(1);
+        let segment = cluster.open(1, &[1]);
+        cluster.cut(5, &[(segment, 20)]);
+        cluster.accept(Command::BeginSeal { segment, ceiling: at(8) });
+        cluster.cut(10, &[]);
+        let latest = cluster.facts.latest_cut();
+        assert_eq!(latest.missing_of(window(0, 10)).count(), 1);
+        assert_eq!(latest.missing_of(window(8, 10)).count(), 0);
+        cluster.accept(seal(segment, 25, &[1]));
+        cluster.cut(11, &[]);
+        assert!(cluster.facts.latest_cut().missing.is_empty());
+    }
+
+    #[test]
+    fn a_cut_at_or_after_the_last_lease_knows_the_whole_segment() {
+        let mut cluster = Cluster::of(1);
+        let segment = cluster.open(1, &[1]);
+        cluster.cut(8, &[(segment, 20)]);
+        cluster.accept(Command::BeginSeal { segment, ceiling: at(8) });
+        cluster.cut(10, &[]);
+        assert!(cluster.facts.latest_cut().missing.is_empty());
+    }
+
+    #[test]
+    fn a_trimmed_segment_may_still_be_told_of_but_none_that_was_never_opened() {
+        let mut cluster = Cluster::of(1);
+        let segment = cluster.open(1, &[1]);
+        cluster.seal(segment, 3, 0, &[1]);
+        assert!(cluster.facts.segments().is_empty());
+        cluster.cut(5, &[(segment, 0)]);
+        let refused = cluster.refuse(cut(3, 6, &[(segment + 1, 0)]));
+        assert_eq!(refused, Refused::NoSegment { segment: segment + 1 });
+    }
+
+    #[test]
+    fn cuts_are_kept_while_a_slot_goes_on_from_them_or_is_claimed_at_them() {
+        let mut cluster = Cluster::of(1);
+        cluster.cut(10, &[]);
+        cluster.flush_slot(0, window(0, 10));
+        cluster.cut(20, &[]);
+        cluster.accept(cluster.claim_command(1, window(0, 10), 1));
+        let carried = cluster.cut(21, &[]);
+        cluster.accept(cluster.carry_command(1, carried));
+        for second in 0..2 * RECENT {
+            cluster.cut(30 + second, &[]);
+        }
+        let latest = cluster.facts.latest_cut().number;
+        let kept: Vec<_> = (0..=latest).filter(|&n| cluster.facts.cut(n).is_some()).collect();
+        let recent = latest - RECENT + 1..=latest;
+        assert_eq!(kept, [2, 3, 4].into_iter().chain(recent).collect::<Vec<_>>());
+        assert_eq!(cluster.facts.oldest_needed_cut(), 2);
+    }
+
+    #[test]
+    fn without_aggregations_the_latest_cut_is_the_oldest_that_is_needed() {
+        let mut cluster = Cluster::of(1);
+        cluster.accept(Command::Register { definitions: BTreeMap::new() });
+        cluster.cut(2, &[]);
+        assert_eq!(cluster.facts.oldest_needed_cut(), 1, "the ended one is not flushed yet");
+        cluster.flush(window(0, 2));
+        assert_eq!(cluster.facts.oldest_needed_cut(), 2);
+    }
+}

@@ -1,0 +1,141 @@
+//! What was accepted against what went on from there, in entries. Records are counted
+//! where they are folded.
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::facts::Facts;
+use crate::checkpoint::facts::aggregations::Aggregation;
+use crate::checkpoint::facts::cuts::Cut;
+
+/// An aggregation's totals since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Entries below the cuts.
+    pub accepted: u64,
+    /// Of these, the entries that every slot has flushed or carried.
+    pub carried: u64,
+    /// Entries that were given up with a forgotten node before some slot had carried
+    /// them. What the node had accepted after the last cut comes on top.
+    pub lost: u64,
+    /// Distinct records in completed checkpoints.
+    pub distinct: u64,
+}
+
+/// An aggregation's account at the latest cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// The totals.
+    pub ledger: Ledger,
+    /// Entries below the cut that some slot has neither flushed nor carried, as the
+    /// segments say that are still there.
+    pub pending: u64,
+}
+
+impl Balance {
+    /// Whether no entry is missing and none is there twice.
+    pub fn holds(&self) -> bool {
+        self.ledger.accepted == self.ledger.carried + self.pending
+    }
+}
+
+impl Facts {
+    /// The account of an aggregation, if there is one with this number.
+    pub fn balance(&self, aggregation: u32) -> Option<Balance> {
+        let aggregation = self.aggregations.known.get(&aggregation)?;
+        Some(Balance { ledger: aggregation.ledger, pending: self.pending(aggregation) })
+    }
+
+    pub(super) fn pending(&self, aggregation: &Aggregation) -> u64 {
+        let resumed = self.resumed_from(aggregation);
+        let end = aggregation.until.and_then(|until| self.cuts.get(until));
+        let counts = end.unwrap_or(&self.cuts.latest).counts.iter();
+        let present = counts.filter(|(id, _)| self.segments.known.contains_key(id));
+        let pending = present.map(|(&id, &count)| {
+            count.saturating_sub(self.least_count(&resumed, id).unwrap_or(count))
+        });
+        pending.sum()
+    }
+
+    /// Enters what a new cut counts more than the last one.
+    pub(super) fn account(&mut self, cut: &Cut) {
+        let last = &self.cuts.latest;
+        let accepted: u64 = cut.counts.iter().map(|(&id, count)| count - last.count(id)).sum();
+        for aggregation in self.aggregations.known.values_mut() {
+            let until = aggregation.until.unwrap_or(u64::MAX);
+            if aggregation.since < cut.number && cut.number <= until {
+                aggregation.ledger.accepted += accepted;
+            }
+        }
+    }
+
+    /// Enters what an aggregation has carried since `pending` entries were.
+    pub(super) fn account_carried(&mut self, number: u32, pending: u64) {
+        let Some(aggregation) = self.aggregations.known.get(&number) else { return };
+        let carried = pending - self.pending(aggregation);
+        if let Some(aggregation) = self.aggregations.known.get_mut(&number) {
+            aggregation.ledger.carried += carried;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::facts::tests::{Cluster, register, window};
+
+    fn balance(cluster: &Cluster, aggregation: u32) -> (u64, u64, u64) {
+        let balance = cluster.facts.balance(aggregation).unwrap();
+        assert!(balance.holds(), "{balance:?}");
+        (balance.ledger.accepted, balance.ledger.carried, balance.pending)
+    }
+
+    #[test]
+    fn what_was_accepted_is_pending_until_every_slot_has_carried_it() {
+        let mut cluster = Cluster::of(1);
+        let segment = cluster.open(1, &[1]);
+        cluster.cut(5, &[(segment, 50)]);
+        assert_eq!(balance(&cluster, 0), (50, 0, 50));
+        cluster.cut(10, &[(segment, 70)]);
+        cluster.flush_slot(0, window(0, 10));
+        assert_eq!(balance(&cluster, 0), (70, 0, 70));
+        cluster.accept(cluster.carry_command(1, 2));
+        assert_eq!(balance(&cluster, 0), (70, 50, 20));
+        cluster.flush_slot(1, window(0, 10));
+        assert_eq!(balance(&cluster, 0), (70, 70, 0));
+        assert_eq!(cluster.facts.balance(0).unwrap().ledger.distinct, 20);
+    }
+
+    #[test]
+    fn the_account_goes_on_when_a_segment_is_dropped() {
+        let mut cluster = Cluster::of(1);
+        let first = cluster.open(1, &[1]);
+        cluster.seal(first, 5, 50, &[1]);
+        let second = cluster.open(1, &[1]);
+        cluster.cut(10, &[(second, 7)]);
+        cluster.flush(window(0, 10));
+        assert!(!cluster.facts.segments().contains_key(&first));
+        cluster.cut(11, &[(second, 8)]);
+        assert_eq!(balance(&cluster, 0), (58, 57, 1));
+    }
+
+    #[test]
+    fn an_account_begins_and_ends_with_its_aggregation() {
+        let mut cluster = Cluster::of(1);
+        let segment = cluster.open(1, &[1]);
+        cluster.accept(register(&["other"]));
+        cluster.cut(5, &[(segment, 50)]);
+        assert_eq!((balance(&cluster, 0), balance(&cluster, 1)), ((50, 0, 50), (0, 0, 0)));
+        cluster.cut(10, &[(segment, 70)]);
+        assert_eq!((balance(&cluster, 0), balance(&cluster, 1)), ((50, 0, 50), (20, 0, 20)));
+        cluster.flush(window(0, 10));
+        assert_eq!(balance(&cluster, 0), (50, 50, 0));
+    }
+
+    #[test]
+    fn an_account_holds_only_if_accepted_is_carried_and_pending() {
+        let ledger = Ledger { accepted: 100, carried: 70, ..Ledger::default() };
+        assert!(Balance { ledger, pending: 30 }.holds());
+        assert!(!Balance { ledger, pending: 29 }.holds());
+        assert!(!Balance { ledger, pending: 31 }.holds());
+    }
+}

@@ -1,0 +1,370 @@
+//! Segments: stretches of journals, each with one set of copies. Raft opens and seals
+//! them; what is appended in between it never sees.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::facts::command::Applied;
+use crate::checkpoint::facts::members::MemberState;
+use crate::checkpoint::facts::refused::Refused;
+use crate::checkpoint::facts::{Facts, SegmentId};
+use crate::event::node::NodeId;
+use crate::event::time::UnixNanos;
+
+/// A segment that some slot may still ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// The only node that appends to it.
+    pub writer: NodeId,
+    /// Where each entry has to be durable before it is acknowledged, the writer included.
+    /// Once the segment is sealed, this says only how many should hold it.
+    pub copies: Vec<NodeId>,
+    /// Nothing in it is stamped before this.
+    pub floor: UnixNanos,
+    /// Nothing in it is stamped at this time or later. Unknown while it is open, and then
+    /// the largest number.
+    pub ceiling: UnixNanos,
+    /// Whether it may still grow.
+    pub state: SegmentState,
+}
+
+/// Whether a segment may still grow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SegmentState {
+    /// Its writer appends under a lease.
+    Open,
+    /// It gets no more leases, and its end is being found out.
+    Sealing,
+    /// It has its final length.
+    Sealed {
+        /// The number of its entries.
+        end: u64,
+        /// The nodes that have all of them. When there are none, the nodes that had them
+        /// were forgotten, and what was not carried is lost.
+        holders: BTreeSet<NodeId>,
+    },
+}
+
+impl Segment {
+    /// The number of the segment's entries, once it is sealed.
+    pub fn end(&self) -> Option<u64> {
+        match self.state {
+            SegmentState::Open | SegmentState::Sealing => None,
+            SegmentState::Sealed { end, .. } => Some(end),
+        }
+    }
+
+    /// The nodes that have the segment: the copies while it may grow, then the holders.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        let (copies, holders) = match &self.state {
+            SegmentState::Open | SegmentState::Sealing => (Some(&self.copies), None),
+            SegmentState::Sealed { holders, .. } => (None, Some(holders)),
+        };
+        copies.into_iter().flatten().chain(holders.into_iter().flatten()).copied()
+    }
+}
+
+/// The segments and the last number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Segments {
+    pub(super) last: SegmentId,
+    pub(super) known: BTreeMap<SegmentId, Segment>,
+}
+
+impl Segments {
+    /// Takes a node that goes away from the holders of all segments.
+    pub(super) fn remove_holder(&mut self, node: NodeId) {
+        for segment in self.known.values_mut() {
+            if let SegmentState::Sealed { holders, .. } = &mut segment.state {
+                holders.remove(&node);
+            }
+        }
+    }
+
+    fn get_mut(&mut self, segment: SegmentId) -> Result<&mut Segment, Refused> {
+        self.known.get_mut(&segment).ok_or(Refused::NoSegment { segment })
+    }
+}
+
+impl Facts {
+    pub(super) fn open_segment(
+        &mut self,
+        writer: NodeId,
+        copies: Vec<NodeId>,
+    ) -> Result<Applied, Refused> {
+        let different: BTreeSet<_> = copies.iter().collect();
+        if different.len() < copies.len() || !copies.contains(&writer) {
+            return Err(Refused::WrongCopies { writer });
+        }
+        for &node in &copies {
+            match self.state_of(node)? {
+                MemberState::Active => {}
+                state => return Err(Refused::NotActive { node, state }),
+            }
+        }
+        let unsealed = |segment: &Segment| segment.writer == writer && segment.end().is_none();
+        if let Some((&segment, _)) = self.segments.known.iter().find(|(_, s)| unsealed(s)) {
+            return Err(Refused::StillOpen { writer, segment });
+        }
+        self.segments.last += 1;
+        let opened = Segment {
+            writer,
+            copies,
+            floor: self.cuts.latest.time,
+            ceiling: UnixNanos(u64::MAX),
+            state: SegmentState::Open,
+        };
+        self.segments.known.insert(self.segments.last, opened);
+        Ok(Applied::Segment(self.segments.last))
+    }
+
+    pub(super) fn begin_seal(
+        &mut self,
+        segment: SegmentId,
+        ceiling: UnixNanos,
+    ) -> Result<Applied, Refused> {
+        let segment = self.segments.get_mut(segment)?;
+        if segment.state == SegmentState::Open {
+            (segment.state, segment.ceiling) = (SegmentState::Sealing, ceiling);
+        }
+        Ok(Applied::Done)
+    }
+
+    pub(super) fn seal(
+        &mut self,
+        id: SegmentId,
+        end: u64,
+        holders: BTreeSet<NodeId>,
+    ) -> Result<Applied, Refused> {
+        let counted = self.cuts.latest.count(id);
+        let is_gone = |node: &NodeId| self.state_of(*node).is_ok_and(MemberState::is_gone);
+        let one_is_gone = holders.iter().any(is_gone);
+        let segment = self.segments.get_mut(id)?;
+        let are_copies = holders.iter().all(|holder| segment.copies.contains(holder));
+        if holders.is_empty() || !are_copies || one_is_gone {
+            return Err(Refused::WrongHolders { segment: id });
+        }
+        match &mut segment.state {
+            SegmentState::Open => Err(Refused::NotSealing { segment: id }),
+            SegmentState::Sealing if end < counted => {
+                Err(Refused::BelowCut { segment: id, end, counted })
+            }
+            SegmentState::Sealing => {
+                segment.state = SegmentState::Sealed { end, holders };
+                Ok(Applied::Done)
+            }
+            SegmentState::Sealed { end: sealed, .. } if *sealed != end => {
+                Err(Refused::OtherEnd { segment: id, end: *sealed })
+            }
+            SegmentState::Sealed { holders: known, .. } if known.is_empty() => {
+                Err(Refused::Lost { segment: id })
+            }
+            SegmentState::Sealed { holders: known, .. } => {
+                known.extend(holders);
+                Ok(Applied::Done)
+            }
+        }
+    }
+
+    pub(super) fn hold(&mut self, id: SegmentId, node: NodeId) -> Result<Applied, Refused> {
+        let state = self.state_of(node)?;
+        if state.is_gone() {
+            return Err(Refused::Gone { node, state });
+        }
+        match &mut self.segments.get_mut(id)?.state {
+            SegmentState::Open | SegmentState::Sealing => Err(Refused::NotSealed { segment: id }),
+            SegmentState::Sealed { holders, .. } if holders.is_empty() => {
+                Err(Refused::Lost { segment: id })
+            }
+            SegmentState::Sealed { holders, .. } => {
+                holders.insert(node);
+                Ok(Applied::Done)
+            }
+        }
+    }
+
+    /// How many of a segment's entries every slot has flushed or carried. Nobody needs
+    /// them any more.
+    pub fn trimmed(&self, segment: SegmentId) -> u64 {
+        let aggregations = self.aggregations.known.values();
+        let resumed = aggregations.filter_map(|aggregation| {
+            let cuts = self.resumed_from(aggregation);
+            self.least_count(&cuts, segment)
+        });
+        resumed.min().unwrap_or_else(|| self.cuts.latest.count(segment))
+    }
+
+    pub(super) fn prune_segments(&mut self) {
+        let trimmed = |(&id, segment): (&SegmentId, &Segment)| {
+            segment.end().is_some_and(|end| self.trimmed(id) >= end).then_some(id)
+        };
+        let over: Vec<_> = self.segments.known.iter().filter_map(trimmed).collect();
+        self.segments.known.retain(|id, _| !over.contains(id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::facts::command::Command;
+    use crate::checkpoint::facts::tests::{Cluster, at, join, node, nodes, seal, window};
+
+    fn open(writer: u64, copies: &[u64]) -> Command {
+        Command::OpenSegment { writer: node(writer), copies: nodes(copies) }
+    }
+
+    #[test]
+    fn a_segment_is_opened_on_active_nodes_only() {
+        let mut cluster = Cluster::of(3);
+        cluster.accept(join(4));
+        cluster.accept(Command::Drain { node: node(3) });
+        let joining = Refused::NotActive { node: node(4), state: MemberState::Joining };
+        assert_eq!(cluster.refuse(open(4, &[4, 1])), joining);
+        assert_eq!(cluster.refuse(open(1, &[1, 4])), joining);
+        let draining = Refused::NotActive { node: node(3), state: MemberState::Draining };
+        assert_eq!(cluster.refuse(open(1, &[1, 3])), draining);
+        assert_eq!(cluster.refuse(open(1, &[1, 9])), Refused::NoNode { node: node(9) });
+    }
+
+    #[test]
+    fn the_copies_are_different_and_one_is_the_writer() {
+        let mut cluster = Cluster::of(3);
+        for copies in [&[][..], &[2, 3], &[1, 1], &[1, 2, 2]] {
+            assert_eq!(cluster.refuse(open(1, copies)), Refused::WrongCopies { writer: node(1) });
+        }
+    }
+
+    #[test]
+    fn a_writer_has_one_segment_that_is_not_sealed() {
+        let mut cluster = Cluster::of(2);
+        let segment = cluster.open(1, &[1, 2]);
+        let still_open = Refused::StillOpen { writer: node(1), segment };
+        assert_eq!(cluster.refuse(open(1, &[1, 2])), still_open);
+        cluster.accept(Command::BeginSeal { segment, ceiling: at(5) });
+        assert_eq!(cluster.refuse(open(1, &[1, 2])), still_open);
+        cluster.accept(seal(segment, 0, &[1]));
+        assert_eq!(cluster.open(1, &[1, 2]), segment + 1);
+        assert_eq!(cluster.open(2, &[1, 2]), segment + 2);
+    }
+
+    #[test]
+    fn a_segment_stamps_nothing_before_the_cut_that_it_was_opened_after() {
+        let mut cluster = Cluster::of(2);
+        cluster.cut(7, &[]);
+        let segment = cluster.open(1, &[1]);
+        assert_eq!(cluster.facts.segments()[&segment].floor, at(7));
+    }
+
+    #[test]
+    fn sealing_begins_once() {
+        let mut cluster = Cluster::of(2);
+        let segment = cluster.open(1, &[1]);
+        let begin = |second| Command::BeginSeal { segment, ceiling: at(second) };
+        cluster.accept(begin(5));
+        cluster.repeat(begin(9));
+        assert_eq!(cluster.facts.segments()[&segment].ceiling, at(5));
+        let unknown = Command::BeginSeal { segment: 9, ceiling: at(5) };
+        assert_eq!(cluster.refuse(unknown), Refused::NoSegment { segment: 9 });
+    }
+
+    #[test]
+    fn a_segment_has_one_end_for_ever() {
+        let mut cluster = Cluster::of(3);
+        let segment = cluster.open(1, &[1, 2, 3]);
+        assert_eq!(cluster.refuse(seal(segment, 5, &[1])), Refused::NotSealing { segment });
+        cluster.seal(segment, 5, 5, &[2]);
+        cluster.repeat(seal(segment, 5, &[2]));
+        cluster.accept(seal(segment, 5, &[3]));
+        let holders: Vec<_> = cluster.facts.segments()[&segment].nodes().collect();
+        assert_eq!(holders, [node(2), node(3)]);
+        for other in [4, 6] {
+            let refused = cluster.refuse(seal(segment, other, &[3]));
+            assert_eq!(refused, Refused::OtherEnd { segment, end: 5 });
+        }
+    }
+
+    #[test]
+    fn a_seal_cuts_nothing_off_that_was_counted() {
+        let mut cluster = Cluster::of(2);
+        let segment = cluster.open(1, &[1, 2]);
+        cluster.cut(2, &[(segment, 6)]);
+        cluster.accept(Command::BeginSeal { segment, ceiling: at(5) });
+        let below = Refused::BelowCut { segment, end: 5, counted: 6 };
+        assert_eq!(cluster.refuse(seal(segment, 5, &[2])), below);
+        cluster.accept(seal(segment, 6, &[2]));
+    }
+
+    #[test]
+    fn a_segment_is_sealed_by_copies_of_it() {
+        let mut cluster = Cluster::of(3);
+        let segment = cluster.open(1, &[1, 2]);
+        cluster.accept(Command::BeginSeal { segment, ceiling: at(5) });
+        for holders in [&[][..], &[3], &[2, 3]] {
+            let refused = cluster.refuse(seal(segment, 0, holders));
+            assert_eq!(refused, Refused::WrongHolders { segment });
+        }
+    }
+
+    #[test]
+    fn a_node_that_copied_a_sealed_segment_holds_it() {
+        let mut cluster = Cluster::of(3);
+        let segment = cluster.open(1, &[1]);
+        let hold = |id| Command::Hold { segment, node: node(id) };
+        assert_eq!(cluster.refuse(hold(3)), Refused::NotSealed { segment });
+        cluster.seal(segment, 5, 5, &[1]);
+        cluster.accept(hold(3));
+        cluster.repeat(hold(3));
+        assert_eq!(cluster.refuse(hold(9)), Refused::NoNode { node: node(9) });
+        let holders: Vec<_> = cluster.facts.segments()[&segment].nodes().collect();
+        assert_eq!(holders, [node(1), node(3)]);
+    }
+
+    #[test]
+    fn a_segment_is_trimmed_as_far_as_every_slot_has_carried_it() {
+        let mut cluster = Cluster::of(2);
+        let segment = cluster.open(1, &[1, 2]);
+        cluster.cut(5, &[(segment, 50)]);
+        cluster.accept(cluster.carry_command(0, 2));
+        assert_eq!(cluster.facts.trimmed(segment), 0);
+        cluster.cut(10, &[(segment, 100)]);
+        cluster.flush_slot(1, window(0, 10));
+        assert_eq!(cluster.facts.trimmed(segment), 50);
+        cluster.flush_slot(0, window(0, 10));
+        assert_eq!(cluster.facts.trimmed(segment), 100);
+    }
+
+    #[test]
+    fn a_sealed_segment_is_dropped_by_the_command_that_trims_it() {
+        let mut cluster = Cluster::of(2);
+        let segment = cluster.open(1, &[1, 2]);
+        cluster.cut(5, &[(segment, 50)]);
+        cluster.seal(segment, 7, 60, &[1, 2]);
+        cluster.cut(10, &[]);
+        cluster.flush_slot(0, window(0, 10));
+        assert!(cluster.facts.segments().contains_key(&segment));
+        cluster.flush_slot(1, window(0, 10));
+        assert!(!cluster.facts.segments().contains_key(&segment));
+        assert_eq!(cluster.refuse(seal(segment, 60, &[1])), Refused::NoSegment { segment });
+    }
+
+    #[test]
+    fn an_open_segment_stays_however_far_it_is_trimmed() {
+        let mut cluster = Cluster::of(2);
+        let segment = cluster.open(1, &[1, 2]);
+        cluster.cut(10, &[(segment, 50)]);
+        cluster.flush(window(0, 10));
+        assert_eq!(cluster.facts.trimmed(segment), 50);
+        assert!(cluster.facts.segments().contains_key(&segment));
+    }
+
+    #[test]
+    fn without_aggregations_nobody_needs_what_a_cut_has_counted() {
+        let mut cluster = Cluster { facts: Facts::new(crate::checkpoint::facts::tests::SETTINGS) };
+        cluster.accept(join(1));
+        cluster.accept(Command::Activate { node: node(1) });
+        let segment = cluster.open(1, &[1]);
+        cluster.cut(1, &[(segment, 3)]);
+        assert_eq!(cluster.facts.trimmed(segment), 3);
+    }
+}

@@ -1,0 +1,239 @@
+//! What the leader has to see to among the members: decided from the facts and from
+//! Raft's own list of members, acted on elsewhere.
+
+use std::collections::BTreeSet;
+
+use crate::checkpoint::facts::Facts;
+use crate::checkpoint::facts::command::Command;
+use crate::checkpoint::facts::members::{Member, MemberState};
+use crate::checkpoint::identity::Birth;
+use crate::checkpoint::raft::{self, Status};
+use crate::cluster::formation::Founding;
+use crate::event::node::NodeId;
+
+/// How many members vote at most: more would make each decision slower and none safer.
+pub const VOTERS_MAX: usize = 5;
+
+/// A log that is this close to the leader's has caught up: the rest follows at once.
+const ENTRIES_BEHIND_MAX: u64 = 50;
+
+/// Something that the leader has to do. Each can be done again without harm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// To propose a command.
+    Propose(Command),
+    /// To send the facts to a member that does not get them yet.
+    Teach(raft::Member),
+    /// To let these members vote, and no others.
+    LetVote(BTreeSet<NodeId>),
+    /// To send nothing more to a member that is gone.
+    Dismiss(NodeId),
+}
+
+/// What the leader has to do next, if anything. When it is done, there may be more.
+pub fn next(founding: &Founding, facts: &Facts, status: &Status) -> Option<Duty> {
+    first_join(founding, facts)
+        .or_else(|| teach(facts, status))
+        .or_else(|| let_vote(facts, status))
+        .or_else(|| activate(facts, status))
+        .or_else(|| dismiss(facts, status))
+}
+
+/// Founders got their ids before there were facts: in order, they get the same ones again.
+fn first_join(founding: &Founding, facts: &Facts) -> Option<Duty> {
+    let (_, founder) = founding.members().find(|(id, _)| !facts.members().contains_key(id))?;
+    let Birth { uuid, address, zone, .. } = founder.clone();
+    Some(Duty::Propose(Command::Join { uuid, address, zone }))
+}
+
+fn teach(facts: &Facts, status: &Status) -> Option<Duty> {
+    let is_taught = |id: &NodeId| status.voters.contains(id) || status.learners.contains(id);
+    let (&id, member) = staying(facts).find(|(id, _)| !is_taught(id))?;
+    Some(Duty::Teach(raft::Member { id, address: member.address.clone() }))
+}
+
+/// The voters are the members with the lowest ids of those that stay; one that votes
+/// keeps its vote, so that nobody's coming takes another's away.
+fn let_vote(facts: &Facts, status: &Status) -> Option<Duty> {
+    let may = |&(id, member): &(&NodeId, &Member)| {
+        member.state != MemberState::Draining && has_caught_up(*id, status)
+    };
+    let mut candidates: Vec<NodeId> = staying(facts).filter(may).map(|(id, _)| *id).collect();
+    candidates.sort_by_key(|id| (!status.voters.contains(id), *id));
+    candidates.truncate(voters_of(candidates.len()));
+    let voters: BTreeSet<NodeId> = candidates.into_iter().collect();
+    // A voter that does not answer keeps its vote: it is not for silence to take it.
+    let silent = |id: &NodeId| !has_caught_up(*id, status) && stays(*id, facts);
+    let loses = status.voters.iter().any(|id| !voters.contains(id) && silent(id));
+    (!voters.is_empty() && !loses && voters != status.voters).then_some(Duty::LetVote(voters))
+}
+
+/// An odd number, for an even one bears no more failures than the odd one below it; but
+/// two, so that the facts outlive the loss of either.
+fn voters_of(members: usize) -> usize {
+    match members.min(VOTERS_MAX) {
+        4 => 3,
+        others => others,
+    }
+}
+
+fn activate(facts: &Facts, status: &Status) -> Option<Duty> {
+    let is_due = |&(id, member): &(&NodeId, &Member)| {
+        member.state == MemberState::Joining && has_caught_up(*id, status)
+    };
+    staying(facts).find(is_due).map(|(&node, _)| Duty::Propose(Command::Activate { node }))
+}
+
+fn dismiss(facts: &Facts, status: &Status) -> Option<Duty> {
+    let gone = status.learners.iter().find(|id| !stays(**id, facts));
+    gone.map(|id| Duty::Dismiss(*id))
+}
+
+/// The members that are not gone, by id.
+fn staying(facts: &Facts) -> impl Iterator<Item = (&NodeId, &Member)> {
+    facts.members().iter().filter(|(_, member)| !member.state.is_gone())
+}
+
+fn stays(id: NodeId, facts: &Facts) -> bool {
+    facts.members().get(&id).is_some_and(|member| !member.state.is_gone())
+}
+
+fn has_caught_up(id: NodeId, status: &Status) -> bool {
+    let replicated = status.replicated.get(&id).copied().flatten();
+    let far_enough = status.last.unwrap_or(0).saturating_sub(ENTRIES_BEHIND_MAX);
+    id == status.id || replicated.is_some_and(|index| index >= far_enough)
+}
+
+/// The voters that a cluster begins with: the founders with the lowest ids.
+pub fn first_voters(founding: &Founding) -> Vec<raft::Member> {
+    let count = voters_of(founding.founders().len());
+    let member =
+        |(id, founder): (NodeId, &Birth)| raft::Member { id, address: founder.address.clone() };
+    founding.members().take(count).map(member).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::checkpoint::facts::Settings;
+    use crate::checkpoint::identity::Contribution;
+
+    fn born(number: u128) -> Birth {
+        let contribution = Contribution([number as u8; 16]);
+        let address = format!("node-{number}:1");
+        Birth { uuid: Uuid::from_u128(number), contribution, address, zone: None }
+    }
+
+    fn founding(members: u128) -> Founding {
+        Founding::of((1..=members).map(born).collect())
+    }
+
+    fn join(number: u128) -> Command {
+        let Birth { uuid, address, zone, .. } = born(number);
+        Command::Join { uuid, address, zone }
+    }
+
+    fn member(number: u128) -> raft::Member {
+        raft::Member { id: NodeId(number as u64), address: born(number).address }
+    }
+
+    fn nodes(numbers: &[u64]) -> BTreeSet<NodeId> {
+        numbers.iter().copied().map(NodeId).collect()
+    }
+
+    /// Facts with so many active members.
+    fn active(members: u128) -> Facts {
+        let mut facts = Facts::new(Settings { slots: 256 });
+        for number in 1..=members {
+            facts.apply(join(number)).unwrap();
+            facts.apply(Command::Activate { node: NodeId(number as u64) }).unwrap();
+        }
+        facts
+    }
+
+    /// What node 1 knows as the leader when all others have caught up.
+    fn leads(voters: &[u64], learners: &[u64]) -> Status {
+        let others = voters.iter().chain(learners).filter(|id| **id != 1);
+        Status {
+            id: NodeId(1),
+            term: 1,
+            leader: Some(NodeId(1)),
+            last: Some(1000),
+            applied: Some(1000),
+            snapshot: None,
+            purged: None,
+            voters: nodes(voters),
+            learners: nodes(learners),
+            replicated: others.map(|id| (NodeId(*id), Some(1000))).collect(),
+            stopped: None,
+        }
+    }
+
+    #[test]
+    fn founders_join_in_the_order_of_their_ids_and_get_the_same_ids() {
+        let mut facts = Facts::new(Settings { slots: 256 });
+        for number in 1..=3 {
+            let duty = next(&founding(3), &facts, &leads(&[1, 2, 3], &[]));
+            assert_eq!(duty, Some(Duty::Propose(join(number))));
+            facts.apply(join(number)).unwrap();
+        }
+        assert_eq!(facts.members()[&NodeId(2)].uuid, born(2).uuid);
+    }
+
+    #[test]
+    fn a_member_is_active_once_it_has_caught_up() {
+        let mut facts = active(2);
+        facts.apply(join(3)).unwrap();
+        let first = next(&founding(2), &facts, &leads(&[1, 2], &[]));
+        assert_eq!(first, Some(Duty::Teach(member(3))));
+
+        let mut status = leads(&[1, 2], &[3]);
+        status.replicated.insert(NodeId(3), Some(900));
+        assert_eq!(next(&founding(2), &facts, &status), None);
+        status.replicated.insert(NodeId(3), Some(990));
+        let duty = next(&founding(2), &facts, &status);
+        assert_eq!(duty, Some(Duty::LetVote(nodes(&[1, 2, 3]))));
+        let duty = next(&founding(2), &facts, &leads(&[1, 2, 3], &[]));
+        assert_eq!(duty, Some(Duty::Propose(Command::Activate { node: NodeId(3) })));
+        facts.apply(Command::Activate { node: NodeId(3) }).unwrap();
+        assert_eq!(next(&founding(2), &facts, &leads(&[1, 2, 3], &[])), None);
+    }
+
+    #[test]
+    fn five_vote_at_most_and_nobody_loses_a_vote_to_a_newcomer() {
+        let done = |members, voters: &[u64], learners: &[u64]| {
+            next(&founding(1), &active(members), &leads(voters, learners))
+        };
+        assert_eq!(done(4, &[1, 2, 3], &[4]), None);
+        assert_eq!(done(5, &[1, 2, 3], &[4, 5]), Some(Duty::LetVote(nodes(&[1, 2, 3, 4, 5]))));
+        assert_eq!(done(7, &[1, 4, 5, 6, 7], &[2, 3]), None);
+    }
+
+    #[test]
+    fn a_voter_that_is_silent_keeps_its_vote() {
+        let mut status = leads(&[1, 2, 3], &[4]);
+        status.replicated.insert(NodeId(3), Some(1));
+        assert_eq!(next(&founding(3), &active(4), &status), None);
+    }
+
+    #[test]
+    fn a_member_that_is_gone_loses_its_vote_and_is_dismissed() {
+        let mut facts = active(4);
+        facts.apply(Command::Forget { node: NodeId(3) }).unwrap();
+        let mut status = leads(&[1, 2, 3], &[4]);
+        status.replicated.insert(NodeId(3), Some(1));
+        let duty = next(&founding(3), &facts, &status);
+        assert_eq!(duty, Some(Duty::LetVote(nodes(&[1, 2, 4]))));
+        let duty = next(&founding(3), &facts, &leads(&[1, 2, 4], &[3]));
+        assert_eq!(duty, Some(Duty::Dismiss(NodeId(3))));
+    }
+
+    #[test]
+    fn a_cluster_begins_with_an_odd_number_of_voters_or_two() {
+        let voters = |members| first_voters(&founding(members)).len();
+        assert_eq!([1, 2, 3, 4, 5, 6].map(voters), [1, 2, 3, 3, 5, 5]);
+        assert_eq!(first_voters(&founding(2)), [member(1), member(2)]);
+    }
+}

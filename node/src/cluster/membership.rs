@@ -1,0 +1,307 @@
+//! From a volume to a member of a cluster that takes part.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::net::lookup_host;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::checkpoint::facts::members::MemberState;
+use crate::checkpoint::facts::{self, Facts};
+use crate::checkpoint::identity::{Birth, Identity, IdentityError};
+use crate::checkpoint::raft::{self, ProposeError, Raft, StartError, Stopped};
+use crate::cluster::address::PeerAddress;
+use crate::cluster::duties::{self, Duty};
+use crate::cluster::formation::{Answer, Decision, Founding, Why, decide, sight};
+use crate::cluster::initial::InitialMembers;
+use crate::cluster::peers::{self, PeerError, Peers};
+use crate::cluster::standing::Standing;
+use crate::event::fingerprint::SLOTS;
+use crate::store::{Store, StoreError};
+
+/// How long a node rests between two rounds of asking the others.
+const ROUND: Duration = Duration::from_millis(300);
+/// How long the leader rests when a duty could not be done, or nothing seems to be due.
+const DUTY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Why a node is no member.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    /// Who it is cannot be read or written.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// It cannot take part.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// It does not take part any more.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// The cluster could not be formed.
+    #[error("form the cluster: {0}")]
+    Form(#[from] ProposeError),
+}
+
+impl MembershipError {
+    /// Whether opening the database again can help.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            MembershipError::Identity(error) => matches!(error, IdentityError::Store(_)),
+            MembershipError::Stopped(_) | MembershipError::Form(_) => true,
+            MembershipError::Start(_) => false,
+        }
+    }
+}
+
+impl From<StoreError> for MembershipError {
+    fn from(error: StoreError) -> MembershipError {
+        MembershipError::Identity(error.into())
+    }
+}
+
+/// What a node needs to become a member.
+pub struct Candidate {
+    /// The node's database.
+    pub store: Arc<Store>,
+    /// Where other nodes reach it, host and port.
+    pub address: String,
+    /// Where its machine stands, if that is known.
+    pub zone: Option<String>,
+    /// Who forms a new cluster.
+    pub initial: InitialMembers,
+    /// The ways to the others.
+    pub peers: Peers,
+    /// What the others are told meanwhile.
+    pub standing: Arc<Standing>,
+}
+
+/// A member that takes part.
+pub struct Membership {
+    identity: Arc<Identity>,
+    raft: Raft,
+    standing: Arc<Standing>,
+    leading: JoinHandle<()>,
+}
+
+impl Membership {
+    /// Becomes a member, and waits until the cluster knows it as active: for others, and
+    /// for a majority, as long as that takes.
+    ///
+    /// # Errors
+    /// When the database fails, or holds what this version cannot read.
+    pub async fn begin(candidate: Candidate) -> Result<Membership, MembershipError> {
+        let Candidate { store, address, zone, initial, peers, standing } = candidate;
+        let birth = Birth::load_or_create(&store, address, zone)?;
+        let identity = match Identity::load(&store)? {
+            Some(identity) => identity,
+            None => {
+                let identity = find_cluster(&birth, &initial, &peers, &standing).await;
+                identity.record(&store)?;
+                info!(cluster = %identity.cluster, node = %identity.node, "became a member");
+                identity
+            }
+        };
+        let identity = Arc::new(identity);
+        let transport = Arc::new(peers::Member::new(peers, &identity));
+        let initial_facts = Facts::new(facts::Settings { slots: SLOTS as u16 });
+        let settings = raft::Settings { id: identity.node, seed: fastrand::u64(..), initial_facts };
+        let raft = Raft::start(settings, store, transport).await?;
+        standing.take_part(birth, Arc::clone(&identity), raft.clone());
+        let founding = Founding::of(identity.founders.clone());
+        found(&founding, &identity, &raft).await?;
+        let leading = tokio::spawn(lead(raft.clone(), founding));
+        let member = Membership { identity, raft, standing, leading };
+        member.until_active().await?;
+        Ok(member)
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Waits until it takes no part any more, and says why.
+    pub async fn failed(&self) -> Stopped {
+        match self.raft.until(|_| false).await {
+            Err(stopped) => stopped,
+            Ok(_) => Stopped { reason: "it ended by itself; please report this".to_owned() },
+        }
+    }
+
+    /// Takes no part any more, and lets go of the database. It stays a member.
+    pub async fn end(self) {
+        self.standing.leave();
+        self.leading.abort();
+        self.raft.shutdown().await;
+    }
+
+    async fn until_active(&self) -> Result<(), Stopped> {
+        let mut facts = self.raft.facts();
+        let node = self.identity.node;
+        let is_active = |facts: &Arc<Facts>| {
+            facts.members().get(&node).is_some_and(|own| own.state == MemberState::Active)
+        };
+        tokio::select! {
+            known = facts.wait_for(is_active) => match known {
+                Ok(_) => Ok(()),
+                Err(_) => Err(self.failed().await),
+            },
+            stopped = self.failed() => Err(stopped),
+        }
+    }
+}
+
+/// Forms a cluster with others, or is taken in by one.
+async fn find_cluster(
+    birth: &Birth,
+    initial: &InitialMembers,
+    peers: &Peers,
+    standing: &Standing,
+) -> Identity {
+    let is_alone = initial.count() == 1
+        && initial.addresses().iter().all(|address| address.to_string() == birth.address);
+    if is_alone {
+        return founder(birth, &Founding::of(BTreeSet::from([birth.clone()])));
+    }
+    standing.wait(birth, BTreeSet::new(), Vec::new());
+    let mut said = Vec::new();
+    loop {
+        let seen = ask_round(initial, peers).await;
+        let why = match decide(birth, initial.count(), &seen) {
+            Decision::Form(founding) | Decision::Adopt(founding) => {
+                return founder(birth, &founding);
+            }
+            Decision::Join { cluster, through } => {
+                match join(peers, cluster, through, birth).await {
+                    Ok(identity) => return identity,
+                    Err(why) => vec![why],
+                }
+            }
+            Decision::Wait(why) => why,
+        };
+        let now: Vec<_> = why.iter().map(ToString::to_string).collect();
+        if now != said {
+            now.iter().for_each(|why| info!("no cluster yet: {why}"));
+            said = now;
+        }
+        standing.wait(birth, sight(&seen), why);
+        sleep(ROUND).await;
+    }
+}
+
+/// Who a founder is.
+fn founder(birth: &Birth, founding: &Founding) -> Identity {
+    Identity {
+        cluster: founding.cluster(),
+        // A founding that was decided on has the node among its founders.
+        node: founding.node(birth.uuid).unwrap_or_default(),
+        fingerprint_key: founding.fingerprint_key(),
+        founders: founding.founders().clone(),
+    }
+}
+
+/// Asks all initial members at once who they are.
+async fn ask_round(initial: &InitialMembers, peers: &Peers) -> Vec<Answer> {
+    let resolved = join_all(initial.addresses().iter().map(resolve)).await;
+    let mut addresses = BTreeSet::new();
+    let mut answers = Vec::new();
+    for (name, found) in initial.addresses().iter().zip(resolved) {
+        match found {
+            Ok(found) => addresses.extend(found),
+            Err(reason) => answers.push(Answer { address: name.to_string(), hello: Err(reason) }),
+        }
+    }
+    let asked = addresses.into_iter().map(|address| async move {
+        let hello = peers.hello(&address).await.map_err(|error| error.to_string());
+        Answer { address, hello }
+    });
+    answers.extend(join_all(asked).await);
+    answers
+}
+
+/// The addresses that a name stands for at the moment.
+async fn resolve(name: &PeerAddress) -> Result<Vec<String>, String> {
+    let found = lookup_host(name.to_string()).await.map_err(|error| error.to_string())?;
+    Ok(found.map(|address| address.to_string()).collect())
+}
+
+/// Asks one member after the other, and the leader that they name, to be taken in.
+async fn join(
+    peers: &Peers,
+    cluster: uuid::Uuid,
+    through: Vec<String>,
+    birth: &Birth,
+) -> Result<Identity, Why> {
+    let mut refused = Why::NotReached { address: String::new(), reason: "nobody to ask".into() };
+    for address in through {
+        let mut ask = address;
+        // The one that was asked may name the leader; that one leads, or nobody knows.
+        for _ in 0..2 {
+            match peers.join(&ask, cluster, birth).await {
+                Ok(identity) => return Ok(identity),
+                Err(PeerError::NotLeader { leader: Some(leader) }) => ask = leader,
+                Err(error) => {
+                    refused = Why::NotReached { address: ask, reason: error.to_string() };
+                    break;
+                }
+            }
+        }
+    }
+    Err(refused)
+}
+
+/// The first founder begins the log of a cluster that was just formed.
+async fn found(
+    founding: &Founding,
+    identity: &Identity,
+    raft: &Raft,
+) -> Result<(), MembershipError> {
+    let voters = duties::first_voters(founding);
+    let is_first = voters.first().is_some_and(|first| first.id == identity.node);
+    if is_first && !raft.is_initialized().await? {
+        raft.initialize(voters).await?;
+    }
+    Ok(())
+}
+
+/// Does what the leader has to do, whenever this node leads.
+async fn lead(raft: Raft, founding: Founding) {
+    let mut facts = raft.facts();
+    loop {
+        if raft.until(raft::Status::leads).await.is_err() {
+            return;
+        }
+        let duty = duties::next(&founding, &facts.borrow_and_update().clone(), &raft.status());
+        let done = match duty {
+            None => false,
+            Some(duty) => do_duty(&raft, duty).await,
+        };
+        if !done {
+            // Facts change, or a member catches up, of which there is no word.
+            tokio::select! {
+                _ = facts.changed() => {}
+                () = sleep(DUTY_PAUSE) => {}
+            }
+        }
+    }
+}
+
+async fn do_duty(raft: &Raft, duty: Duty) -> bool {
+    let what = format!("{duty:?}");
+    let done = match duty {
+        Duty::Propose(command) => raft.propose(command).await.map(drop),
+        Duty::Teach(member) => raft.add_learner(member).await,
+        Duty::LetVote(voters) => raft.change_voters(voters).await,
+        Duty::Dismiss(node) => raft.remove_learner(node).await,
+    };
+    match &done {
+        Ok(()) => info!(duty = what, "the leader has done a duty"),
+        // The next leader will do it.
+        Err(ProposeError::NotLeader { .. }) => {}
+        Err(error) => warn!(%error, duty = what, "a duty could not be done yet"),
+    }
+    done.is_ok()
+}

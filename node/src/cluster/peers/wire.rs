@@ -1,0 +1,177 @@
+//! Messages and what they mean. What cannot be read names its field.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use sheaf_proto::peer;
+use uuid::Uuid;
+
+use crate::checkpoint::identity::{Birth, Contribution, Identity};
+use crate::checkpoint::raft::Rpc;
+use crate::cluster::formation::{Hello, State};
+use crate::event::fingerprint::FingerprintKey;
+use crate::event::node::NodeId;
+
+/// A message that no node sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the message's field {0} is missing or malformed")]
+pub(super) struct Malformed(pub(super) &'static str);
+
+/// 16 bytes, as ids and keys have them.
+pub(super) fn sixteen(bytes: &[u8], field: &'static str) -> Result<[u8; 16], Malformed> {
+    bytes.try_into().map_err(|_| Malformed(field))
+}
+
+pub(super) fn cluster(bytes: &[u8]) -> Result<Uuid, Malformed> {
+    sixteen(bytes, "cluster").map(Uuid::from_bytes)
+}
+
+pub(super) fn to_birth(birth: &Birth) -> peer::Birth {
+    peer::Birth {
+        uuid: Bytes::copy_from_slice(birth.uuid.as_bytes()),
+        contribution: Bytes::copy_from_slice(&birth.contribution.0),
+        address: birth.address.clone(),
+        zone: birth.zone.clone(),
+    }
+}
+
+pub(super) fn birth(message: peer::Birth) -> Result<Birth, Malformed> {
+    Ok(Birth {
+        uuid: Uuid::from_bytes(sixteen(&message.uuid, "birth.uuid")?),
+        contribution: Contribution(sixteen(&message.contribution, "birth.contribution")?),
+        address: message.address,
+        zone: message.zone,
+    })
+}
+
+fn births(messages: Vec<peer::Birth>) -> Result<BTreeSet<Birth>, Malformed> {
+    messages.into_iter().map(birth).collect()
+}
+
+pub(super) fn to_hello(hello: &Hello) -> peer::HelloResponse {
+    let state = match &hello.state {
+        State::Waiting { sees } => {
+            let sees = sees.iter().map(to_birth).collect();
+            peer::hello_response::State::Waiting(peer::Waiting { sees })
+        }
+        State::Member { cluster, node, founders } => {
+            peer::hello_response::State::Membership(peer::Membership {
+                cluster: Bytes::copy_from_slice(cluster.as_bytes()),
+                node: node.0,
+                founders: founders.iter().map(to_birth).collect(),
+            })
+        }
+    };
+    peer::HelloResponse { birth: Some(to_birth(&hello.birth)), state: Some(state) }
+}
+
+pub(super) fn hello(message: peer::HelloResponse) -> Result<Hello, Malformed> {
+    let state = match message.state.ok_or(Malformed("state"))? {
+        peer::hello_response::State::Waiting(waiting) => {
+            State::Waiting { sees: births(waiting.sees)? }
+        }
+        peer::hello_response::State::Membership(membership) => State::Member {
+            cluster: cluster(&membership.cluster)?,
+            node: NodeId(membership.node),
+            founders: births(membership.founders)?,
+        },
+    };
+    Ok(Hello { birth: birth(message.birth.ok_or(Malformed("birth"))?)?, state })
+}
+
+pub(super) fn to_joined(identity: &Identity, node: NodeId) -> peer::Joined {
+    peer::Joined {
+        cluster: Bytes::copy_from_slice(identity.cluster.as_bytes()),
+        node: node.0,
+        fingerprint_key: Bytes::copy_from_slice(&identity.fingerprint_key.0),
+        founders: identity.founders.iter().map(to_birth).collect(),
+    }
+}
+
+pub(super) fn joined(message: peer::Joined) -> Result<Identity, Malformed> {
+    Ok(Identity {
+        cluster: cluster(&message.cluster)?,
+        node: NodeId(message.node),
+        fingerprint_key: FingerprintKey(sixteen(&message.fingerprint_key, "fingerprint_key")?),
+        founders: births(message.founders)?,
+    })
+}
+
+pub(super) fn to_caller(identity: &Identity) -> peer::Caller {
+    peer::Caller {
+        cluster: Bytes::copy_from_slice(identity.cluster.as_bytes()),
+        node: identity.node.0,
+        key_digest: Bytes::copy_from_slice(&identity.fingerprint_key.digest().to_be_bytes()),
+    }
+}
+
+pub(super) fn to_call(rpc: Rpc) -> peer::RaftCall {
+    match rpc {
+        Rpc::AppendEntries => peer::RaftCall::AppendEntries,
+        Rpc::Vote => peer::RaftCall::Vote,
+        Rpc::PreVote => peer::RaftCall::PreVote,
+        Rpc::Snapshot => peer::RaftCall::Snapshot,
+        Rpc::TransferLeader => peer::RaftCall::TransferLeader,
+    }
+}
+
+pub(super) fn call(call: peer::RaftCall) -> Result<Rpc, Malformed> {
+    match call {
+        peer::RaftCall::Unspecified => Err(Malformed("call")),
+        peer::RaftCall::AppendEntries => Ok(Rpc::AppendEntries),
+        peer::RaftCall::Vote => Ok(Rpc::Vote),
+        peer::RaftCall::PreVote => Ok(Rpc::PreVote),
+        peer::RaftCall::Snapshot => Ok(Rpc::Snapshot),
+        peer::RaftCall::TransferLeader => Ok(Rpc::TransferLeader),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn born(number: u128) -> Birth {
+        let contribution = Contribution([number as u8; 16]);
+        let zone = (number % 2 == 0).then(|| "a".to_owned());
+        Birth { uuid: Uuid::from_u128(number), contribution, address: "a:1".to_owned(), zone }
+    }
+
+    #[test]
+    fn what_a_node_says_of_itself_is_understood() {
+        let waiting = State::Waiting { sees: BTreeSet::from([born(1), born(2)]) };
+        let founders = BTreeSet::from([born(2), born(3)]);
+        let member = State::Member { cluster: Uuid::from_u128(9), node: NodeId(2), founders };
+        for state in [waiting, member] {
+            let said = Hello { birth: born(1), state };
+            assert_eq!(hello(to_hello(&said)), Ok(said));
+        }
+    }
+
+    #[test]
+    fn a_new_member_learns_what_the_others_know() {
+        let identity = Identity {
+            cluster: Uuid::from_u128(9),
+            node: NodeId(1),
+            fingerprint_key: FingerprintKey([3; 16]),
+            founders: BTreeSet::from([born(1)]),
+        };
+        let learnt = joined(to_joined(&identity, NodeId(4)));
+        assert_eq!(learnt, Ok(Identity { node: NodeId(4), ..identity }));
+    }
+
+    #[test]
+    fn calls_are_told_apart() {
+        for rpc in [Rpc::AppendEntries, Rpc::Vote, Rpc::PreVote, Rpc::Snapshot, Rpc::TransferLeader]
+        {
+            assert_eq!(call(to_call(rpc)), Ok(rpc));
+        }
+        assert_eq!(call(peer::RaftCall::Unspecified), Err(Malformed("call")));
+    }
+
+    #[test]
+    fn a_malformed_message_names_its_field() {
+        let short = peer::Birth { uuid: Bytes::from_static(b"short"), ..to_birth(&born(1)) };
+        assert_eq!(birth(short), Err(Malformed("birth.uuid")));
+        assert_eq!(hello(peer::HelloResponse::default()), Err(Malformed("state")));
+    }
+}

@@ -1,0 +1,116 @@
+//! The cluster as this node knows it, in the shape of `GET /v1/cluster`.
+
+use sheaf_proto::cluster as shape;
+
+use crate::checkpoint::facts::Facts;
+use crate::checkpoint::facts::members::MemberState;
+use crate::checkpoint::facts::segments::{Segment, SegmentState};
+use crate::checkpoint::identity::Identity;
+use crate::checkpoint::raft::Status;
+use crate::cluster::standing::Standing;
+use crate::event::node::NodeId;
+
+/// What a node knows of its cluster, or what it waits for while it belongs to none.
+pub fn view(standing: &Standing) -> shape::Cluster {
+    match standing.member() {
+        Ok((identity, raft)) => of_member(&identity, &raft.status(), &raft.facts().borrow()),
+        Err(reason) => {
+            let waits = standing.waits_for();
+            let waiting = match waits.as_slice() {
+                [] => vec![reason.to_string()],
+                waits => waits.iter().map(ToString::to_string).collect(),
+            };
+            shape::Cluster {
+                cluster: None,
+                node: None,
+                formed: false,
+                waiting,
+                leader: None,
+                term: 0,
+                epoch: 0,
+                members: Vec::new(),
+                segments: Vec::new(),
+            }
+        }
+    }
+}
+
+fn of_member(identity: &Identity, status: &Status, facts: &Facts) -> shape::Cluster {
+    let members = facts.members().iter().map(|(&id, member)| shape::Member {
+        id: id.0,
+        uuid: member.uuid,
+        address: member.address.clone(),
+        zone: member.zone.clone(),
+        state: state(member.state),
+        role: role(id, status),
+        reachable: None,
+        slots: owned(facts, |owners| owners.first() == Some(&id)),
+        owned: owned(facts, |owners| owners.contains(&id)),
+        lag: lag(id, status),
+    });
+    let segments = facts.segments().iter();
+    let segments = segments.map(|(&id, known)| segment(id, known, facts.trimmed(id)));
+    shape::Cluster {
+        cluster: Some(identity.cluster),
+        node: Some(identity.node.0),
+        formed: true,
+        waiting: Vec::new(),
+        leader: status.leader.map(|leader| leader.0),
+        term: status.term,
+        epoch: facts.slots().values().map(|slot| slot.epoch).max().unwrap_or(0),
+        members: members.collect(),
+        segments: segments.collect(),
+    }
+}
+
+fn state(state: MemberState) -> shape::MemberState {
+    match state {
+        MemberState::Joining => shape::MemberState::Joining,
+        MemberState::Active => shape::MemberState::Active,
+        MemberState::Draining => shape::MemberState::Draining,
+        MemberState::Drained => shape::MemberState::Drained,
+        MemberState::Forgotten => shape::MemberState::Forgotten,
+    }
+}
+
+fn role(id: NodeId, status: &Status) -> shape::Role {
+    if status.leader == Some(id) {
+        shape::Role::Leader
+    } else if status.voters.contains(&id) {
+        shape::Role::Voter
+    } else if status.learners.contains(&id) {
+        shape::Role::Learner
+    } else {
+        shape::Role::None
+    }
+}
+
+/// How many slots have owners such as these.
+fn owned(facts: &Facts, such: impl Fn(&[NodeId]) -> bool) -> u64 {
+    facts.slots().values().filter(|slot| such(&slot.owners)).count() as u64
+}
+
+/// How far a member is behind; only the leader knows.
+fn lag(id: NodeId, status: &Status) -> Option<u64> {
+    if !status.leads() {
+        return None;
+    }
+    let last = status.last.unwrap_or(0);
+    let has = if id == status.id { status.last } else { *status.replicated.get(&id)? };
+    Some(last.saturating_sub(has.unwrap_or(0)))
+}
+
+fn segment(id: u64, segment: &Segment, trimmed: u64) -> shape::Segment {
+    shape::Segment {
+        id,
+        writer: segment.writer.0,
+        copies: segment.nodes().map(|node| node.0).collect(),
+        state: match segment.state {
+            SegmentState::Open => shape::SegmentState::Open,
+            SegmentState::Sealing => shape::SegmentState::Sealing,
+            SegmentState::Sealed { .. } => shape::SegmentState::Sealed,
+        },
+        entries: segment.end(),
+        trimmed,
+    }
+}

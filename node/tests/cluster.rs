@@ -1,0 +1,165 @@
+//! Several real nodes: how they become a cluster, and what becomes of it when they die.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/http.rs"]
+mod http; // requests over one plain connection
+#[path = "support/process.rs"]
+mod process; // the real binary
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use http::Connection;
+use process::{Process, eventually};
+use sheaf_proto::cluster::{Cluster, MemberState, Role};
+use tempfile::TempDir;
+
+/// Nodes with a folder and an address each, that are to form a cluster together.
+struct Nodes {
+    folder: TempDir,
+    addresses: Vec<String>,
+}
+
+impl Nodes {
+    /// So many nodes, of which none was started.
+    fn new(count: usize) -> Nodes {
+        // They are given back only when all are known, so that they differ.
+        let listeners: Vec<_> =
+            (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let addresses = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
+        Nodes { folder: tempfile::tempdir().unwrap(), addresses }
+    }
+
+    fn volume(&self, node: usize) -> PathBuf {
+        self.folder.path().join(node.to_string())
+    }
+
+    /// Starts a node whose initial members are the first `members` ones and itself.
+    fn start(&self, node: usize, members: usize) -> Process {
+        let mut initial: Vec<&str> = self.addresses[..members].iter().map(String::as_str).collect();
+        if node >= members {
+            initial.push(&self.addresses[node]);
+        }
+        let initial = initial.join(",");
+        let own = &self.addresses[node];
+        let arguments = ["--peer-listen", own, "--initial-members", &initial];
+        Process::start(&self.volume(node), &arguments, &[])
+    }
+
+    fn start_all(&self) -> Vec<Process> {
+        let count = self.addresses.len();
+        (0..count).map(|node| self.start(node, count)).collect()
+    }
+}
+
+fn cluster(node: &mut Process) -> Option<Cluster> {
+    node.must_be_alive();
+    let mut connection = Connection::open(node.admin()?).ok()?;
+    let answer = connection.get("/v1/cluster").ok()?;
+    Some(serde_json::from_str(&answer.body).unwrap())
+}
+
+/// Waits until a node knows a leader and so many active members.
+fn settled(node: &mut Process, members: usize) -> Cluster {
+    eventually("a leader and all members", || {
+        let cluster = cluster(node)?;
+        let active = cluster.members.iter().filter(|m| m.state == MemberState::Active).count();
+        (cluster.leader.is_some() && active == members).then_some(cluster)
+    })
+}
+
+fn uuids(cluster: &Cluster) -> Vec<String> {
+    cluster.members.iter().map(|member| member.uuid.to_string()).collect()
+}
+
+#[test]
+fn three_nodes_form_one_cluster_and_know_each_other() {
+    let nodes = Nodes::new(3);
+    let mut running = nodes.start_all();
+    let known: Vec<_> = running.iter_mut().map(|node| settled(node, 3)).collect();
+    let ids: BTreeSet<_> = known.iter().map(|cluster| cluster.node).collect();
+    assert_eq!(ids, BTreeSet::from([Some(1), Some(2), Some(3)]));
+    for cluster in &known {
+        assert_eq!(cluster.cluster, known[0].cluster);
+        assert_eq!(uuids(cluster), uuids(&known[0]));
+    }
+    let voters = known[0].members.iter().filter(|m| matches!(m.role, Role::Leader | Role::Voter));
+    assert_eq!(voters.count(), 3);
+}
+
+#[test]
+fn nodes_wait_for_one_that_is_missing_and_say_for_whom() {
+    let nodes = Nodes::new(3);
+    let mut first = nodes.start(0, 3);
+    let mut second = nodes.start(1, 3);
+    let missing = &nodes.addresses[2];
+    eventually("a node that waits for the third", || {
+        let cluster = cluster(&mut first)?;
+        assert!(!cluster.formed, "a cluster of two where three are to be");
+        cluster.waiting.iter().any(|why| why.contains(missing)).then_some(())
+    });
+    let mut third = nodes.start(2, 3);
+    for node in [&mut first, &mut second, &mut third] {
+        settled(node, 3);
+    }
+}
+
+#[test]
+fn another_node_leads_when_the_leader_dies_and_the_dead_one_comes_back_as_itself() {
+    let nodes = Nodes::new(3);
+    let mut running: Vec<_> = nodes.start_all().into_iter().map(Some).collect();
+    let before = settled(running[0].as_mut().unwrap(), 3);
+    let leads = |node: &mut Process| settled(node, 3).node == before.leader;
+    let position = running.iter_mut().position(|node| leads(node.as_mut().unwrap())).unwrap();
+    running[position].take().unwrap().kill();
+
+    let left = running.iter_mut().flatten().next().unwrap();
+    eventually("another leader", || {
+        cluster(left)?.leader.filter(|leader| Some(*leader) != before.leader)
+    });
+    let mut back = nodes.start(position, 3);
+    let after = settled(&mut back, 3);
+    assert_eq!((after.node, after.cluster), (before.leader, before.cluster));
+    assert_eq!(uuids(&after), uuids(&before));
+}
+
+#[test]
+fn a_cluster_that_was_killed_as_a_whole_goes_on() {
+    let nodes = Nodes::new(3);
+    let mut running = nodes.start_all();
+    let before = settled(&mut running[0], 3);
+    running.into_iter().for_each(|node| drop(node.kill()));
+    let mut running = nodes.start_all();
+    for node in &mut running {
+        let after = settled(node, 3);
+        assert_eq!((after.cluster, uuids(&after)), (before.cluster, uuids(&before)));
+        assert!(after.term > before.term);
+    }
+}
+
+#[test]
+fn an_empty_volume_joins_as_a_new_node_also_behind_an_old_address() {
+    let nodes = Nodes::new(4);
+    let mut running: Vec<_> = (0..3).map(|node| nodes.start(node, 3)).collect();
+    let formed = settled(&mut running[0], 3);
+
+    let mut fourth = nodes.start(3, 3);
+    let joined = settled(&mut fourth, 4);
+    assert_eq!((joined.cluster, joined.node), (formed.cluster, Some(4)));
+    drop(fourth.kill());
+    std::fs::remove_dir_all(nodes.volume(3)).unwrap();
+    let mut emptied = nodes.start(3, 3);
+    let joined = settled(&mut emptied, 5);
+    assert_eq!((joined.cluster, joined.node), (formed.cluster, Some(5)));
+    assert_ne!(joined.members[3].uuid, joined.members[4].uuid);
+}
+
+#[test]
+fn a_node_that_waits_for_others_can_be_stopped() {
+    let nodes = Nodes::new(2);
+    let mut waiting = nodes.start(0, 2);
+    eventually("a node that waits", || cluster(&mut waiting).filter(|c| !c.waiting.is_empty()));
+    let ended = waiting.terminate();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+}

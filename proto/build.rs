@@ -1,0 +1,28 @@
+//! Generates what `src` includes from the files in `proto`.
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+
+/// Each of these files becomes a module of its own, although they are one package.
+const FILES: [&str; 1] = ["peer"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    for file in FILES {
+        let folder = out.join(file);
+        fs::create_dir_all(&folder)?;
+        let files = protox::compile([format!("sheaf/v1/{file}.proto")], ["proto"])?;
+        tonic_prost_build::configure()
+            .bytes(".")
+            // Some messages hold secrets, and what cannot be printed is not logged.
+            .skip_debug(["."])
+            // The program that connects chooses how.
+            .build_transport(false)
+            .out_dir(folder)
+            .compile_fds(files)?;
+    }
+    Ok(())
+}
