@@ -137,7 +137,7 @@ impl Node {
             values_max: settings.stats_limit,
             reader: RwLock::default(),
         };
-        let (statistics, clock, peers) = (Arc::new(statistics), Clock::system(), Peers::default());
+        let (statistics, clock, peers) = (Arc::new(statistics), Clock::system(), Peers::over_tcp());
         Node { settings, intake, metrics, statistics, ready, clock, peers, standing }
     }
 
@@ -311,12 +311,9 @@ impl Servers {
         let asked: Arc<dyn admin::Node> = Arc::clone(&node.statistics) as _;
         let end = off.clone().cancelled_owned();
         let admin = tokio::spawn(admin::serve(ports.admin, asked, end));
-        let serving = peers::serve(ports.peers, Arc::clone(&node.standing), off.clone());
-        let peers = tokio::spawn(async {
-            if let Err(error) = serving.await {
-                error!(%error, "other nodes are not answered any more");
-            }
-        });
+        let incoming = peers::accept(ports.peers);
+        let serving = peers::serve(incoming, Arc::clone(&node.standing), off.clone());
+        let peers = tokio::spawn(serving);
         Servers { sources, drain, admin, peers, off }
     }
 

@@ -59,6 +59,9 @@ const SNAPSHOT_WAIT: Duration = Duration::from_secs(30);
 const SNAPSHOT_ENTRIES: u64 = 500;
 /// Entries in the newest snapshot that stay in the log, for members that are a little late.
 const ENTRIES_KEPT: u64 = 100;
+/// What may wait between Raft's own parts: there are few commands, and each place takes
+/// memory from the start.
+const QUEUE_LENGTH: u64 = 256;
 /// Entries in one message.
 const MESSAGE_ENTRIES_MAX: u64 = 100;
 
@@ -167,8 +170,8 @@ impl Raft {
         Ok(self.core.is_initialized().await?)
     }
 
-    /// Forms a cluster whose voters are `members`; one of them, and it alone, is asked to.
-    /// All of them must be empty.
+    /// Forms a cluster whose voters are `members`. Any of them may be asked to, also several,
+    /// as long as all are asked the same. All of them must be empty.
     ///
     /// # Errors
     /// [`ProposeError::Membership`] when this node is not empty or not one of them.
@@ -342,6 +345,10 @@ fn config() -> Config {
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_ENTRIES),
         max_in_snapshot_log_to_keep: ENTRIES_KEPT,
         max_payload_entries: MESSAGE_ENTRIES_MAX,
+        api_channel_size: Some(QUEUE_LENGTH),
+        api_batch_capacity: QUEUE_LENGTH,
+        notification_channel_size: Some(QUEUE_LENGTH),
+        state_machine_channel_size: Some(QUEUE_LENGTH),
         ..Config::default()
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::net::lookup_host;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::checkpoint::facts::members::MemberState;
@@ -18,13 +18,17 @@ use crate::cluster::address::PeerAddress;
 use crate::cluster::duties::{self, Duty};
 use crate::cluster::formation::{Answer, Decision, Founding, Why, decide, sight};
 use crate::cluster::initial::InitialMembers;
-use crate::cluster::peers::{self, PeerError, Peers};
+use crate::cluster::peers::{self, Peers, Reply};
 use crate::cluster::standing::Standing;
 use crate::event::fingerprint::SLOTS;
 use crate::store::{Store, StoreError};
 
 /// How long a node rests between two rounds of asking the others.
 const ROUND: Duration = Duration::from_millis(300);
+/// How long a node may take to say who it is, or a name server to answer.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+/// How long a cluster may take to take a node in: an election, and a decision.
+const JOIN_WAIT: Duration = Duration::from_secs(10);
 /// How long the leader rests when a duty could not be done, or nothing seems to be due.
 const DUTY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -215,7 +219,7 @@ async fn ask_round(initial: &InitialMembers, peers: &Peers) -> Vec<Answer> {
         }
     }
     let asked = addresses.into_iter().map(|address| async move {
-        let hello = peers.hello(&address).await.map_err(|error| error.to_string());
+        let hello = peers.hello(&address, ANSWER_WAIT).await.map_err(|error| error.to_string());
         Answer { address, hello }
     });
     answers.extend(join_all(asked).await);
@@ -224,7 +228,9 @@ async fn ask_round(initial: &InitialMembers, peers: &Peers) -> Vec<Answer> {
 
 /// The addresses that a name stands for at the moment.
 async fn resolve(name: &PeerAddress) -> Result<Vec<String>, String> {
-    let found = lookup_host(name.to_string()).await.map_err(|error| error.to_string())?;
+    let looked_up = timeout(ANSWER_WAIT, lookup_host(name.to_string())).await;
+    let found = looked_up.map_err(|_| format!("no answer within {ANSWER_WAIT:?}"))?;
+    let found = found.map_err(|error| error.to_string())?;
     Ok(found.map(|address| address.to_string()).collect())
 }
 
@@ -240,31 +246,39 @@ async fn join(
         let mut ask = address;
         // The one that was asked may name the leader; that one leads, or nobody knows.
         for _ in 0..2 {
-            match peers.join(&ask, cluster, birth).await {
-                Ok(identity) => return Ok(identity),
-                Err(PeerError::NotLeader { leader: Some(leader) }) => ask = leader,
-                Err(error) => {
-                    refused = Why::NotReached { address: ask, reason: error.to_string() };
-                    break;
+            let reason = match peers.join(&ask, cluster, birth, JOIN_WAIT).await {
+                Ok(Reply::Done(identity)) => return Ok(identity),
+                Ok(Reply::NotLeader { leader: Some(leader) }) => {
+                    ask = leader.address;
+                    continue;
                 }
-            }
+                Ok(Reply::NotLeader { leader: None }) => "nobody leads at the moment".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            refused = Why::NotReached { address: ask, reason };
+            break;
         }
     }
     Err(refused)
 }
 
-/// The first founder begins the log of a cluster that was just formed.
+/// Each founder that votes begins the log of a cluster that was just formed, all of them
+/// with the same voters: whichever does it first does it for all.
 async fn found(
     founding: &Founding,
     identity: &Identity,
     raft: &Raft,
 ) -> Result<(), MembershipError> {
     let voters = duties::first_voters(founding);
-    let is_first = voters.first().is_some_and(|first| first.id == identity.node);
-    if is_first && !raft.is_initialized().await? {
-        raft.initialize(voters).await?;
+    let votes = voters.iter().any(|voter| voter.id == identity.node);
+    if !votes || raft.is_initialized().await? {
+        return Ok(());
     }
-    Ok(())
+    match raft.initialize(voters).await {
+        // Another one was faster.
+        Err(_) if raft.is_initialized().await? => Ok(()),
+        done => Ok(done?),
+    }
 }
 
 /// Does what the leader has to do, whenever this node leads.

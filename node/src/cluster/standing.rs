@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use bytes::Bytes;
+
 use crate::checkpoint::facts::command::{Applied, Command};
 use crate::checkpoint::identity::{Birth, Identity};
-use crate::checkpoint::raft::{self, ProposeError, Raft};
+use crate::checkpoint::raft::{ProposeError, Raft, Rpc};
 use crate::cluster::formation::{Hello, State, Why};
-use crate::event::node::NodeId;
+use crate::cluster::peers::{Answers, Declined, Reply};
 
 /// What a node is to the others. It outlives the database that it is read from.
 #[derive(Default)]
@@ -24,29 +26,6 @@ enum Now {
     Waiting { birth: Birth, sees: BTreeSet<Birth>, why: Vec<Why> },
     /// It belongs to one, and takes part while there is a `raft`.
     Member { birth: Birth, identity: Arc<Identity>, raft: Option<Raft> },
-}
-
-/// Why a node does not do what another asks.
-#[derive(Debug, thiserror::Error)]
-pub enum Declined {
-    /// It does not know yet who it is.
-    #[error("the node is starting")]
-    Starting,
-    /// It belongs to no cluster, or takes no part at the moment.
-    #[error("the node takes part in no cluster at the moment")]
-    NotMember,
-    /// The other one is of another cluster.
-    #[error("the node belongs to another cluster; check the address, or empty the volume")]
-    OtherCluster,
-    /// The other one has another fingerprint key, although the cluster's id is the same.
-    #[error("the node has another fingerprint key; its volume belongs to another cluster")]
-    OtherKey,
-    /// The cluster could not decide.
-    #[error("{0}")]
-    Undecided(String),
-    /// The cluster says no.
-    #[error("{0}")]
-    Refused(String),
 }
 
 impl Standing {
@@ -97,29 +76,14 @@ impl Standing {
     /// While it takes no part.
     pub fn member(&self) -> Result<(Arc<Identity>, Raft), Declined> {
         match &*self.read() {
-            Now::Starting => Err(Declined::Starting),
+            Now::Starting => Err(Declined::NotNow("the node is starting".to_owned())),
             Now::Member { identity, raft: Some(raft), .. } => {
                 Ok((Arc::clone(identity), raft.clone()))
             }
-            Now::Waiting { .. } | Now::Member { raft: None, .. } => Err(Declined::NotMember),
-        }
-    }
-
-    /// Makes a node a member, and returns its id; or the leader, who can.
-    ///
-    /// # Errors
-    /// When the cluster refuses, or could not decide.
-    pub async fn take_in(
-        raft: &Raft,
-        birth: Birth,
-    ) -> Result<Result<NodeId, Option<raft::Member>>, Declined> {
-        let Birth { uuid, address, zone, .. } = birth;
-        match raft.propose(Command::Join { uuid, address, zone }).await {
-            Ok(Applied::Node(node)) => Ok(Ok(node)),
-            Ok(_) => Err(Declined::Undecided("the cluster gave another answer".to_owned())),
-            Err(ProposeError::NotLeader { leader }) => Ok(Err(leader)),
-            Err(error @ ProposeError::Refused(_)) => Err(Declined::Refused(error.to_string())),
-            Err(error) => Err(Declined::Undecided(error.to_string())),
+            Now::Waiting { .. } | Now::Member { raft: None, .. } => {
+                let reason = "the node takes part in no cluster at the moment";
+                Err(Declined::NotNow(reason.to_owned()))
+            }
         }
     }
 
@@ -133,5 +97,52 @@ impl Standing {
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Now> {
         self.now.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Answers for Standing {
+    fn hello(&self) -> Result<Hello, Declined> {
+        Standing::hello(self).ok_or_else(|| Declined::NotNow("the node is starting".to_owned()))
+    }
+
+    fn identity(&self) -> Result<Arc<Identity>, Declined> {
+        Ok(self.member()?.0)
+    }
+
+    async fn join(&self, birth: Birth) -> Result<Reply<Identity>, Declined> {
+        let (identity, raft) = self.member()?;
+        // Founders gave themselves the first ids; whoever joined before those are facts
+        // would get one of them.
+        let known = raft.facts().borrow().members().len();
+        if known < identity.founders.len() {
+            let reason = "the founders' ids are no facts yet".to_owned();
+            return Err(Declined::NotNow(reason));
+        }
+        let Birth { uuid, address, zone, .. } = birth;
+        match raft.propose(Command::Join { uuid, address, zone }).await {
+            Ok(Applied::Node(node)) => Ok(Reply::Done(Identity { node, ..(*identity).clone() })),
+            Ok(_) => Err(Declined::NotNow("the cluster gave another answer".to_owned())),
+            Err(ProposeError::NotLeader { leader }) => Ok(Reply::NotLeader { leader }),
+            Err(error @ ProposeError::Refused(_)) => Err(Declined::Never(error.to_string())),
+            Err(error) => Err(Declined::NotNow(error.to_string())),
+        }
+    }
+
+    async fn raft(&self, rpc: Rpc, body: Bytes) -> Result<Bytes, Declined> {
+        Ok(self.member()?.1.answer(rpc, body).await)
+    }
+
+    async fn propose(&self, command: Bytes) -> Result<Reply<Bytes>, Declined> {
+        let (_, raft) = self.member()?;
+        let unreadable = |error: serde_json::Error| Declined::Never(error.to_string());
+        let command = serde_json::from_slice(&command).map_err(unreadable)?;
+        match raft.propose(command).await {
+            Ok(applied) => {
+                Ok(Reply::Done(serde_json::to_vec(&applied).map_err(unreadable)?.into()))
+            }
+            Err(ProposeError::NotLeader { leader }) => Ok(Reply::NotLeader { leader }),
+            Err(error @ ProposeError::Refused(_)) => Err(Declined::Never(error.to_string())),
+            Err(error) => Err(Declined::NotNow(error.to_string())),
+        }
     }
 }

@@ -57,7 +57,7 @@ fn a_node_that_is_told_nothing_runs_with_the_defaults() {
     assert_eq!(settings.stats_format, StatsFormat::Json);
     assert_eq!(settings.stats_limit, 1000);
     assert_eq!(settings.log_format, LogFormat::Text);
-    assert_eq!(settings.log_level.to_env_filter().to_string(), "info");
+    assert_eq!(settings.log_level.to_env_filter().to_string(), "openraft=warn,info");
     assert_eq!(settings.max_request_size, 64 << 20);
     assert_eq!(settings.queue_size, 192 << 20);
     assert_eq!(settings.memory_limit, 256 << 20);
@@ -129,7 +129,10 @@ threads: 5
     assert_eq!(settings.stats_format, StatsFormat::Text);
     assert_eq!(settings.stats_limit, 7);
     assert_eq!(settings.log_format, LogFormat::Json);
-    assert_eq!(settings.log_level.to_env_filter().to_string(), "sheaf_node=debug,warn");
+    assert_eq!(
+        settings.log_level.to_env_filter().to_string(),
+        "sheaf_node=debug,openraft=warn,warn"
+    );
     assert_eq!((settings.max_request_size, settings.queue_size), (1 << 20, 4_000_000));
     assert_eq!((settings.memory_limit, settings.disk_reserve), (8 << 20, 0));
     assert_eq!(settings.journal_limit, 3 << 29);

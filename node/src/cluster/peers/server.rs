@@ -1,77 +1,194 @@
 //! Answers other nodes.
 
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sheaf_proto::peer;
+use bytes::Bytes;
+use futures::stream::{self, Stream, StreamExt as _};
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use sheaf_proto::peer::peer_server::{Peer, PeerServer};
-use tokio::net::TcpListener;
+use sheaf_proto::peer::{self, join_response, propose_response};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, async_trait};
 
-use super::MESSAGE_BYTES_MAX;
-use super::wire::{self, Malformed};
-use crate::checkpoint::identity::Identity;
-use crate::cluster::standing::{Declined, Standing};
+use super::wire::{self, Caller, Malformed};
+use super::{MESSAGE_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, Reply};
+use crate::checkpoint::identity::{Birth, Identity};
+use crate::checkpoint::raft::Rpc;
+use crate::cluster::formation::Hello;
 
-/// A connection on which nothing comes back for this long, and then for as long again, is
-/// given up.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How long to wait when a connection cannot be accepted, for lack of file descriptors, say.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a node that stops waits for the answers under way.
+const FINISH_WAIT: Duration = Duration::from_secs(1);
 
-/// Answers other nodes for `standing`, until `shutdown` is cancelled.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    standing: Arc<Standing>,
-    shutdown: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
-    let service = PeerServer::new(Server { standing })
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .add_service(service)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            shutdown.cancelled_owned(),
-        )
-        .await
+/// Why a node does not do what another asks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Declined {
+    /// It cannot at the moment.
+    #[error("{0}")]
+    NotNow(String),
+    /// Asking again changes nothing.
+    #[error("{0}")]
+    Never(String),
 }
 
-struct Server {
-    standing: Arc<Standing>,
+/// What a node answers to others. Those who ask for more than a hello, or to be taken in,
+/// are members of its cluster: that was checked.
+pub trait Answers: Send + Sync + 'static {
+    /// Who the node is.
+    ///
+    /// # Errors
+    /// While it does not know.
+    fn hello(&self) -> Result<Hello, Declined>;
+
+    /// Which member the node is.
+    ///
+    /// # Errors
+    /// While it is none.
+    fn identity(&self) -> Result<Arc<Identity>, Declined>;
+
+    /// Takes in a node that was born so, and returns who it is from now on.
+    fn join(&self, birth: Birth) -> impl Future<Output = Result<Reply<Identity>, Declined>> + Send;
+
+    /// Answers one of Raft's own calls.
+    fn raft(&self, rpc: Rpc, body: Bytes) -> impl Future<Output = Result<Bytes, Declined>> + Send;
+
+    /// Has the cluster apply a command, in JSON, and returns what it did, in JSON.
+    fn propose(
+        &self,
+        command: Bytes,
+    ) -> impl Future<Output = Result<Reply<Bytes>, Declined>> + Send;
+}
+
+/// The connections that come to `listener`.
+pub fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
+    stream::unfold(listener, async |listener| {
+        let accepted = listener.accept().await.and_then(|(stream, _)| {
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        });
+        Some((accepted, listener))
+    })
+}
+
+/// Answers other nodes over `incoming` connections until `shutdown` is cancelled, and then
+/// what is under way, within a second.
+pub async fn serve<S, A>(
+    incoming: impl Stream<Item = io::Result<S>>,
+    answers: Arc<A>,
+    shutdown: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    A: Answers,
+{
+    let service = PeerServer::new(Server { answers })
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let connections = TaskTracker::new();
+    {
+        let mut incoming = pin!(incoming);
+        while let Some(Some(accepted)) = shutdown.run_until_cancelled(incoming.next()).await {
+            match accepted {
+                Ok(stream) => {
+                    connections.spawn(connection(stream, service.clone(), shutdown.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept another node's connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+/// Serves one connection until the other side leaves or goes silent, or the node stops.
+async fn connection<S, A>(stream: S, service: PeerServer<Server<A>>, shutdown: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    A: Answers,
+{
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    let service = TowerToHyperService::new(service);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = match shutdown.run_until_cancelled(connection.as_mut()).await {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            timeout(FINISH_WAIT, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "another node's connection ended early");
+    }
+}
+
+struct Server<A> {
+    answers: Arc<A>,
+}
+
+impl<A: Answers> Server<A> {
+    fn admit(&self, caller: Option<peer::Caller>) -> Result<(), Status> {
+        Ok(admit(&*self.answers.identity()?, wire::caller(caller)?)?)
+    }
+}
+
+/// Declines whoever is not of the same cluster.
+fn admit(own: &Identity, caller: Caller) -> Result<(), Declined> {
+    let (cluster, here, there) = (own.cluster, own.node, caller.node);
+    if caller.cluster != cluster {
+        let other = caller.cluster;
+        return Err(Declined::Never(format!(
+            "this is node {here} of cluster {cluster}, and node {there} of cluster {other} calls"
+        )));
+    }
+    if caller.key_digest != own.fingerprint_key.digest() {
+        return Err(Declined::Never(format!(
+            "node {here} and node {there} have different fingerprint keys, although both belong \
+             to cluster {cluster}"
+        )));
+    }
+    Ok(())
 }
 
 #[async_trait]
-impl Peer for Server {
+impl<A: Answers> Peer for Server<A> {
     async fn hello(
         &self,
         _: Request<peer::HelloRequest>,
     ) -> Result<Response<peer::HelloResponse>, Status> {
-        let hello = self.standing.hello().ok_or_else(|| Status::from(Declined::Starting))?;
-        Ok(Response::new(wire::to_hello(&hello)))
+        Ok(Response::new(wire::to_hello(&self.answers.hello()?)))
     }
 
     async fn join(
         &self,
         request: Request<peer::JoinRequest>,
     ) -> Result<Response<peer::JoinResponse>, Status> {
+        use join_response::Answer;
         let peer::JoinRequest { cluster, birth } = request.into_inner();
-        let (identity, raft) = self.standing.member()?;
-        if wire::cluster(&cluster)? != identity.cluster {
-            return Err(Declined::OtherCluster.into());
+        let (own, wanted) = (self.answers.identity()?.cluster, wire::cluster(&cluster)?);
+        if own != wanted {
+            let reason = format!("this node belongs to cluster {own}, and not to {wanted}");
+            return Err(Declined::Never(reason).into());
         }
         let birth = wire::birth(birth.ok_or(Malformed("birth"))?)?;
-        let answer = match Standing::take_in(&raft, birth).await? {
-            Ok(node) => peer::join_response::Answer::Joined(wire::to_joined(&identity, node)),
-            Err(leader) => peer::join_response::Answer::NotLeader(peer::NotLeader {
-                leader: leader
-                    .map(|leader| peer::Leader { node: leader.id.0, address: leader.address }),
-            }),
+        let answer = match self.answers.join(birth).await? {
+            Reply::Done(identity) => Answer::Joined(wire::to_joined(&identity)),
+            Reply::NotLeader { leader } => Answer::NotLeader(wire::to_not_leader(leader)),
         };
         Ok(Response::new(peer::JoinResponse { answer: Some(answer) }))
     }
@@ -80,43 +197,39 @@ impl Peer for Server {
         &self,
         request: Request<peer::RaftRequest>,
     ) -> Result<Response<peer::RaftResponse>, Status> {
-        let (identity, raft) = self.standing.member()?;
-        let request = request.into_inner();
-        let rpc = wire::call(request.call())?;
-        check(&identity, request.caller.ok_or(Malformed("caller"))?)?;
-        let body = raft.answer(rpc, request.body).await;
+        let rpc = wire::call(request.get_ref().call())?;
+        let peer::RaftRequest { caller, body, .. } = request.into_inner();
+        self.admit(caller)?;
+        let body = self.answers.raft(rpc, body).await?;
         Ok(Response::new(peer::RaftResponse { body }))
     }
-}
 
-/// Refuses whoever is of another cluster.
-fn check(identity: &Identity, caller: peer::Caller) -> Result<(), Status> {
-    if wire::cluster(&caller.cluster)? != identity.cluster {
-        return Err(Declined::OtherCluster.into());
-    }
-    let digest = u128::from_be_bytes(wire::sixteen(&caller.key_digest, "key_digest")?);
-    if digest != identity.fingerprint_key.digest() {
-        return Err(Declined::OtherKey.into());
-    }
-    Ok(())
-}
-
-impl From<Malformed> for Status {
-    fn from(malformed: Malformed) -> Status {
-        Status::invalid_argument(malformed.to_string())
+    async fn propose(
+        &self,
+        request: Request<peer::ProposeRequest>,
+    ) -> Result<Response<peer::ProposeResponse>, Status> {
+        use propose_response::Response as Answer;
+        let peer::ProposeRequest { caller, command } = request.into_inner();
+        self.admit(caller)?;
+        let response = match self.answers.propose(command).await? {
+            Reply::Done(answer) => Answer::Answer(answer),
+            Reply::NotLeader { leader } => Answer::NotLeader(wire::to_not_leader(leader)),
+        };
+        Ok(Response::new(peer::ProposeResponse { response: Some(response) }))
     }
 }
 
 impl From<Declined> for Status {
     fn from(declined: Declined) -> Status {
-        let message = declined.to_string();
         match declined {
-            Declined::Starting | Declined::NotMember | Declined::Undecided(_) => {
-                Status::unavailable(message)
-            }
-            Declined::OtherCluster | Declined::OtherKey | Declined::Refused(_) => {
-                Status::failed_precondition(message)
-            }
+            Declined::NotNow(reason) => Status::unavailable(reason),
+            Declined::Never(reason) => Status::failed_precondition(reason),
         }
+    }
+}
+
+impl From<Malformed> for Status {
+    fn from(malformed: Malformed) -> Status {
+        Status::invalid_argument(malformed.to_string())
     }
 }

@@ -7,7 +7,7 @@ use sheaf_proto::peer;
 use uuid::Uuid;
 
 use crate::checkpoint::identity::{Birth, Contribution, Identity};
-use crate::checkpoint::raft::Rpc;
+use crate::checkpoint::raft::{self, Rpc};
 use crate::cluster::formation::{Hello, State};
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::node::NodeId;
@@ -18,7 +18,7 @@ use crate::event::node::NodeId;
 pub(super) struct Malformed(pub(super) &'static str);
 
 /// 16 bytes, as ids and keys have them.
-pub(super) fn sixteen(bytes: &[u8], field: &'static str) -> Result<[u8; 16], Malformed> {
+fn sixteen(bytes: &[u8], field: &'static str) -> Result<[u8; 16], Malformed> {
     bytes.try_into().map_err(|_| Malformed(field))
 }
 
@@ -79,10 +79,10 @@ pub(super) fn hello(message: peer::HelloResponse) -> Result<Hello, Malformed> {
     Ok(Hello { birth: birth(message.birth.ok_or(Malformed("birth"))?)?, state })
 }
 
-pub(super) fn to_joined(identity: &Identity, node: NodeId) -> peer::Joined {
+pub(super) fn to_joined(identity: &Identity) -> peer::Joined {
     peer::Joined {
         cluster: Bytes::copy_from_slice(identity.cluster.as_bytes()),
-        node: node.0,
+        node: identity.node.0,
         fingerprint_key: Bytes::copy_from_slice(&identity.fingerprint_key.0),
         founders: identity.founders.iter().map(to_birth).collect(),
     }
@@ -103,6 +103,33 @@ pub(super) fn to_caller(identity: &Identity) -> peer::Caller {
         node: identity.node.0,
         key_digest: Bytes::copy_from_slice(&identity.fingerprint_key.digest().to_be_bytes()),
     }
+}
+
+/// Who says to call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Caller {
+    pub(super) cluster: Uuid,
+    pub(super) node: NodeId,
+    pub(super) key_digest: u128,
+}
+
+pub(super) fn caller(message: Option<peer::Caller>) -> Result<Caller, Malformed> {
+    let message = message.ok_or(Malformed("caller"))?;
+    Ok(Caller {
+        cluster: cluster(&message.cluster)?,
+        node: NodeId(message.node),
+        key_digest: u128::from_be_bytes(sixteen(&message.key_digest, "caller.key_digest")?),
+    })
+}
+
+pub(super) fn to_not_leader(leader: Option<raft::Member>) -> peer::NotLeader {
+    let leader = leader.map(|raft::Member { id, address }| peer::Leader { node: id.0, address });
+    peer::NotLeader { leader }
+}
+
+pub(super) fn leader(message: peer::NotLeader) -> Option<raft::Member> {
+    let leader = message.leader?;
+    Some(raft::Member { id: NodeId(leader.node), address: leader.address })
 }
 
 pub(super) fn to_call(rpc: Rpc) -> peer::RaftCall {
@@ -132,8 +159,17 @@ mod tests {
 
     fn born(number: u128) -> Birth {
         let contribution = Contribution([number as u8; 16]);
-        let zone = (number % 2 == 0).then(|| "a".to_owned());
+        let zone = number.is_multiple_of(2).then(|| "a".to_owned());
         Birth { uuid: Uuid::from_u128(number), contribution, address: "a:1".to_owned(), zone }
+    }
+
+    fn identity() -> Identity {
+        Identity {
+            cluster: Uuid::from_u128(9),
+            node: NodeId(4),
+            fingerprint_key: FingerprintKey([3; 16]),
+            founders: BTreeSet::from([born(1)]),
+        }
     }
 
     #[test]
@@ -149,14 +185,8 @@ mod tests {
 
     #[test]
     fn a_new_member_learns_what_the_others_know() {
-        let identity = Identity {
-            cluster: Uuid::from_u128(9),
-            node: NodeId(1),
-            fingerprint_key: FingerprintKey([3; 16]),
-            founders: BTreeSet::from([born(1)]),
-        };
-        let learnt = joined(to_joined(&identity, NodeId(4)));
-        assert_eq!(learnt, Ok(Identity { node: NodeId(4), ..identity }));
+        let identity = identity();
+        assert_eq!(joined(to_joined(&identity)), Ok(identity));
     }
 
     #[test]
@@ -173,5 +203,9 @@ mod tests {
         let short = peer::Birth { uuid: Bytes::from_static(b"short"), ..to_birth(&born(1)) };
         assert_eq!(birth(short), Err(Malformed("birth.uuid")));
         assert_eq!(hello(peer::HelloResponse::default()), Err(Malformed("state")));
+        assert_eq!(caller(None), Err(Malformed("caller")));
+        let long =
+            peer::Caller { key_digest: Bytes::from_static(&[0; 17]), ..to_caller(&identity()) };
+        assert_eq!(caller(Some(long)), Err(Malformed("caller.key_digest")));
     }
 }

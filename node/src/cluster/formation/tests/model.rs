@@ -16,6 +16,8 @@ enum Event {
     Ask(usize, usize),
     /// One has asked everybody, and acts on it.
     EndRound(usize),
+    /// One that has entered a cluster begins to tell it; until then it tells its last sight.
+    Tell(usize),
     /// Its process dies.
     Stop(usize),
     /// It starts again.
@@ -39,6 +41,8 @@ struct Process {
     sees: BTreeSet<Birth>,
     /// What it has heard in this round.
     heard: BTreeMap<usize, Answer>,
+    /// Whether it tells of the cluster on its volume.
+    tells: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -59,8 +63,9 @@ impl World {
     fn answer(&self, place: usize) -> Answer {
         let node = &self.0[place];
         let hello = node.process.as_ref().map(|process| {
+            let told = node.cluster.clone().filter(|_| process.tells);
             let waiting = || State::Waiting { sees: process.sees.clone() };
-            Hello { birth: self.birth(place), state: node.cluster.clone().unwrap_or_else(waiting) }
+            Hello { birth: self.birth(place), state: told.unwrap_or_else(waiting) }
         });
         Answer { address: place.to_string(), hello: hello.ok_or_else(|| "it is down".to_owned()) }
     }
@@ -85,11 +90,21 @@ impl World {
                 self.act(place, &seen);
                 true
             }
+            Event::Tell(place) => match &mut self.0[place] {
+                Node { cluster: Some(_), process: Some(process), .. } => {
+                    !std::mem::replace(&mut process.tells, true)
+                }
+                _ => false,
+            },
             Event::Stop(place) => self.0[place].process.take().is_some(),
             Event::Start(place) => {
-                let process = &mut self.0[place].process;
+                let Node { cluster, process, .. } = &mut self.0[place];
                 let starts = process.is_none();
-                process.get_or_insert_default();
+                // What it reads from its volume it tells at once.
+                process.get_or_insert_with(|| Process {
+                    tells: cluster.is_some(),
+                    ..Process::default()
+                });
                 starts
             }
             Event::Wipe(place) => {
@@ -112,9 +127,10 @@ impl World {
             Decision::Wait(_) => None,
         };
         let node = &mut self.0[place];
-        let process = node.process.as_mut().expect("a running process");
-        process.sees = sight(seen);
-        node.cluster = entered;
+        match entered {
+            Some(entered) => node.cluster = Some(entered),
+            None => node.process.as_mut().expect("a running process").sees = sight(seen),
+        }
     }
 
     /// What a cluster tells a node that joins, if most of its founders are there.
@@ -132,6 +148,7 @@ impl World {
         let places = 0..self.0.len();
         for place in places.clone() {
             self.happens(Event::Start(place));
+            self.happens(Event::Tell(place));
         }
         // They end an old round, see all, see that all see, form or adopt, join.
         for _round in 0..5 {
@@ -140,6 +157,7 @@ impl World {
                     self.happens(Event::Ask(place, asked));
                 }
                 self.happens(Event::EndRound(place));
+                self.happens(Event::Tell(place));
             }
         }
     }
@@ -184,14 +202,15 @@ impl Node {
 /// twice.
 #[test]
 fn two_nodes_never_form_two_clusters_and_end_up_in_one() {
-    use Event::{Ask, EndRound, Start, Stop, Wipe};
+    use Event::{Ask, EndRound, Start, Stop, Tell, Wipe};
     let events = |place| {
-        [Ask(place, 0), Ask(place, 1), EndRound(place), Start(place), Stop(place), Wipe(place)]
+        let goes_on = [Ask(place, 0), Ask(place, 1), EndRound(place), Tell(place)];
+        goes_on.into_iter().chain([Start(place), Stop(place), Wipe(place)])
     };
     let mut known = HashSet::new();
     let mut open = VecDeque::from([(World::of(2), 2, 2)]);
     while let Some((world, wipes, stops)) = open.pop_front() {
-        for event in events(0).into_iter().chain(events(1)) {
+        for event in events(0).chain(events(1)) {
             let (wipes, stops) = match event {
                 Wipe(_) if wipes == 0 => continue,
                 Stop(_) if stops == 0 => continue,
@@ -215,6 +234,7 @@ fn event(nodes: usize) -> impl Strategy<Value = Event> {
     prop_oneof![
         60 => (place(), place()).prop_map(|(asking, asked)| Event::Ask(asking, asked)),
         20 => place().prop_map(Event::EndRound),
+        6 => place().prop_map(Event::Tell),
         6 => place().prop_map(Event::Start),
         2 => place().prop_map(Event::Stop),
         2 => place().prop_map(Event::Wipe),

@@ -1,0 +1,137 @@
+//! A node whose answers are fixed, behind a real port.
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::*;
+
+/// What a node answers.
+#[derive(Clone)]
+pub(super) struct Script {
+    pub(super) hello: Result<Hello, Declined>,
+    pub(super) identity: Result<Identity, Declined>,
+    pub(super) join: Result<Reply<Identity>, Declined>,
+    pub(super) propose: Result<Reply<Bytes>, Declined>,
+    /// It never answers Raft's calls.
+    pub(super) silent: bool,
+    /// It answers Raft's calls when it is told to.
+    pub(super) gate: Option<Arc<Notify>>,
+    /// What it was asked, apart from hellos.
+    pub(super) heard: watch::Sender<Vec<String>>,
+}
+
+impl Script {
+    /// Node 1 of the cluster, which does not lead.
+    pub(super) fn member() -> Script {
+        Script {
+            hello: Ok(Hello { birth: birth(1), state: State::Waiting { sees: BTreeSet::new() } }),
+            identity: Ok(identity(1)),
+            join: Ok(Reply::NotLeader { leader: None }),
+            propose: Ok(Reply::NotLeader { leader: None }),
+            silent: false,
+            gate: None,
+            heard: watch::Sender::default(),
+        }
+    }
+
+    fn hear(&self, what: String) {
+        self.heard.send_modify(|heard| heard.push(what));
+    }
+}
+
+fn text(bytes: &Bytes) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+impl Answers for Script {
+    fn hello(&self) -> Result<Hello, Declined> {
+        self.hello.clone()
+    }
+
+    fn identity(&self) -> Result<Arc<Identity>, Declined> {
+        self.identity.clone().map(Arc::new)
+    }
+
+    async fn join(&self, birth: Birth) -> Result<Reply<Identity>, Declined> {
+        self.hear(format!("join {}", birth.address));
+        self.join.clone()
+    }
+
+    /// The body in capitals.
+    async fn raft(&self, rpc: Rpc, body: Bytes) -> Result<Bytes, Declined> {
+        self.hear(format!("{rpc:?} {}", text(&body.slice(..body.len().min(10)))));
+        if self.silent {
+            std::future::pending::<()>().await;
+        }
+        if let Some(gate) = &self.gate {
+            gate.notified().await;
+        }
+        Ok(body.to_ascii_uppercase().into())
+    }
+
+    async fn propose(&self, command: Bytes) -> Result<Reply<Bytes>, Declined> {
+        self.hear(format!("propose {}", text(&command)));
+        self.propose.clone()
+    }
+}
+
+/// A node that runs, on threads of its own so that it can die.
+pub(super) struct Node {
+    pub(super) address: String,
+    pub(super) shutdown: CancellationToken,
+    heard: watch::Receiver<Vec<String>>,
+    serving: JoinHandle<()>,
+    runtime: Option<Runtime>,
+}
+
+impl Node {
+    pub(super) fn start(script: Script) -> Node {
+        Node::start_at("127.0.0.1:0", script)
+    }
+
+    pub(super) fn start_at(address: &str, script: Script) -> Node {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = std::net::TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let shutdown = CancellationToken::new();
+        let (heard, stop) = (script.heard.subscribe(), shutdown.clone());
+        let serving = runtime.spawn(async move {
+            listener.set_nonblocking(true).unwrap();
+            let incoming = accept(TcpListener::from_std(listener).unwrap());
+            serve(incoming, Arc::new(script), stop).await;
+        });
+        Node { address, shutdown, heard, serving, runtime: Some(runtime) }
+    }
+
+    /// What it was asked, apart from hellos.
+    pub(super) fn heard(&self) -> Vec<String> {
+        self.heard.borrow().clone()
+    }
+
+    /// Waits until it was asked so often.
+    pub(super) async fn has_heard(&mut self, count: usize) {
+        let waited = timeout(DEADLINE, self.heard.wait_for(|heard| heard.len() == count)).await;
+        waited.expect("it was asked").unwrap();
+    }
+
+    /// Stops it as it stops by itself.
+    pub(super) async fn stop(&mut self) {
+        self.shutdown.cancel();
+        timeout(DEADLINE, &mut self.serving).await.expect("it stopped").unwrap();
+    }
+
+    /// Ends it without a word.
+    pub(super) async fn kill(&mut self) {
+        let runtime = self.runtime.take().unwrap();
+        spawn_blocking(move || runtime.shutdown_timeout(DEADLINE)).await.unwrap();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
