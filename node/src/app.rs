@@ -173,6 +173,9 @@ impl Node {
         let opened = tokio::task::spawn_blocking(move || Engine::open_store(&settings)).await;
         let store = opened.map_err(|_| EngineError::Panicked("start"))??;
         let membership = Membership::begin(self.candidate(Arc::clone(&store))).await?;
+        if self.settings.initial_members.count() > 1 {
+            warn!("nodes of a cluster agree on its members, but each still counts on its own");
+        }
         let starting = engine::Start {
             settings: self.settings.clone(),
             store,

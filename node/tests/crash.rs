@@ -27,14 +27,15 @@ use crash::campaign::{Campaign, Life};
 use crash::oracle::Fault;
 use crash::senders::Seen;
 
-/// Commits of a first start, before the first of the journal.
-const STARTING_COMMITS: u64 = 3;
+/// Commits of a first start, before the first of the journal: who the node is, Raft's
+/// first entries, what is counted, and the journal's segment.
+const STARTING_COMMITS: u64 = 13;
 
 /// Every place where the node may die, how often it comes by there before that in one
 /// life after the other, and the range of that in a last one.
 const PLACES: [(&str, &[u64], Range<u64>); 12] = [
-    ("store-before-write", &[0, 1, 2], 3..60),
-    ("store-after-sync", &[0, 1, 2], 3..60),
+    ("store-before-write", &[0, 1, 3, 6, 9, 12], 13..60),
+    ("store-after-sync", &[0, 1, 3, 6, 9, 12], 13..60),
     ("journal-before-acknowledge", &[0, 1], 2..60),
     ("checkpoint-before-claim", &[0], 0..2),
     ("checkpoint-after-claim", &[0], 0..2),
@@ -84,7 +85,7 @@ fn die_at_random_moments(mut campaign: Campaign) {
 
 fn recover_from(failure: &str) {
     let mut campaign = Campaign::begin();
-    let later = campaign.rng.u64(10..200);
+    let later = campaign.rng.u64(STARTING_COMMITS..200);
     for passes in [STARTING_COMMITS, later] {
         campaign.live(&format!("{failure}={passes}*off->1*return->off"), |life| {
             life.wait_for_log("the engine failed; its database is opened again");

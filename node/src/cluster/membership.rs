@@ -115,11 +115,15 @@ impl Membership {
         let raft = Raft::start(settings, store, transport).await?;
         standing.take_part(birth, Arc::clone(&identity), raft.clone());
         let founding = Founding::of(identity.founders.clone());
-        found(&founding, &identity, &raft).await?;
-        let leading = tokio::spawn(lead(raft.clone(), founding));
+        let leading = tokio::spawn(lead(raft.clone(), founding.clone()));
         let member = Membership { identity, raft, standing, leading };
-        member.until_active().await?;
-        Ok(member)
+        match member.settle(&founding).await {
+            Ok(()) => Ok(member),
+            Err(error) => {
+                member.end().await;
+                Err(error)
+            }
+        }
     }
 
     /// Who it is.
@@ -140,6 +144,12 @@ impl Membership {
         self.standing.leave();
         self.leading.abort();
         self.raft.shutdown().await;
+    }
+
+    /// Begins the log if nobody has, and waits until the cluster knows this node.
+    async fn settle(&self, founding: &Founding) -> Result<(), MembershipError> {
+        found(founding, &self.identity, &self.raft).await?;
+        Ok(self.until_active().await?)
     }
 
     async fn until_active(&self) -> Result<(), Stopped> {
