@@ -136,7 +136,7 @@ fn install(command: &mut Command) {
 /// A running node; killed when it is dropped.
 struct Node {
     process: Child,
-    /// By what it listens for: `OTLP/gRPC`, `OTLP/HTTP`, `admin`.
+    /// By what it listens for: `OTLP/gRPC`, `OTLP/HTTP`, `admin`, `peers`.
     addresses: BTreeMap<String, String>,
     _folder: tempfile::TempDir,
 }
@@ -148,7 +148,8 @@ impl Node {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sheaf-node"));
         command.args(["--attribute", "tenant", "--window", "1s", "--log-format", "json"]);
         command.arg("--data-dir").arg(folder.path()).env_clear();
-        for port in ["--otlp-grpc-listen", "--otlp-http-listen", "--admin-listen"] {
+        for port in ["--otlp-grpc-listen", "--otlp-http-listen", "--admin-listen", "--peer-listen"]
+        {
             command.args([port, "127.0.0.1:0"]);
         }
         command.stdout(Stdio::null()).stderr(Stdio::piped());
@@ -214,15 +215,15 @@ fn listening(log: impl BufRead + Send + 'static) -> BTreeMap<String, String> {
             let event: Value = serde_json::from_str(&line).expect("the log is JSON");
             let name = event["message"].as_str().and_then(|m| m.strip_prefix("listening for "));
             if let (Some(name), Some(address)) = (name, event["address"].as_str()) {
-                // Once all three are known, nobody takes any more.
+                // Once all four are known, nobody takes any more.
                 let _ = found.send((name.to_owned(), address.to_owned()));
             } else if event["level"] != "INFO" {
                 say(&line);
             }
         }
     });
-    let next = || addresses.recv_timeout(DEADLINE).expect("the node listens on three ports");
-    (0..3).map(|_| next()).collect()
+    let next = || addresses.recv_timeout(DEADLINE).expect("the node listens on four ports");
+    (0..4).map(|_| next()).collect()
 }
 
 fn say(line: &str) {
