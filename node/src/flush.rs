@@ -1,33 +1,39 @@
-//! From committed entries to windows that were handed out:
-//! fold -> due -> claim -> deliver -> complete -> trim.
+//! From journals to results that were handed out: fold -> due -> claim -> deliver ->
+//! complete -> trim.
 //!
-//! Two threads: one folds, so that it is never behind for long; the other hands out
-//! what a cut has closed, which may take a while and must not hold folding up.
+//! A node folds the slots that it is the primary of. Two threads: one folds, so that it is
+//! never behind for long; the other hands out what a cut has closed, which may take a while
+//! and must not hold folding up.
+
+pub mod folding; // the thread that folds, and finds what is due
 
 pub mod delivery; // the thread that claims, delivers, completes and trims
-pub mod folding; // the thread that folds what was committed and finds what is due
+pub mod group; // slots that are folded together
+
+pub mod due; // which windows a cut has closed
+pub mod feed; // where entries come from
+pub mod results; // what came of closed windows, on disk
+pub mod statistics; // counts as statistics carry them
 
 use std::path::PathBuf;
 
 use crate::aggregation::definition::Definition;
 use crate::aggregation::distinct_logs::{FoldError, MemoryLimit};
-use crate::checkpoint::CheckpointError;
-use crate::checkpoint::aggregations::Fact;
+use crate::checkpoint::Digest;
+use crate::checkpoint::facts::{Facts, Slot};
 use crate::event::entry::MalformedEntry;
 use crate::event::time::Window;
-use crate::journal::{Cut, JournalError, Position};
-use crate::sink::SinkError;
+use crate::flush::feed::Disagreement;
+use crate::journal::JournalError;
 use crate::store::StoreError;
 
 /// An aggregation that entries are folded into.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Aggregation {
     /// The number that entries carry.
     pub number: u32,
     /// What it counts.
     pub definition: Definition,
-    /// What is kept of it.
-    pub fact: Fact,
 }
 
 /// How folding and flushing are done.
@@ -44,9 +50,9 @@ pub struct FlushSettings {
 /// Why nothing more is folded or flushed.
 #[derive(Debug, thiserror::Error)]
 pub enum FlushError {
-    /// A fact could not be recorded, or contradicts an earlier one.
+    /// The cluster did not take a claim, a completion or a carry.
     #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
+    Consensus(#[from] Disagreement),
     /// The database below failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -66,7 +72,7 @@ pub enum FlushError {
         /// What is wrong with it.
         source: MalformedEntry,
     },
-    /// A definition in the database is not one that this version knows.
+    /// A definition among the facts is not one that this version knows.
     #[error("aggregation {number}, {name:?}: {reason}")]
     Definition {
         /// The aggregation's number.
@@ -76,23 +82,43 @@ pub enum FlushError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A sink did not take a window.
-    #[error(transparent)]
-    Sink(#[from] SinkError),
+    /// What is kept of a window is not what this version writes.
+    #[error("an open window's carried state: {0}")]
+    Carry(#[source] serde_json::Error),
+    /// A window was folded again with another result: the node must stop.
+    #[error(
+        "aggregation {aggregation}, window {window}, slot {slot}: folding again gave digest {found}, \
+         but {claimed} was claimed before; nothing is printed, please report this"
+    )]
+    Diverged {
+        /// The aggregation's number.
+        aggregation: u32,
+        /// The window.
+        window: Window,
+        /// The slot.
+        slot: Slot,
+        /// What was claimed, with its digest.
+        claimed: Digest,
+        /// What was found now.
+        found: Digest,
+    },
+    /// The facts contradict what this node did; please report it.
+    #[error("{0}; please report this")]
+    Contradiction(String),
 }
 
 impl FlushError {
     /// Whether opening the database again and replaying can help.
     pub fn is_retryable(&self) -> bool {
         match self {
-            FlushError::Checkpoint(
-                CheckpointError::Diverged { .. } | CheckpointError::Carry(_),
-            )
+            FlushError::Diverged { .. }
+            | FlushError::Carry(_)
             | FlushError::Entry { .. }
             | FlushError::Definition { .. }
-            | FlushError::Fold(FoldError::Carried { .. })
-            | FlushError::Sink(_) => false,
-            FlushError::Checkpoint(CheckpointError::Store(_))
+            | FlushError::Contradiction(_)
+            | FlushError::Consensus(Disagreement::Refused(_))
+            | FlushError::Fold(FoldError::Carried { .. }) => false,
+            FlushError::Consensus(_)
             | FlushError::Store(_)
             | FlushError::Journal(_)
             | FlushError::Fold(_) => true,
@@ -100,50 +126,19 @@ impl FlushError {
     }
 }
 
-/// Where the journal can be cut off: a position, and the records before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Begin {
-    /// The first position that is still needed.
-    pub position: Position,
-    /// Records in all entries before it.
-    pub records: u64,
-}
-
-/// The windows that a cut closes: those that end at its time or before.
-pub fn due(cut: &Cut, open: impl Iterator<Item = Window>) -> Vec<Window> {
-    open.filter(|window| window.end <= cut.time).collect()
-}
-
-/// Where the journal has to begin after `cut`, when windows that began at `open` are
-/// still needed.
-pub fn begin_after(cut: &Cut, open: impl Iterator<Item = Begin>) -> Begin {
-    let nothing_open = Begin { position: cut.end, records: cut.records };
-    open.chain([nothing_open]).min_by_key(|begin| begin.position).unwrap_or(nothing_open)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::event::time::{SECOND, UnixNanos};
-
-    const CUT: Cut = Cut {
-        number: 20,
-        time: UnixNanos(20 * SECOND),
-        end: Position { segment: 1, index: 9 },
-        records: 900,
+/// The aggregations that the facts tell of, by number.
+///
+/// # Errors
+/// When a definition is not one that this version knows.
+pub fn aggregations(facts: &Facts) -> Result<Vec<Aggregation>, FlushError> {
+    let parse = |(&number, fact): (&u32, &crate::checkpoint::facts::aggregations::Aggregation)| {
+        match serde_json::from_value(fact.definition.clone()) {
+            Ok(definition) => Ok(Aggregation { number, definition }),
+            Err(error) => {
+                let (name, reason) = (fact.name.clone(), error.to_string());
+                Err(FlushError::Definition { number, name, reason })
+            }
+        }
     };
-
-    #[test]
-    fn a_window_is_due_at_the_first_cut_at_its_end_and_not_before() {
-        let ended = Window::of(UnixNanos(15 * SECOND), 10);
-        let open = Window::of(UnixNanos(15 * SECOND), 30);
-        assert_eq!(due(&CUT, [ended, open].into_iter()), [ended]);
-    }
-
-    #[test]
-    fn the_journal_is_kept_from_the_oldest_open_window_on() {
-        let at = |index, records| Begin { position: Position { segment: 1, index }, records };
-        assert_eq!(begin_after(&CUT, [at(7, 700), at(4, 400)].into_iter()), at(4, 400));
-        assert_eq!(begin_after(&CUT, std::iter::empty()), at(9, 900));
-    }
+    facts.aggregations().iter().map(parse).collect()
 }

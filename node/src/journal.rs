@@ -1,23 +1,34 @@
 //! A node's durable sequence of accepted requests.
 //!
-//! Entries are appended in segments: one per life of the process, so that a writer
-//! never appends to what another life left behind. An entry's [`Position`] is its
-//! identity, once and for all.
+//! Entries are appended in segments, which the cluster numbers. Each life of the process
+//! has one of its own, so that a writer never appends to what another life left behind. An
+//! entry's [`Position`] is its identity, once and for all.
 
+pub mod follow; // a segment's entries, as they become durable
 pub mod frame; // an entry's bytes: number, stamp, checksums
+mod marks; // how much is stamped before which second
 pub mod replay; // what is there at the start, checked
+mod segments; // which segments there are
+mod tail; // the newest entries, in memory
 mod watermark; // how far this machine has acknowledged
 mod writer; // stamps, writes, syncs and acknowledges
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::time::{Clock, UnixNanos};
-use crate::store::{Store, StoreError};
+use serde::{Deserialize, Serialize};
 
+use crate::event::time::{Clock, UnixNanos};
+use crate::store::Store;
+
+use follow::Follower;
 pub use frame::FRAME_BYTES;
+pub use marks::Marks;
 pub use replay::{JournalError, Replay};
+use segments::Segments;
+use tail::Tail;
 use writer::Queue;
 pub use writer::Writer;
 
@@ -30,48 +41,33 @@ pub struct Position {
     pub index: u64,
 }
 
-/// A time, and how much of the journal is stamped before it: nothing stamped later
-/// falls behind it.
+/// How much of a segment, from its beginning.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub struct Extent {
+    /// Entries.
+    pub entries: u64,
+    /// Records in them.
+    pub records: u64,
+}
+
+/// What the writer knows of a segment at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamped {
+    /// What is stamped before the time.
+    pub before: Extent,
+    /// The stamp of the segment's last entry; 0 if there is none.
+    pub last: UnixNanos,
+}
+
+/// A segment that the cluster gave to this life of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cut {
-    /// The cut's number. On one node it is the cut's whole second since the epoch.
-    pub number: u64,
-    /// A whole second.
-    pub time: UnixNanos,
-    /// The first position that is not stamped before `time`.
-    pub end: Position,
-    /// The records in all entries before `end`, since the journal began.
-    pub records: u64,
-}
-
-/// What the journal hands on, in commit order.
-pub enum Committed {
-    /// Entries that became durable together, with one stamp.
-    Group(Group),
-    /// A cut: every entry stamped before it was handed on earlier.
-    Cut(Cut),
-}
-
-/// Entries that became durable together.
-pub struct Group {
-    /// When they were stamped.
-    pub stamp: UnixNanos,
-    /// Where the first of them stands; the others follow.
-    pub first: Position,
-    /// Records in all entries before the first, since the journal began.
-    pub records_before: u64,
-    /// The entries.
-    pub entries: Vec<CommittedEntry>,
-}
-
-/// A durable entry on its way to be folded.
-pub struct CommittedEntry {
-    /// The frame ([`FRAME_BYTES`]) and the packed entry behind it.
-    pub frame: Vec<u8>,
-    /// Records in the entry.
-    pub records: u64,
-    /// What the entry holds until it is folded: its share of the admission budget.
-    pub hold: Hold,
+pub struct Opening {
+    /// Its number.
+    pub segment: u64,
+    /// Nothing in it may be stamped before this.
+    pub floor: UnixNanos,
 }
 
 /// Something to be dropped when an entry has been folded.
@@ -99,37 +95,39 @@ pub struct CommitFigures {
 /// Told about every commit; must not block.
 pub type Observer = Box<dyn Fn(CommitFigures) + Send>;
 
-/// Takes what was committed, in order; must not block for long.
-pub type Consumer = Box<dyn Fn(Committed) + Send>;
-
-/// A handle on the journal's writer; cheap to clone. Once it is closed, the writer
-/// commits what is queued and ends.
+/// A handle on the journal; cheap to clone. Once it is closed, the writer commits what is
+/// queued and ends.
 #[derive(Clone)]
 pub struct Journal {
+    store: Arc<Store>,
     queue: Arc<Queue>,
+    tail: Arc<Tail>,
+    segments: Arc<Segments>,
 }
 
 impl Journal {
     /// Opens a new segment behind what `replay` found. The entries are committed by
     /// whoever runs the writer.
     ///
-    /// Committed entries and cuts go to `consumer`.
-    ///
     /// # Errors
-    /// When the new segment cannot be opened.
+    /// When the new segment cannot be recorded.
     pub fn open(
         store: Arc<Store>,
         replay: &Replay,
+        opening: Opening,
         clock: Clock,
-        consumer: Consumer,
         observer: Observer,
     ) -> Result<(Journal, Writer), JournalError> {
-        let writer = Writer::new(store, replay, clock, consumer, observer)?;
-        Ok((Journal { queue: writer.queue() }, writer))
+        replay::open_segment(&store, replay, opening.segment)?;
+        let segments = Arc::new(Segments::new(replay, opening.segment));
+        let tail = Arc::new(Tail::new(opening.segment, replay.records));
+        let (own, shown) = (Arc::clone(&segments), Arc::clone(&tail));
+        let writer = Writer::new(Arc::clone(&store), own, shown, replay, opening, clock, observer);
+        Ok((Journal { store, queue: writer.queue(), tail, segments }, writer))
     }
 
     /// Appends a packed entry of `records` records; its first [`FRAME_BYTES`] bytes
-    /// are room for the frame.
+    /// are room for the frame. It keeps `hold` until it is folded: see [`Journal::folded`].
     ///
     /// `Ok` means durable: the sender may forget it.
     ///
@@ -146,22 +144,53 @@ impl Journal {
         durable.await.map_err(|_| AppendError::Closed)
     }
 
-    /// Asks for a cut at `time`, a whole second: from then on nothing is stamped
-    /// earlier. It comes out in commit order behind all that was stamped before it.
-    pub fn cut(&self, time: UnixNanos) {
-        self.queue.cut(time);
+    /// How much of each of this node's segments is stamped before `time`, a whole second;
+    /// from then on nothing more is.
+    ///
+    /// # Errors
+    /// When the journal is closed or its disk failed.
+    pub async fn stamped(&self, time: UnixNanos) -> Result<BTreeMap<u64, Stamped>, AppendError> {
+        self.queue.stamped(time)?.await.map_err(|_| AppendError::Closed)
+    }
+
+    /// The open segment.
+    pub fn segment(&self) -> u64 {
+        self.tail.segment()
+    }
+
+    /// Records in all entries, since the journal began.
+    pub fn records(&self) -> u64 {
+        self.tail.end().borrow().records
+    }
+
+    /// Reads one of this node's segments from a position on, if it has it.
+    pub fn follow(&self, from: Position) -> Option<Follower> {
+        let store = Arc::clone(&self.store);
+        if from.segment == self.tail.segment() {
+            return Some(Follower::of_open(store, Arc::clone(&self.tail), from.index));
+        }
+        let end = self.segments.end(from.segment)?;
+        Some(Follower::of_sealed(store, from, end))
+    }
+
+    /// The entries of the open segment before `index` were folded: what admitted them is
+    /// released.
+    pub fn folded(&self, index: u64) {
+        self.tail.folded(index);
+    }
+
+    /// Gives back what nobody needs any more: all segments but those in `needed`, and of
+    /// these the entries before the first that is needed. Cuts are later than `cut` from
+    /// now on.
+    ///
+    /// # Errors
+    /// When the database cannot be read or written.
+    pub fn trim(&self, needed: &BTreeMap<u64, u64>, cut: UnixNanos) -> Result<(), JournalError> {
+        self.segments.trim(&self.store, needed, cut)
     }
 
     /// Refuses new entries; what is queued is still committed.
     pub fn close(&self) {
         self.queue.close();
     }
-}
-
-/// Forgets the journal before `begin`: every aggregation has flushed it.
-///
-/// # Errors
-/// When the database cannot be written.
-pub fn trim(store: &Store, begin: Position, records: u64) -> Result<(), StoreError> {
-    replay::trim(store, begin, records)
 }

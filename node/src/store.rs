@@ -28,12 +28,15 @@ pub enum Table {
     Journal,
     /// The windows that were printed in the last hour.
     Windows,
+    /// The results of the windows of the last hour, slots by slots.
+    Results,
     /// Raft's vote, log and newest snapshot.
     Raft,
 }
 
 impl Table {
-    const ALL: [Table; 4] = [Table::Facts, Table::Journal, Table::Windows, Table::Raft];
+    const ALL: [Table; 5] =
+        [Table::Facts, Table::Journal, Table::Windows, Table::Results, Table::Raft];
 }
 
 /// Why the database did not do what it was asked.
@@ -185,7 +188,7 @@ impl Store {
     /// As [`Store::get`], and when the fact has another shape.
     pub fn fact<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
         let bytes = self.get(Table::Facts, key)?;
-        bytes.map(|bytes| self.decode_fact(&bytes)).transpose()
+        bytes.map(|bytes| self.decode(&bytes)).transpose()
     }
 
     /// The small facts from `from` (included) to `to` (excluded), with their keys.
@@ -198,10 +201,14 @@ impl Store {
         to: &[u8],
     ) -> Result<Vec<Keyed<T>>, StoreError> {
         let rows = self.scan(Table::Facts, from, to)?;
-        rows.map(|row| row.and_then(|(key, value)| Ok((key, self.decode_fact(&value)?)))).collect()
+        rows.map(|row| row.and_then(|(key, value)| Ok((key, self.decode(&value)?)))).collect()
     }
 
-    fn decode_fact<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, StoreError> {
+    /// What [`Batch::put_json`] has written.
+    ///
+    /// # Errors
+    /// When it has another shape.
+    pub fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, StoreError> {
         serde_json::from_slice(bytes)
             .map_err(|source| StoreError::Fact { path: self.path.clone(), source })
     }
@@ -247,6 +254,11 @@ impl Store {
         self.backend.write_note(note).map_err(|reason| self.write_error(reason))
     }
 
+    /// The error for something that has to be there and is not.
+    pub fn missing(&self, what: &str) -> StoreError {
+        self.read_error(format!("{what} is missing"))
+    }
+
     fn write_error(&self, reason: Reason) -> StoreError {
         StoreError::Write { path: self.path.clone(), reason }
     }
@@ -290,9 +302,22 @@ impl Batch<'_> {
     /// # Errors
     /// As [`Batch::put`], and when the fact cannot be written as JSON.
     pub fn put_fact(&mut self, key: &[u8], fact: &impl Serialize) -> Result<(), StoreError> {
-        let bytes = serde_json::to_vec(fact)
+        self.put_json(Table::Facts, key, fact)
+    }
+
+    /// Sets a key's value, as JSON.
+    ///
+    /// # Errors
+    /// As [`Batch::put_fact`].
+    pub fn put_json(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        value: &impl Serialize,
+    ) -> Result<(), StoreError> {
+        let bytes = serde_json::to_vec(value)
             .map_err(|source| StoreError::Fact { path: self.store.path.clone(), source })?;
-        self.put(Table::Facts, key, &bytes)
+        self.put(table, key, &bytes)
     }
 
     /// Removes a key, if it is there.

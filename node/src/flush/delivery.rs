@@ -1,57 +1,65 @@
-//! The thread that hands out what a cut has closed:
-//! claim -> deliver -> complete -> trim, one window after the other.
+//! The thread that hands out what a cut has closed: claim -> deliver -> complete -> trim, one
+//! window after the other. Nobody waits for it to fold on.
 
-use std::path::Path;
-use std::sync::mpsc;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use sheaf_proto::statistics::{Other, ValueCount, WindowCounts, WindowSpan};
-use tracing::{error, info};
-use uuid::Uuid;
+use sheaf_proto::statistics::WindowCounts;
+use tokio::sync::mpsc;
+use tracing::info;
 
-use crate::aggregation::definition::Kind;
-use crate::aggregation::distinct_logs::{Closed, Counts, OpenWindow};
-use crate::checkpoint::ledger::Balance;
-use crate::checkpoint::{Carry, Checkpoints, Claim, Digest, SlotClaim};
+use crate::aggregation::distinct_logs::{Closed, OpenWindow, SlotTotals};
+use crate::checkpoint::Digest;
+use crate::checkpoint::carries::{self, Carry};
+use crate::checkpoint::facts::checkpoints::Checkpoint;
+use crate::checkpoint::facts::command::{
+    Applied, CarryAnswer, ClaimAnswer, Command, CompleteAnswer, SlotClaim, SlotNumber,
+};
+use crate::checkpoint::facts::{Facts, Slot};
+use crate::event::fingerprint::SLOTS;
+use crate::event::node::NodeId;
+use crate::event::slots::SlotSet;
 use crate::event::time::Window;
-use crate::event::value;
 use crate::failpoint::may_die;
-use crate::flush::{Aggregation, Begin, FlushError};
-use crate::journal::Cut;
-use crate::sink::{DeliveryKey, Sink, SinkError};
+use crate::flush::due::{Due, closing_cut};
+use crate::flush::feed::Consensus;
+use crate::flush::folding::Folding;
+use crate::flush::group::Closing;
+use crate::flush::results::{Results, Writing};
+use crate::flush::statistics::statistics;
+use crate::flush::{Aggregation, FlushError};
+use crate::journal::Journal;
 
-/// What one cut has closed.
-pub struct Flush {
-    /// The cut.
-    pub cut: Cut,
-    /// The windows.
-    pub closing: Vec<Closing>,
-    /// What is kept of windows that stay open.
-    pub carries: Vec<Carry>,
-    /// Where the journal may begin once all of this is recorded.
-    pub begin: Begin,
-}
-
-/// A window on its way out.
-pub struct Closing {
-    /// Its aggregation.
-    pub aggregation: Aggregation,
-    /// The time that it covers.
-    pub window: Window,
-    /// What was folded into it.
-    pub state: OpenWindow,
-    /// Records in the aggregation's windows that stay open.
-    pub pending: u64,
+/// What is to be handed out or kept.
+pub enum Flush {
+    /// A window that a cut has closed.
+    Window {
+        /// The group that folded it.
+        group: u64,
+        /// The window.
+        closing: Closing,
+    },
+    /// What is kept of open windows, so that the journal can be trimmed.
+    Carry {
+        /// The slots.
+        slots: SlotSet,
+        /// All aggregations that the slots were folded for.
+        aggregations: Vec<u32>,
+        /// The cut below which nothing else is needed.
+        cut: u64,
+        /// What is kept.
+        carries: Vec<Carry>,
+    },
 }
 
 /// What a flush did, for the metrics.
 #[derive(Clone, Copy, Debug)]
 pub struct FlushFigures {
-    /// Distinct records in the window.
+    /// Distinct records in this node's part of the window.
     pub distinct: u64,
     /// How often a part of the window was moved to disk.
     pub spills: u64,
-    /// Whether the aggregation's account adds up.
-    pub balanced: bool,
 }
 
 /// Told about every flush; must not block.
@@ -59,123 +67,287 @@ pub type Observer = Box<dyn Fn(FlushFigures) + Send>;
 
 /// Hands windows out.
 pub struct Delivery {
-    /// The cluster, for the deliveries' keys.
-    pub cluster: Uuid,
-    /// Where claims and completions are recorded.
-    pub checkpoints: Checkpoints,
-    /// Where windows go.
-    pub sink: Box<dyn Sink>,
-    /// How many values a window's list has at most.
+    /// Which node claims.
+    pub node: NodeId,
+    /// Where claims and completions are agreed on.
+    pub consensus: Arc<dyn Consensus>,
+    /// Where results are kept.
+    pub results: Results,
+    /// What is trimmed.
+    pub journal: Journal,
+    /// Who is told that a window was handed out.
+    pub folding: Folding,
+    /// How many values a summary has at most.
     pub values_max: usize,
     /// Told about every flush.
     pub observer: Observer,
 }
 
+/// What was found of a window.
+struct Found {
+    aggregation: u32,
+    window: Window,
+    totals: BTreeMap<Slot, SlotTotals>,
+}
+
+/// What became of the claims of some slots.
+#[derive(Default)]
+struct Claimed {
+    /// The numbers under which they are claimed.
+    numbers: BTreeMap<Slot, u64>,
+    /// The slots that had been flushed before.
+    flushed: SlotSet,
+}
+
 impl Delivery {
-    /// Hands out what is flushed, until the sender of `flushes` is gone.
+    /// Hands out what is flushed, until nobody can send more.
     ///
     /// # Errors
     /// When a window cannot be handed out; it will be after the next start.
-    pub fn run(mut self, flushes: mpsc::Receiver<Flush>) -> Result<(), FlushError> {
-        flushes.into_iter().try_for_each(|flush| self.flush(flush))
+    pub async fn run(
+        mut self,
+        mut flushes: mpsc::UnboundedReceiver<Flush>,
+    ) -> Result<(), FlushError> {
+        while let Some(flush) = flushes.recv().await {
+            match flush {
+                Flush::Window { group, closing } => self.hand_out(group, closing).await?,
+                Flush::Carry { slots, aggregations, cut, carries } => {
+                    self.carry(slots, aggregations, cut, &carries).await?;
+                }
+            }
+            self.trim()?;
+        }
+        Ok(())
     }
 
-    fn flush(&mut self, flush: Flush) -> Result<(), FlushError> {
-        for closing in flush.closing {
-            self.hand_out(&flush.cut, closing)?;
+    async fn hand_out(&mut self, group: u64, closing: Closing) -> Result<(), FlushError> {
+        let Closing { aggregation, due: Due { window, slots, .. }, state, carries } = closing;
+        let number = aggregation.number;
+        let spills = state.as_ref().map_or(0, OpenWindow::spills);
+        let kept = state.as_ref().and_then(|state| state.kept_file().map(PathBuf::from));
+        if !carries.is_empty() {
+            carries::record(self.results.store(), &carries)?;
         }
-        if !flush.carries.is_empty() {
-            self.checkpoints.carry(&flush.carries)?;
-            info!(windows = flush.carries.len(), "open windows carried, to trim the journal");
+        let (found, written, summary) = self.close(&aggregation, window, &slots, state)?;
+
+        let Claimed { numbers, flushed } = self.claim(&found, slots).await?;
+        let claimed: SlotSet = numbers.keys().copied().collect();
+        if !claimed.is_empty() {
+            self.results.finish(written, claimed, summary)?;
+            may_die("flush-after-deliver");
+            self.complete(&found, numbers).await?;
+            let totals = claimed.iter().filter_map(|slot| found.totals.get(&slot));
+            let distinct = totals.map(|totals| totals.distinct).sum();
+            info!(aggregation = %aggregation.definition.name, %window, slots = %claimed, distinct, "flushed");
+            (self.observer)(FlushFigures { distinct, spills });
         }
-        let Begin { position, records } = flush.begin;
-        Ok(self.checkpoints.trim(&flush.cut, position, records)?)
-    }
-
-    fn hand_out(&mut self, cut: &Cut, closing: Closing) -> Result<(), FlushError> {
-        let Closing { aggregation, window, state, pending } = closing;
-        let spills = state.spills();
-        let kept = state.kept_file().map(Path::to_owned);
-        let closed = state.close(self.values_max)?;
-        let claim = claim(&aggregation, window, cut, &closed);
-        let counts = statistics(&aggregation, window, closed.counts, 1, true);
-
-        self.checkpoints.claim(&claim)?;
-        let (cluster, start) = (self.cluster, window.start);
-        let key = DeliveryKey { cluster, aggregation: aggregation.number, start, revision: 1 };
-        self.sink.deliver(&key, &counts)?;
-        may_die("flush-after-deliver");
-        let progress = self.checkpoints.complete(&claim, &line(window, &counts)?)?;
 
         if let Some(file) = kept {
+            carries::forget(self.results.store(), number, window, &slots)?;
             // What is left is removed at the next start.
             let _ = std::fs::remove_file(file);
         }
-
-        let balance = Balance::at(&aggregation.fact, cut.records, &progress, pending);
-        let (distinct, balanced) = (counts.distinct, balance.holds());
-        let name = &counts.aggregation;
-        if !balanced {
-            error!(aggregation = name, %window, ?balance, "the ledger does not balance");
-        }
-        info!(aggregation = name, %window, records = counts.records, distinct, "window printed");
-        (self.observer)(FlushFigures { distinct, spills, balanced });
+        let is_given_up = |&slot: &Slot| !claimed.contains(slot) && !flushed.contains(slot);
+        let given_up = slots.iter().filter(is_given_up).collect();
+        self.folding.closed(group, number, window, given_up);
         Ok(())
     }
-}
 
-fn claim(aggregation: &Aggregation, window: Window, cut: &Cut, closed: &Closed) -> Claim {
-    let slots = closed.slots.iter().map(|slot| SlotClaim {
-        slot: slot.slot,
-        distinct: slot.distinct,
-        digest: Digest(slot.digest),
-    });
-    Claim {
-        aggregation: aggregation.number,
-        start: window.start.0,
-        end: window.end.0,
-        cut: cut.number,
-        records: closed.counts.records,
-        distinct: closed.counts.distinct,
-        digest: Digest(closed.digest),
-        slots: slots.collect(),
+    /// Counts what a window has. Its table is on disk then, where nobody sees it yet; in
+    /// place of the table of all slots there is a summary.
+    fn close(
+        &self,
+        aggregation: &Aggregation,
+        window: Window,
+        slots: &SlotSet,
+        state: Option<OpenWindow>,
+    ) -> Result<(Found, Writing, Option<WindowCounts>), FlushError> {
+        let mut written = self.results.begin(aggregation.number, window);
+        let is_whole = slots.len() == SLOTS;
+        let closed = match state {
+            None => None,
+            Some(state) if is_whole => Some(state.close(self.values_max)?),
+            Some(state) => {
+                let push = |chunk: Vec<u8>| written.push(&chunk).map_err(FlushError::from);
+                Some(state.close_with_table(self.values_max, push)?)
+            }
+        };
+        let totals = closed.iter().flat_map(|closed| &closed.slots);
+        let totals = totals.map(|totals| (totals.slot, *totals)).collect();
+        let found = Found { aggregation: aggregation.number, window, totals };
+        let counts = closed.map(|Closed { counts, .. }| counts).unwrap_or_default();
+        let summary = is_whole.then(|| statistics(&aggregation.definition, window, counts));
+        Ok((found, written, summary))
+    }
+
+    /// Claims a window for all of these slots that are still this node's.
+    async fn claim(&self, found: &Found, slots: SlotSet) -> Result<Claimed, FlushError> {
+        let mut claimed = Claimed::default();
+        let mut left = slots;
+        loop {
+            let facts = self.facts();
+            let owned = facts.primary_of(self.node);
+            left = left.iter().filter(|&slot| owned.contains(slot)).collect();
+            let Some((cut, some)) = closing_cuts(&facts, found, &left).pop_first() else {
+                return Ok(claimed);
+            };
+            let claims = found.claims(&facts, &some);
+            let Found { aggregation, window, .. } = *found;
+            let command =
+                Command::Claim { node: self.node, aggregation, window, cut, slots: claims.clone() };
+            may_die("checkpoint-before-claim");
+            let Applied::Claims(answers) = self.consensus.propose(command).await? else {
+                return Err(FlushError::Contradiction("a claim was answered otherwise".to_owned()));
+            };
+            may_die("checkpoint-after-claim");
+            for (slot, answer) in answers {
+                let is_decided = match answer {
+                    ClaimAnswer::Accepted | ClaimAnswer::Again => {
+                        claimed.numbers.extend(claims.get(&slot).map(|claim| (slot, claim.number)));
+                        true
+                    }
+                    ClaimAnswer::Flushed => {
+                        claimed.flushed.insert(slot);
+                        true
+                    }
+                    ClaimAnswer::Diverged(earlier) => return Err(found.diverged(slot, &earlier)),
+                    ClaimAnswer::Resume(earlier) if earlier.window != window => {
+                        let what = format!("slot {slot} has an open claim of {}", earlier.window);
+                        return Err(FlushError::Contradiction(what));
+                    }
+                    // By now the facts tell better.
+                    ClaimAnswer::Resume(_)
+                    | ClaimAnswer::StaleEpoch
+                    | ClaimAnswer::WrongNumber { .. }
+                    | ClaimAnswer::CutUnknown => false,
+                };
+                if is_decided {
+                    left.remove(slot);
+                }
+            }
+        }
+    }
+
+    /// Completes claims, but for those of slots that are another node's by now: it will.
+    async fn complete(
+        &self,
+        found: &Found,
+        mut numbers: BTreeMap<Slot, u64>,
+    ) -> Result<(), FlushError> {
+        loop {
+            let facts = self.facts();
+            let owned = facts.primary_of(self.node);
+            numbers.retain(|&slot, _| owned.contains(slot));
+            if numbers.is_empty() {
+                return Ok(());
+            }
+            let slot_number = |(&slot, &number): (&Slot, &u64)| {
+                (slot, SlotNumber { epoch: epoch(&facts, slot), number })
+            };
+            let slots = numbers.iter().map(slot_number).collect();
+            let (node, aggregation) = (self.node, found.aggregation);
+            may_die("checkpoint-before-complete");
+            let command = Command::Complete { node, aggregation, slots };
+            let Applied::Completions(answers) = self.consensus.propose(command).await? else {
+                let what = "a completion was answered otherwise".to_owned();
+                return Err(FlushError::Contradiction(what));
+            };
+            may_die("checkpoint-after-complete");
+            for (slot, answer) in answers {
+                match answer {
+                    CompleteAnswer::Completed | CompleteAnswer::Again => drop(numbers.remove(&slot)),
+                    CompleteAnswer::StaleEpoch => {}
+                    CompleteAnswer::NotClaimed => {
+                        let what = format!("slot {slot} lost its claim of {}", found.window);
+                        return Err(FlushError::Contradiction(what));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Records what is kept of open windows, and has the cluster know it.
+    async fn carry(
+        &self,
+        slots: SlotSet,
+        aggregations: Vec<u32>,
+        cut: u64,
+        carries: &[Carry],
+    ) -> Result<(), FlushError> {
+        carries::record(self.results.store(), carries)?;
+        info!(windows = carries.len(), "open windows carried, to trim the journal");
+        for aggregation in aggregations {
+            let facts = self.facts();
+            let owned = facts.primary_of(self.node);
+            let own = slots.iter().filter(|&slot| owned.contains(slot));
+            let slots = own.map(|slot| (slot, epoch(&facts, slot))).collect();
+            // A slot whose carry the cluster does not take keeps its journal a while longer.
+            let command = Command::Carry { node: self.node, aggregation, slots, cut };
+            self.consensus.propose(command).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives back what of this node's journal no slot needs any more.
+    fn trim(&self) -> Result<(), FlushError> {
+        let facts = self.facts();
+        let own = facts.segments().iter().filter(|(_, segment)| segment.writer == self.node);
+        let needed = own.map(|(&id, _)| (id, facts.trimmed(id))).collect();
+        may_die("checkpoint-before-trim");
+        self.journal.trim(&needed, facts.latest_cut().time)?;
+        may_die("checkpoint-after-trim");
+        Ok(())
+    }
+
+    fn facts(&self) -> Arc<Facts> {
+        self.consensus.facts().borrow().clone()
     }
 }
 
-/// The window as the API repeats it.
-fn line(window: Window, counts: &WindowCounts) -> Result<Vec<u8>, SinkError> {
-    let window = window.start;
-    serde_json::to_vec(counts).map_err(|source| SinkError::Format { window, source })
+impl Found {
+    /// What is claimed for these slots.
+    fn claims(&self, facts: &Facts, slots: &SlotSet) -> BTreeMap<Slot, SlotClaim> {
+        let claim = |slot| {
+            let totals = self.totals.get(&slot);
+            let found = |field: fn(&SlotTotals) -> u64| totals.map_or(0, field);
+            let known = facts.aggregations().get(&self.aggregation);
+            let last = known.map_or(0, |aggregation| aggregation.progress(slot).number());
+            let claim = SlotClaim {
+                epoch: epoch(facts, slot),
+                number: last + 1,
+                records: found(|totals| totals.records),
+                distinct: found(|totals| totals.distinct),
+                digest: Digest(totals.map_or(0, |totals| totals.digest)),
+            };
+            (slot, claim)
+        };
+        slots.iter().map(claim).collect()
+    }
+
+    fn diverged(&self, slot: Slot, earlier: &Checkpoint) -> FlushError {
+        FlushError::Diverged {
+            aggregation: self.aggregation,
+            window: self.window,
+            slot,
+            claimed: earlier.digest,
+            found: Digest(self.totals.get(&slot).map_or(0, |totals| totals.digest)),
+        }
+    }
 }
 
-/// A window's counts as statistics carry them.
-pub fn statistics(
-    aggregation: &Aggregation,
-    window: Window,
-    counts: Counts,
-    revision: u32,
-    complete: bool,
-) -> WindowCounts {
-    let Kind::DistinctLogs(definition) = &aggregation.definition.kind;
-    let values = counts.counts.into_iter().map(|(canonical, count)| {
-        // The canonical bytes are ours; bytes that cannot be read are shown, not hidden.
-        let (value, kind) = value::to_json(&canonical).unwrap_or_else(|error| {
-            (serde_json::Value::String(error.to_string()), Some("malformed"))
-        });
-        ValueCount { value, kind: kind.map(str::to_owned), count }
-    });
-    WindowCounts {
-        aggregation: aggregation.fact.name.clone(),
-        kind: "DistinctLogs".to_owned(),
-        attribute: definition.attribute.clone(),
-        window: WindowSpan { start: window.start.timestamp(), end: window.end.timestamp() },
-        complete,
-        revision,
-        records: counts.records,
-        distinct: counts.distinct,
-        upper_bound: counts.upper_bound,
-        unknown: counts.unknown,
-        counts: values.collect(),
-        other: Other { values: counts.other_values, count: counts.other_count },
+/// The cuts at which slots claim a window, and which slots do at each.
+fn closing_cuts(facts: &Facts, found: &Found, slots: &SlotSet) -> BTreeMap<u64, SlotSet> {
+    let mut cuts: BTreeMap<u64, SlotSet> = BTreeMap::new();
+    let Some(aggregation) = facts.aggregations().get(&found.aggregation) else { return cuts };
+    for slot in slots.iter() {
+        let alone = SlotSet::from_iter([slot]);
+        if let Some(cut) = closing_cut(facts, aggregation, &alone, found.window) {
+            cuts.entry(cut.number).or_default().insert(slot);
+        }
     }
+    cuts
+}
+
+fn epoch(facts: &Facts, slot: Slot) -> u64 {
+    facts.slots().get(&slot).map_or(0, |ownership| ownership.epoch)
 }

@@ -1,82 +1,60 @@
-//! The thread that folds what was committed, in commit order, and finds what is due.
+//! The thread that folds what becomes durable, here and elsewhere, and finds what is due.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc;
+use std::pin::pin;
+use std::sync::Arc;
 
-use serde::Deserialize;
-use tokio::sync::oneshot;
+use futures::{Stream, StreamExt as _};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::aggregation::definition::Kind;
-use crate::aggregation::distinct_logs::{self, Carried, Counts, OpenWindow, Sizes};
-use crate::checkpoint::ledger::Balance;
-use crate::checkpoint::{Carry, CheckpointError, Checkpoints};
-use crate::event::entry::{Entry, Section};
+use crate::aggregation::distinct_logs;
+use crate::checkpoint::carries::{self, Carry};
+use crate::checkpoint::facts::Facts;
+use crate::event::node::NodeId;
+use crate::event::slots::SlotSet;
 use crate::event::time::{UnixNanos, Window};
-use crate::flush::delivery::{Closing, Flush};
-use crate::flush::{Aggregation, Begin, FlushError, FlushSettings, begin_after, due};
-use crate::journal::{Committed, Cut, FRAME_BYTES, Group, Position};
+use crate::flush::delivery::Flush;
+use crate::flush::feed::{Batch, Consensus, Feed};
+use crate::flush::group::{CurrentWindow, Group, OpenFigures, alike};
+use crate::flush::{FlushError, FlushSettings};
+use crate::journal::{JournalError, Position};
+use crate::store::Store;
+
+/// Batches that wait to be folded.
+const BATCHES_MAX: usize = 8;
 
 /// What the thread is told or asked.
 enum Command {
-    Committed(Committed),
+    Closed { group: u64, aggregation: u32, window: Window, given_up: SlotSet },
     Current { limit: usize, answer: oneshot::Sender<Vec<CurrentWindow>> },
-    Balances { answer: oneshot::Sender<Result<Balances, FlushError>> },
+    Pending { before: UnixNanos, answer: oneshot::Sender<BTreeMap<u32, u64>> },
 }
 
-/// Every aggregation's account at one moment.
-#[derive(Debug, Default)]
-pub struct Balances {
-    /// Records that were folded, since the journal began.
-    pub records: u64,
-    /// The accounts, by aggregation.
-    pub accounts: Vec<(Aggregation, Balance)>,
-}
+/// Told at every cut how large an aggregation's open windows are; must not block.
+pub type Observer = Box<dyn Fn(&str, OpenFigures) + Send>;
 
-/// How large an aggregation's open windows are, for the metrics.
-#[derive(Clone, Debug)]
-pub struct OpenFigures {
-    /// The aggregation's name.
-    pub aggregation: String,
-    /// Records in them.
-    pub records: u64,
-    /// Bytes that they take in memory.
-    pub memory_bytes: usize,
-}
-
-/// Told at every cut; must not block.
-pub type Observer = Box<dyn Fn(OpenFigures) + Send>;
-
-/// An open window, as far as it has got.
-pub struct CurrentWindow {
-    /// Its aggregation.
-    pub aggregation: Aggregation,
-    /// The time that it covers.
-    pub window: Window,
-    /// What was counted so far.
-    pub counts: Counts,
-}
-
-/// A handle on the folding thread; cheap to clone. When the last one is dropped, what
-/// was handed in is folded and the thread ends.
+/// A handle on the folding thread; cheap to clone. The thread ends with the last one.
 #[derive(Clone)]
 pub struct Folding {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::UnboundedSender<Command>,
 }
 
 /// The folding thread's end of the handle.
-pub struct Commands(mpsc::Receiver<Command>);
+pub struct Commands(mpsc::UnboundedReceiver<Command>);
 
 impl Folding {
     /// A handle, and what is to be run behind it.
     pub fn new() -> (Folding, Commands) {
-        let (commands, received) = mpsc::channel();
+        let (commands, received) = mpsc::unbounded_channel();
         (Folding { commands }, Commands(received))
     }
 
-    /// Hands in what was committed.
-    pub fn committed(&self, committed: Committed) {
+    /// A window was handed out, but for the slots that were given up because they belong to
+    /// another node.
+    pub(super) fn closed(&self, group: u64, aggregation: u32, window: Window, given_up: SlotSet) {
         // After a failure nobody folds; what is durable is folded at the next start.
-        let _ = self.commands.send(Command::Committed(committed));
+        let _ = self.commands.send(Command::Closed { group, aggregation, window, given_up });
     }
 
     /// The open windows, as far as they have got; empty when the thread has ended.
@@ -86,304 +64,256 @@ impl Folding {
         current.await.unwrap_or_default()
     }
 
-    /// Each aggregation's account; empty when the thread has ended.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn balances(&self) -> Result<Balances, FlushError> {
-        let (answer, balances) = oneshot::channel();
-        let _ = self.commands.send(Command::Balances { answer });
-        balances.await.unwrap_or_else(|_| Ok(Balances::default()))
+    /// Records that were stamped before a time and are in no window that was flushed, by
+    /// aggregation; empty when the thread has ended.
+    pub async fn pending(&self, before: UnixNanos) -> BTreeMap<u32, u64> {
+        let (answer, pending) = oneshot::channel();
+        let _ = self.commands.send(Command::Pending { before, answer });
+        pending.await.unwrap_or_default()
     }
 }
 
-/// The state of every open window.
+/// What a folder is made of.
+pub struct Parts {
+    /// Which node folds.
+    pub node: NodeId,
+    /// How.
+    pub settings: FlushSettings,
+    /// Where carries are.
+    pub store: Arc<Store>,
+    /// What the cluster agrees on.
+    pub consensus: Arc<dyn Consensus>,
+    /// Where entries come from.
+    pub feed: Arc<dyn Feed>,
+    /// Where what is due goes.
+    pub flushes: mpsc::UnboundedSender<Flush>,
+    /// Told at every cut.
+    pub observer: Observer,
+}
+
+/// The state of every open window of this node's slots.
 pub struct Folder {
-    settings: FlushSettings,
-    checkpoints: Checkpoints,
-    accounts: Vec<Open>,
-    flushes: mpsc::Sender<Flush>,
-    observer: Observer,
-    /// Records in all entries that were folded, since the journal began.
-    records: u64,
-    /// Bytes of all entries that were folded in this life.
-    bytes: u64,
+    parts: Parts,
+    facts: watch::Receiver<Arc<Facts>>,
+    /// By number, which is never used again.
+    groups: BTreeMap<u64, Group>,
+    groups_made: u64,
+    /// One for each group and segment.
+    streams: BTreeMap<(u64, u64), AbortOnDropHandle<()>>,
+    sender: mpsc::Sender<Result<Received, JournalError>>,
+    received: mpsc::Receiver<Result<Received, JournalError>>,
+    /// What cannot be folded before the facts change.
+    waiting: Option<Received>,
+    /// Whether something is due once more is folded.
+    is_behind: bool,
 }
 
-/// One aggregation's open windows.
-struct Open {
-    aggregation: Aggregation,
-    /// Windows that end here or earlier are done.
-    through: UnixNanos,
-    windows: BTreeMap<Window, WindowState>,
-    /// Windows that are being handed out, with their records.
-    closing: Vec<(Window, u64)>,
-    /// How large the last window became.
-    like: Option<Sizes>,
-}
-
-struct WindowState {
-    /// The first entry that is not carried.
-    begin: Begin,
-    /// [`Folder::bytes`] before that entry.
-    bytes_before: u64,
-    state: OpenWindow,
+struct Received {
+    group: u64,
+    segment: u64,
+    batch: Batch,
 }
 
 impl Folder {
-    /// Nothing folded yet, but for what was carried.
+    /// Nothing folded yet.
     ///
     /// # Errors
-    /// When the database cannot be read.
-    pub fn new(
-        settings: FlushSettings,
-        checkpoints: Checkpoints,
-        aggregations: Vec<Aggregation>,
-        flushes: mpsc::Sender<Flush>,
-        observer: Observer,
-    ) -> Result<Folder, FlushError> {
-        let (accounts, records, bytes) = (Vec::new(), 0, 0);
-        let mut folder =
-            Folder { settings, checkpoints, accounts, flushes, observer, records, bytes };
-        folder.register(aggregations)?;
-        folder.resume()?;
-        Ok(folder)
+    /// When what earlier lives left in the scratch folder cannot be removed, or the database
+    /// cannot be read.
+    pub fn new(parts: Parts) -> Result<Folder, FlushError> {
+        let kept = carries::all(&parts.store)?;
+        let kept: Vec<_> = kept.iter().map(super::group::carried).collect::<Result<_, _>>()?;
+        distinct_logs::remove_all_but(&parts.settings.scratch, &kept)?;
+        let facts = parts.consensus.facts();
+        let (sender, received) = mpsc::channel(BATCHES_MAX);
+        let (groups, streams) = (BTreeMap::new(), BTreeMap::new());
+        let (groups_made, waiting, is_behind) = (0, None, false);
+        Ok(Folder { parts, facts, groups, groups_made, streams, sender, received, waiting, is_behind })
     }
 
-    /// Folds for these aggregations from now on; open windows stay as they are.
+    /// Folds and finds what is due until the last [`Folding`] is dropped.
     ///
     /// # Errors
-    /// When the database cannot be read.
-    pub fn register(&mut self, aggregations: Vec<Aggregation>) -> Result<(), FlushError> {
-        for aggregation in aggregations {
-            let number = aggregation.number;
-            match self.accounts.iter_mut().find(|open| open.aggregation.number == number) {
-                Some(open) => open.aggregation = aggregation,
-                None => {
-                    let through = UnixNanos(self.checkpoints.progress(number)?.through);
-                    self.accounts.push(Open::new(aggregation, through));
+    /// When an entry cannot be read, or a window's state cannot be kept.
+    pub async fn run(mut self, mut commands: Commands) -> Result<(), FlushError> {
+        self.follow_facts()?;
+        loop {
+            tokio::select! {
+                command = commands.0.recv() => match command {
+                    Some(command) => self.obey(command)?,
+                    None => return Ok(()),
+                },
+                changed = self.facts.changed() => match changed {
+                    Ok(()) => self.follow_facts()?,
+                    // The node takes no part any more, and is about to end or begin again.
+                    Err(_) => return Ok(()),
+                },
+                Some(received) = self.received.recv(), if self.waiting.is_none() => {
+                    self.fold(received?)?;
                 }
             }
         }
+    }
+
+    fn obey(&mut self, command: Command) -> Result<(), FlushError> {
+        match command {
+            Command::Closed { group, aggregation, window, given_up } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.closed(aggregation, window);
+                    group.retain(|slot| !given_up.contains(slot));
+                }
+                if !given_up.is_empty() {
+                    self.follow_facts()?;
+                }
+            }
+            // Whoever asked may have gone.
+            Command::Current { limit, answer } => {
+                let current = self.groups.values().flat_map(|group| group.current(limit));
+                drop(answer.send(current.collect()));
+            }
+            Command::Pending { before, answer } => drop(answer.send(self.pending(before))),
+        }
         Ok(())
     }
 
-    /// Takes up the windows that were carried.
-    fn resume(&mut self) -> Result<(), FlushError> {
-        let FlushSettings { window_memory, scratch, .. } = &self.settings;
-        let mut kept = Vec::new();
-        for carry in self.checkpoints.carried()? {
-            let Carry { aggregation, start, end, segment, index, records, state } = carry;
-            let carried = Carried::deserialize(state).map_err(CheckpointError::Carry)?;
-            kept.push(carried.clone());
-            let Some(open) = self.accounts.iter_mut().find(|a| a.aggregation.number == aggregation)
-            else {
-                continue;
-            };
-            let window = Window { start: UnixNanos(start), end: UnixNanos(end) };
-            let begin = Begin { position: Position { segment, index }, records };
-            let state = OpenWindow::resume(*window_memory, scratch, carried)?;
-            open.windows.insert(window, WindowState { begin, bytes_before: 0, state });
+    fn pending(&self, before: UnixNanos) -> BTreeMap<u32, u64> {
+        let facts = self.facts.borrow().clone();
+        let mut pending = BTreeMap::new();
+        for (number, records) in self.groups.values().flat_map(|g| g.pending(&facts, before)) {
+            *pending.entry(number).or_default() += records;
         }
-        Ok(distinct_logs::remove_all_but(scratch, &kept)?)
+        pending
     }
 
-    /// Folds one entry: its `records` came in after `begin.records` others.
-    ///
-    /// # Errors
-    /// When the entry cannot be read or a window's state cannot be kept.
-    pub fn fold(
-        &mut self,
-        begin: Begin,
-        stamp: UnixNanos,
-        records: u64,
-        entry: &[u8],
-    ) -> Result<(), FlushError> {
-        let Position { segment, index } = begin.position;
-        let malformed = |source| FlushError::Entry { segment, index, source };
-        self.records = begin.records + records;
-        let bytes_before = self.bytes;
-        self.bytes += entry.len() as u64;
-        for section in Entry::parse(entry).map_err(malformed)?.sections() {
-            let (number, section) = section.map_err(malformed)?;
-            // A number is never reused, so an unknown one belongs to an aggregation that
-            // ended and was flushed.
-            let Some(open) = self.accounts.iter_mut().find(|a| a.aggregation.number == number)
-            else {
-                continue;
-            };
-            if let Some(window) = open.window(begin, bytes_before, stamp, &self.settings) {
-                let Section::DistinctLogs(section) = section;
-                window.state.fold(&section)?;
+    fn fold(&mut self, received: Received) -> Result<(), FlushError> {
+        let Received { group: number, segment, batch } = &received;
+        // A group whose slots went away may still get something.
+        let Some(group) = self.groups.get_mut(number) else { return Ok(()) };
+        if !group.fold(*segment, batch, &self.parts.settings)? {
+            self.waiting = Some(received);
+            return Ok(());
+        }
+        let folded = self.groups.values().map(|group| group.next(*segment)).max();
+        self.parts.feed.folded(*segment, folded.unwrap_or(u64::MAX));
+        if self.is_behind { self.close() } else { Ok(()) }
+    }
+
+    /// Does what the newest facts ask for.
+    fn follow_facts(&mut self) -> Result<(), FlushError> {
+        let facts = self.facts.borrow_and_update().clone();
+        self.follow_owners(&facts)?;
+        for group in self.groups.values_mut() {
+            group.register(&facts, &self.parts.settings)?;
+        }
+        self.follow_segments(&facts);
+        if let Some(received) = self.waiting.take() {
+            self.fold(received)?;
+        }
+        self.close()?;
+        self.carry(&facts)?;
+        self.report();
+        Ok(())
+    }
+
+    /// Gives up slots that belong to others now, and begins with those that are new.
+    fn follow_owners(&mut self, facts: &Facts) -> Result<(), FlushError> {
+        let owned = facts.primary_of(self.parts.node);
+        for group in self.groups.values_mut() {
+            group.retain(|slot| owned.contains(slot));
+        }
+        self.groups.retain(|_, group| !group.slots().is_empty());
+        let folded = |slot| self.groups.values().any(|group| group.slots().contains(slot));
+        let new: SlotSet = owned.iter().filter(|&slot| !folded(slot)).collect();
+        if !new.is_empty() {
+            let kept = carries::all(&self.parts.store)?;
+            for slots in alike(facts, &new, &kept) {
+                self.begin(slots, facts, &kept)?;
             }
         }
         Ok(())
     }
 
-    fn fold_group(&mut self, group: Group) -> Result<(), FlushError> {
-        let mut begin = Begin { position: group.first, records: group.records_before };
-        for entry in group.entries {
-            self.fold(begin, group.stamp, entry.records, &entry.frame[FRAME_BYTES..])?;
-            begin.position.index += 1;
-            begin.records += entry.records;
-            drop(entry.hold);
-        }
+    fn begin(&mut self, slots: SlotSet, facts: &Facts, kept: &[Carry]) -> Result<(), FlushError> {
+        let own = |carry: &&Carry| slots.iter().any(|slot| carry.slots.contains(slot));
+        let own = kept.iter().filter(own).cloned().collect();
+        let group = Group::resume(slots, own, facts, &self.parts.settings)?;
+        self.groups.insert(self.groups_made, group);
+        self.groups_made += 1;
         Ok(())
     }
 
-    /// Hands on the windows that the cut has closed, and carries the others if the
-    /// journal has become too large.
-    fn cut(&mut self, cut: Cut) -> Result<(), FlushError> {
-        let mut closing = Vec::new();
-        for open in &mut self.accounts {
-            closing.extend(open.close(&cut));
-            (self.observer)(open.figures());
-        }
-        let carries = self.carry(&cut)?;
-        if !closing.is_empty() || !carries.is_empty() {
-            let begin = begin_after(&cut, self.open_windows().map(|window| window.begin));
-            // If the other thread failed, the node is about to open its database again.
-            let _ = self.flushes.send(Flush { cut, closing, carries, begin });
-        }
-        Ok(())
-    }
-
-    fn open_windows(&self) -> impl Iterator<Item = &WindowState> {
-        self.accounts.iter().flat_map(|open| open.windows.values())
-    }
-
-    /// Makes the open windows' states durable, if the journal that they need is too large.
-    fn carry(&mut self, cut: &Cut) -> Result<Vec<Carry>, FlushError> {
-        let needed_from = self.open_windows().map(|window| window.bytes_before).min();
-        let needed = needed_from.map_or(0, |from| self.bytes - from);
-        if needed <= self.settings.journal_bytes_max {
-            return Ok(Vec::new());
-        }
-        let mut carries = Vec::new();
-        for open in &mut self.accounts {
-            for (window, kept) in &mut open.windows {
-                let carried = kept.state.carry()?;
-                kept.begin = Begin { position: cut.end, records: cut.records };
-                kept.bytes_before = self.bytes;
-                carries.push(Carry {
-                    aggregation: open.aggregation.number,
-                    start: window.start.0,
-                    end: window.end.0,
-                    segment: cut.end.segment,
-                    index: cut.end.index,
-                    records: cut.records,
-                    state: serde_json::to_value(carried).map_err(CheckpointError::Carry)?,
+    /// Follows every segment for every group.
+    fn follow_segments(&mut self, facts: &Facts) {
+        let Folder { streams, groups, sender, parts, .. } = self;
+        let is_wanted = |(group, segment): &(u64, u64)| {
+            groups.contains_key(group) && facts.segments().contains_key(segment)
+        };
+        streams.retain(|stream, _| is_wanted(stream));
+        for (&number, group) in groups.iter() {
+            for &segment in facts.segments().keys() {
+                streams.entry((number, segment)).or_insert_with(|| {
+                    let from = Position { segment, index: group.next(segment) };
+                    let batches = parts.feed.follow(from, group.slots());
+                    let sender = sender.clone();
+                    let received = batches.map(move |batch| {
+                        batch.map(|batch| Received { group: number, segment, batch })
+                    });
+                    AbortOnDropHandle::new(tokio::spawn(pass_on(received, sender)))
                 });
             }
         }
-        Ok(carries)
-    }
-
-    fn current(&self, limit: usize) -> Vec<CurrentWindow> {
-        let windows = self.accounts.iter().flat_map(|open| {
-            open.windows.iter().map(move |(window, WindowState { state, .. })| CurrentWindow {
-                aggregation: open.aggregation.clone(),
-                window: *window,
-                counts: state.current(limit),
-            })
-        });
-        windows.collect()
-    }
-
-    fn balances(&mut self) -> Result<Balances, FlushError> {
-        let mut accounts = Vec::with_capacity(self.accounts.len());
-        for open in &mut self.accounts {
-            let progress = self.checkpoints.progress(open.aggregation.number)?;
-            open.closing.retain(|(window, _)| window.end.0 > progress.through);
-            let closing: u64 = open.closing.iter().map(|(_, records)| records).sum();
-            let balance = Balance::at(
-                &open.aggregation.fact,
-                self.records,
-                &progress,
-                open.records() + closing,
-            );
-            accounts.push((open.aggregation.clone(), balance));
+        if groups.is_empty() {
+            // What is admitted is not held for a fold that there is not.
+            facts.segments().keys().for_each(|&segment| parts.feed.folded(segment, u64::MAX));
         }
-        Ok(Balances { records: self.records, accounts })
     }
 
-    /// Goes on from what was replayed, where the journal had `records` records, until
-    /// the last [`Folding`] is dropped.
-    ///
-    /// # Errors
-    /// As [`Folder::fold`].
-    pub fn run(mut self, records: u64, commands: Commands) -> Result<(), FlushError> {
-        self.records = records;
-        for command in commands.0 {
-            match command {
-                Command::Committed(Committed::Group(group)) => self.fold_group(group)?,
-                Command::Committed(Committed::Cut(cut)) => self.cut(cut)?,
-                // Whoever asked may have gone.
-                Command::Current { limit, answer } => drop(answer.send(self.current(limit))),
-                Command::Balances { answer } => drop(answer.send(self.balances())),
+    /// Hands on the windows that the cuts have closed.
+    fn close(&mut self) -> Result<(), FlushError> {
+        let facts = self.facts.borrow().clone();
+        self.is_behind = false;
+        for (&number, group) in &mut self.groups {
+            let closings = group.close(&facts)?;
+            self.is_behind |= closings.is_behind;
+            for closing in closings.now {
+                // If the other thread failed, the node is about to open its database again.
+                let _ = self.parts.flushes.send(Flush::Window { group: number, closing });
             }
         }
         Ok(())
     }
+
+    /// Makes open windows durable where the journal that they need is too large.
+    fn carry(&mut self, facts: &Facts) -> Result<(), FlushError> {
+        for group in self.groups.values_mut() {
+            let Some(cut) = group.newest_reached(facts) else { continue };
+            let carries = group.carry(&self.parts.settings)?;
+            if !carries.is_empty() {
+                let (slots, aggregations) = (group.slots(), group.aggregations());
+                let carry = Flush::Carry { slots, aggregations, cut, carries };
+                let _ = self.parts.flushes.send(carry);
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self) {
+        let mut sums: BTreeMap<&str, OpenFigures> = BTreeMap::new();
+        for (aggregation, figures) in self.groups.values().flat_map(Group::figures) {
+            let sum = sums.entry(aggregation.definition.name.as_str()).or_default();
+            sum.records += figures.records;
+            sum.memory_bytes += figures.memory_bytes;
+        }
+        sums.into_iter().for_each(|(name, figures)| (self.parts.observer)(name, figures));
+    }
 }
 
-impl Open {
-    fn new(aggregation: Aggregation, through: UnixNanos) -> Open {
-        let (windows, closing) = (BTreeMap::new(), Vec::new());
-        Open { aggregation, through, windows, closing, like: None }
-    }
-
-    /// Takes out the windows that are due at the cut, oldest first.
-    fn close(&mut self, cut: &Cut) -> Vec<Closing> {
-        let due = due(cut, self.windows.keys().copied());
-        let mut pending = self.records();
-        let mut closing = Vec::with_capacity(due.len());
-        for window in due {
-            let Some(WindowState { state, .. }) = self.windows.remove(&window) else { continue };
-            self.through = self.through.max(window.end);
-            self.closing.push((window, state.records()));
-            self.like = Some(state.sizes());
-            pending -= state.records();
-            closing.push(Closing { aggregation: self.aggregation.clone(), window, state, pending });
+/// Passes on what comes, while somebody takes it.
+async fn pass_on<T>(items: impl Stream<Item = T>, to: mpsc::Sender<T>) {
+    let mut items = pin!(items);
+    while let Some(item) = items.next().await {
+        if to.send(item).await.is_err() {
+            return;
         }
-        closing
-    }
-
-    /// Records in the open windows.
-    fn records(&self) -> u64 {
-        self.windows.values().map(|window| window.state.records()).sum()
-    }
-
-    fn figures(&self) -> OpenFigures {
-        let memory = self.windows.values().map(|window| window.state.memory_bytes());
-        OpenFigures {
-            aggregation: self.aggregation.fact.name.clone(),
-            records: self.records(),
-            memory_bytes: memory.sum(),
-        }
-    }
-
-    /// The window that `stamp` falls into, or `None` if the entry at `begin` was flushed
-    /// or carried before.
-    fn window(
-        &mut self,
-        begin: Begin,
-        bytes_before: u64,
-        stamp: UnixNanos,
-        settings: &FlushSettings,
-    ) -> Option<&mut WindowState> {
-        let Kind::DistinctLogs(definition) = &self.aggregation.definition.kind;
-        let window = Window::of(stamp, definition.window.seconds());
-        if window.end <= self.through {
-            return None;
-        }
-        let like = self.like.as_ref();
-        let open = self.windows.entry(window).or_insert_with(|| WindowState {
-            begin,
-            bytes_before,
-            state: OpenWindow::new(settings.window_memory, &settings.scratch, like),
-        });
-        // What was carried is not folded again.
-        (open.begin.position <= begin.position).then_some(open)
     }
 }

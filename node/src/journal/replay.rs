@@ -1,14 +1,18 @@
 //! What the journal holds at the start: every entry since the last trim, in order,
 //! each checked, with nothing missing between them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::event::time::UnixNanos;
+use crate::journal::follow::Followed;
 use crate::journal::frame::{self, DamagedFrame, Header};
-use crate::journal::{Position, watermark};
-use crate::store::{Store, StoreError, Table, keys};
+use crate::journal::marks::Marks;
+use crate::journal::{Extent, FRAME_BYTES, Position, watermark};
+use crate::store::{Row, Store, StoreError, Table, keys};
 
 /// Why a journal cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,9 @@ pub enum JournalError {
         /// The missing entry's number.
         index: u64,
     },
+    /// The process ends in the midst of reading.
+    #[error("reading the journal was interrupted")]
+    Interrupted,
 }
 
 /// Where the journal begins: everything before it was flushed.
@@ -55,20 +62,29 @@ struct Trimmed {
     records: u64,
 }
 
-/// A segment, as the facts know it.
+/// A segment that this node opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Segment {
-    /// The number of its entries, once it is sealed.
+struct Opened {
+    /// Records in all entries before it, since the journal began.
+    records_before: u64,
+    /// The number of its entries, once another segment was opened.
     sealed: Option<u64>,
 }
 
+/// A segment that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Records in all entries before it, since the journal began.
+    pub records_before: u64,
+    /// How much of it is stamped before which second.
+    pub marks: Marks,
+}
+
 /// What replaying found: where the writer goes on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replay {
-    /// The segment that was open last, if there was one; it ends at `open_end`.
-    pub open: Option<u64>,
-    /// The number of entries in it.
-    pub open_end: u64,
+    /// The segments of which something may be there, by number.
+    pub segments: BTreeMap<u64, Found>,
     /// The last stamp.
     pub last_stamp: UnixNanos,
     /// Records in all entries, since the journal began.
@@ -98,13 +114,9 @@ pub fn replay<E: From<JournalError>>(
 ) -> Result<Replay, E> {
     let trimmed = trimmed(store).map_err(JournalError::from)?;
     let mut found = Replay { records: trimmed.records, ..Replay::default() };
-    for (number, segment) in segments(store).map_err(JournalError::from)? {
+    for (number, opened) in segments(store).map_err(JournalError::from)? {
         let begin = if number == trimmed.segment { trimmed.index } else { 0 };
-        let end = read_segment(store, number, begin, segment.sealed, &mut found, &mut visit)?;
-        if segment.sealed.is_none() {
-            found.open = Some(number);
-            found.open_end = end;
-        }
+        read_segment(store, Position { segment: number, index: begin }, opened, &mut found, &mut visit)?;
     }
     check_acknowledged(store, trimmed, &found)?;
     Ok(found)
@@ -112,58 +124,116 @@ pub fn replay<E: From<JournalError>>(
 
 fn read_segment<E: From<JournalError>>(
     store: &Store,
-    segment: u64,
-    begin: u64,
-    sealed: Option<u64>,
+    begin: Position,
+    opened: Opened,
     found: &mut Replay,
     visit: &mut impl FnMut(Replayed<'_>) -> Result<(), E>,
-) -> Result<u64, E> {
-    let (from, to) = (keys::entry(segment, begin), keys::entry(segment + 1, 0));
-    let mut next = begin;
-    for row in store.scan(Table::Journal, &from, &to).map_err(JournalError::from)? {
+) -> Result<(), E> {
+    let Opened { records_before, sealed } = opened;
+    let mut position = begin;
+    let trimmed = found.records.saturating_sub(records_before);
+    let mut marks = Marks::after(Extent { entries: begin.index, records: trimmed });
+    for row in rows(store, begin, None).map_err(JournalError::from)? {
         let (key, value) = row.map_err(JournalError::from)?;
-        let position = Position { segment, index: next };
-        if *key != keys::entry(segment, next) {
-            return Err(gap(store, position).into());
-        }
-        let (header, entry) =
-            frame::open(&value, position).map_err(|source| damaged(store, position, source))?;
+        let (header, entry) = check(store, position, &key, &value)?;
         // The running total ties each entry to all before it, across segments too.
         if header.records_before != found.records {
             return Err(gap(store, position).into());
         }
         visit(Replayed { position, header, entry })?;
+        marks.append(header.stamp, Extent { entries: 1, records: header.records });
         found.records += header.records;
         found.last_stamp = found.last_stamp.max(header.stamp);
         found.entries += 1;
-        next += 1;
+        position.index += 1;
     }
-    match sealed {
-        Some(end) if end != next => Err(gap(store, Position { segment, index: next }).into()),
-        _ => Ok(next),
+    if sealed.is_some_and(|end| end != position.index) {
+        return Err(gap(store, position).into());
     }
+    found.segments.insert(begin.segment, Found { records_before, marks });
+    Ok(())
+}
+
+/// Entries of a segment from one on, about `bytes` of them and at least one, all of them
+/// before `end`.
+///
+/// # Errors
+/// When one is damaged or missing.
+pub(super) fn read(
+    store: &Store,
+    from: Position,
+    end: u64,
+    bytes: usize,
+) -> Result<Vec<Followed>, JournalError> {
+    let mut read = Vec::new();
+    let (mut position, mut taken) = (from, 0);
+    for row in rows(store, from, Some(end))? {
+        let (key, value) = row?;
+        taken += value.len();
+        if taken > bytes && !read.is_empty() {
+            return Ok(read);
+        }
+        let (Header { stamp, .. }, _) = check(store, position, &key, &value)?;
+        let entry = Bytes::from(value).slice(FRAME_BYTES..);
+        read.push(Followed { index: position.index, stamp, entry });
+        position.index += 1;
+    }
+    if position.index < end { Err(gap(store, position)) } else { Ok(read) }
+}
+
+/// The segment's rows from a position on, all of them or those before an index.
+fn rows(
+    store: &Store,
+    Position { segment, index }: Position,
+    end: Option<u64>,
+) -> Result<impl Iterator<Item = Result<Row, StoreError>> + '_, StoreError> {
+    let to = end.map_or(keys::entry(segment + 1, 0), |end| keys::entry(segment, end));
+    store.scan(Table::Journal, &keys::entry(segment, index), &to)
+}
+
+/// Refuses a row that is not the entry at this position as it was written.
+fn check<'a>(
+    store: &Store,
+    position: Position,
+    key: &[u8],
+    value: &'a [u8],
+) -> Result<(Header, &'a [u8]), JournalError> {
+    if *key != keys::entry(position.segment, position.index) {
+        return Err(gap(store, position));
+    }
+    frame::open(value, position).map_err(|source| damaged(store, position, source))
+}
+
+/// Records in all entries before a position, since the journal began, if there is an entry.
+pub(super) fn records_before(
+    store: &Store,
+    position: Position,
+) -> Result<Option<u64>, JournalError> {
+    let Position { segment, index } = position;
+    let value = store.get(Table::Journal, &keys::entry(segment, index))?;
+    let header = value.map(|value| check(store, position, &keys::entry(segment, index), &value).map(|(header, _)| header));
+    Ok(header.transpose()?.map(|header| header.records_before))
 }
 
 /// A torn tail is only a torn tail if nothing of it was acknowledged.
 fn check_acknowledged(store: &Store, trimmed: Trimmed, found: &Replay) -> Result<(), JournalError> {
     let Some(last) = watermark::acknowledged(store)? else { return Ok(()) };
     let was_trimmed = last < Position { segment: trimmed.segment, index: trimmed.index };
-    let is_there = found.open.is_none_or(|open| last.segment < open)
-        || (found.open == Some(last.segment) && last.index < found.open_end);
-    if was_trimmed || is_there { Ok(()) } else { Err(gap(store, last)) }
+    let end = found.segments.get(&last.segment).map(|found| found.marks.end().entries);
+    if was_trimmed || end.is_some_and(|end| last.index < end) { Ok(()) } else { Err(gap(store, last)) }
 }
 
-/// Seals the segment that was open, and opens the next: `Ok` is its number.
-pub(super) fn open_segment(store: &Store, replay: &Replay) -> Result<u64, JournalError> {
-    let newest = segments(store)?.last().map_or(0, |(number, _)| *number);
-    let segment = newest + 1;
+/// Opens the segment `number`, behind those that `replay` found: they are never appended to
+/// again.
+pub(super) fn open_segment(store: &Store, replay: &Replay, number: u64) -> Result<(), StoreError> {
     let mut batch = store.batch();
-    if let Some(open) = replay.open {
-        batch.put_fact(&keys::segment(open), &Segment { sealed: Some(replay.open_end) })?;
+    for (&number, Found { records_before, marks }) in &replay.segments {
+        let sealed = Opened { records_before: *records_before, sealed: Some(marks.end().entries) };
+        batch.put_fact(&keys::segment(number), &sealed)?;
     }
-    batch.put_fact(&keys::segment(segment), &Segment { sealed: None })?;
-    store.commit(batch)?;
-    Ok(segment)
+    let opened = Opened { records_before: replay.records, sealed: None };
+    batch.put_fact(&keys::segment(number), &opened)?;
+    store.commit(batch)
 }
 
 pub(super) fn trim(store: &Store, begin: Position, records: u64) -> Result<(), StoreError> {
@@ -181,7 +251,7 @@ fn trimmed(store: &Store) -> Result<Trimmed, StoreError> {
     Ok(store.fact(&keys::TRIMMED)?.unwrap_or_default())
 }
 
-fn segments(store: &Store) -> Result<Vec<(u64, Segment)>, StoreError> {
+fn segments(store: &Store) -> Result<Vec<(u64, Opened)>, StoreError> {
     let (from, to) = keys::segments();
     let facts = store.facts(&from, &to)?;
     Ok(facts

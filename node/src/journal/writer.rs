@@ -4,20 +4,22 @@
 //! sender is synced at once; under load syncs are kept [`SYNC_PACE`] apart, so that
 //! a fast disk is not worn by tiny groups.
 
+use std::collections::BTreeMap;
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::event::time::{Clock, SECOND, UnixNanos};
+use crate::event::time::{Clock, UnixNanos};
 use crate::failpoint::may_die;
 use crate::journal::frame::{self, Header};
-use crate::journal::replay::{self, JournalError, Replay};
+use crate::journal::replay::{JournalError, Replay};
+use crate::journal::segments::Segments;
+use crate::journal::tail::{Durable, Tail};
 use crate::journal::watermark;
 use crate::journal::{
-    AppendError, CommitFigures, Committed, CommittedEntry, Consumer, Cut, Group, Hold, Observer,
-    Position,
+    AppendError, CommitFigures, Extent, Hold, Observer, Opening, Position, Stamped,
 };
 use crate::store::{Store, Table, keys};
 
@@ -39,13 +41,18 @@ struct Append {
     durable: oneshot::Sender<Position>,
 }
 
+/// Somebody who wants to know how much is stamped before a time.
+struct Question {
+    time: UnixNanos,
+    answer: oneshot::Sender<BTreeMap<u64, Stamped>>,
+}
+
 /// What waits for the writer.
 #[derive(Default)]
 struct Waiting {
     appends: Vec<Append>,
     bytes: usize,
-    /// The latest cut that was asked for.
-    cut: Option<UnixNanos>,
+    questions: Vec<Question>,
     closed: bool,
 }
 
@@ -76,11 +83,19 @@ impl Queue {
         Ok(acknowledged)
     }
 
-    pub(super) fn cut(&self, time: UnixNanos) {
+    pub(super) fn stamped(
+        &self,
+        time: UnixNanos,
+    ) -> Result<oneshot::Receiver<BTreeMap<u64, Stamped>>, AppendError> {
+        let (answer, stamped) = oneshot::channel();
         let mut waiting = self.lock();
-        waiting.cut = waiting.cut.max(Some(time));
+        if waiting.closed {
+            return Err(AppendError::Closed);
+        }
+        waiting.questions.push(Question { time, answer });
         drop(waiting);
         self.changed.notify_one();
+        Ok(stamped)
     }
 
     pub(super) fn close(&self) {
@@ -95,9 +110,9 @@ impl Queue {
 
     /// Waits for something to do; under load, waits on until `not_before`.
     /// `None` when the queue is closed and empty.
-    fn next(&self, loaded: bool, not_before: Instant) -> Option<(Option<UnixNanos>, Vec<Append>)> {
+    fn next(&self, loaded: bool, not_before: Instant) -> Option<(Vec<Question>, Vec<Append>)> {
         let mut waiting = self.lock();
-        while waiting.appends.is_empty() && waiting.cut.is_none() {
+        while waiting.appends.is_empty() && waiting.questions.is_empty() {
             if waiting.closed {
                 return None;
             }
@@ -105,7 +120,7 @@ impl Queue {
         }
         while (loaded || waiting.appends.len() > 1)
             && waiting.bytes < GROUP_BYTES_ENOUGH
-            && waiting.cut.is_none()
+            && waiting.questions.is_empty()
             && !waiting.closed
         {
             let Some(left) = not_before.checked_duration_since(Instant::now()) else { break };
@@ -113,41 +128,45 @@ impl Queue {
             waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         waiting.bytes = 0;
-        Some((waiting.cut.take(), mem::take(&mut waiting.appends)))
+        Some((mem::take(&mut waiting.questions), mem::take(&mut waiting.appends)))
     }
 }
 
 /// Commits what is appended; run by a thread of its own.
 pub struct Writer {
     queue: Arc<Queue>,
+    tail: Arc<Tail>,
     store: Arc<Store>,
     clock: Clock,
-    consumer: Consumer,
     observer: Observer,
     next: Position,
     last_stamp: UnixNanos,
     records: u64,
+    segments: Arc<Segments>,
 }
 
 impl Writer {
     pub(super) fn new(
         store: Arc<Store>,
+        segments: Arc<Segments>,
+        tail: Arc<Tail>,
         replay: &Replay,
+        opening: Opening,
         clock: Clock,
-        consumer: Consumer,
         observer: Observer,
-    ) -> Result<Writer, JournalError> {
-        let segment = replay::open_segment(&store, replay)?;
-        Ok(Writer {
+    ) -> Writer {
+        let Opening { segment, floor } = opening;
+        Writer {
             queue: Arc::default(),
+            tail,
             store,
             clock,
-            consumer,
             observer,
             next: Position { segment, index: 0 },
-            last_stamp: replay.last_stamp,
+            last_stamp: replay.last_stamp.max(floor),
             records: replay.records,
-        })
+            segments,
+        }
     }
 
     pub(super) fn queue(&self) -> Arc<Queue> {
@@ -164,16 +183,19 @@ impl Writer {
         let mut waiting = self.queue.lock();
         waiting.closed = true;
         waiting.appends.clear();
+        waiting.questions.clear();
+        drop(waiting);
+        self.tail.close();
         result
     }
 
     fn commit_all(&mut self) -> Result<(), JournalError> {
         let mut began = Instant::now();
         let mut loaded = false;
-        while let Some((cut, appends)) = self.queue.next(loaded, began + SYNC_PACE) {
-            // Nothing is in flight here: all that was stamped is durable and handed on.
-            if let Some(time) = cut {
-                self.cut(time);
+        while let Some((questions, appends)) = self.queue.next(loaded, began + SYNC_PACE) {
+            // Nothing is in flight here: all that was stamped is durable.
+            for question in questions {
+                self.answer(question);
             }
             loaded = appends.len() > 1;
             began = Instant::now();
@@ -186,10 +208,11 @@ impl Writer {
         Ok(())
     }
 
-    fn cut(&mut self, time: UnixNanos) {
+    /// Says how much is stamped before a time; from then on nothing more is.
+    fn answer(&mut self, Question { time, answer }: Question) {
         self.last_stamp = self.last_stamp.max(time);
-        let cut = Cut { number: time.0 / SECOND, time, end: self.next, records: self.records };
-        (self.consumer)(Committed::Cut(cut));
+        // Whoever asked may have gone.
+        let _ = answer.send(self.segments.stamped(time));
     }
 
     fn commit(&mut self, mut group: Vec<Append>) -> Result<(), JournalError> {
@@ -213,22 +236,24 @@ impl Writer {
         watermark::advance(&self.store, last)?;
         may_die("journal-before-acknowledge");
         (self.observer)(CommitFigures { entries: group.len(), bytes, took: began.elapsed() });
-        self.acknowledge(stamp, group);
+        let appended =
+            Extent { entries: group.len() as u64, records: records - self.records };
+        self.segments.append(position.segment, stamp, appended);
+        self.acknowledge(stamp, group, records);
         (self.next, self.last_stamp, self.records) = (position, stamp, records);
         Ok(())
     }
 
-    fn acknowledge(&self, stamp: UnixNanos, appends: Vec<Append>) {
+    fn acknowledge(&self, stamp: UnixNanos, appends: Vec<Append>, records: u64) {
         let first = self.next;
         let mut entries = Vec::with_capacity(appends.len());
         let mut senders = Vec::with_capacity(appends.len());
-        for Append { frame, records, hold, durable } in appends {
-            entries.push(CommittedEntry { frame, records, hold });
+        for Append { frame, hold, durable, .. } in appends {
+            entries.push(Durable { frame: frame.into(), hold });
             senders.push(durable);
         }
-        // Handed on first, so that whoever asks after its acknowledgement is told of it.
-        let group = Group { stamp, first, records_before: self.records, entries };
-        (self.consumer)(Committed::Group(group));
+        // Shown first, so that whoever asks after its acknowledgement is told of it.
+        self.tail.push(stamp, entries, records);
         for (index, durable) in (first.index..).zip(senders) {
             // A sender that went away does not need to know.
             let _ = durable.send(Position { index, ..first });

@@ -25,11 +25,12 @@ pub const RAFT_PURGED: [u8; 1] = [0x03];
 pub const RAFT_SNAPSHOT: [u8; 1] = [0x04];
 
 const SEGMENT: u8 = 0x02;
-const DEFINITION: u8 = 0x04;
-const CLAIM: u8 = 0x05;
-const PROGRESS: u8 = 0x06;
 const CARRY: u8 = 0x08;
 const RAFT_ENTRY: u8 = 0x05;
+
+/// Within a window's results.
+const RESULT: u8 = 0x01;
+const RESULT_CHUNK: u8 = 0x02;
 
 /// Facts: a segment of the journal.
 pub fn segment(segment: u64) -> [u8; 9] {
@@ -41,39 +42,20 @@ pub fn segments() -> ([u8; 1], [u8; 1]) {
     ([SEGMENT], [SEGMENT + 1])
 }
 
-/// Facts: what the aggregation with this number counts.
-pub fn definition(aggregation: u32) -> [u8; 5] {
-    prefixed(DEFINITION, aggregation.to_be_bytes())
-}
-
-/// The keys of all definitions, from and to.
-pub fn definitions() -> ([u8; 1], [u8; 1]) {
-    ([DEFINITION], [DEFINITION + 1])
-}
-
-/// Facts: a window that was claimed and is not complete.
-pub fn claim(aggregation: u32, start: UnixNanos) -> [u8; 13] {
-    of_window(CLAIM, aggregation, start)
-}
-
-/// Facts: what is kept of an open window in place of a part of the journal.
-pub fn carry(aggregation: u32, start: UnixNanos) -> [u8; 13] {
-    of_window(CARRY, aggregation, start)
+/// Facts: what is kept of an open window of some slots, of which `first` is the first, in
+/// place of a part of the journal.
+pub fn carry(aggregation: u32, start: UnixNanos, first: u8) -> [u8; 14] {
+    let mut key = [0; 14];
+    key[0] = CARRY;
+    key[1..5].copy_from_slice(&aggregation.to_be_bytes());
+    key[5..13].copy_from_slice(&start.0.to_be_bytes());
+    key[13] = first;
+    key
 }
 
 /// The keys of all carries, from and to.
 pub fn carries() -> ([u8; 1], [u8; 1]) {
     ([CARRY], [CARRY + 1])
-}
-
-/// Facts: how far an aggregation was flushed.
-pub fn progress(aggregation: u32) -> [u8; 5] {
-    prefixed(PROGRESS, aggregation.to_be_bytes())
-}
-
-/// The keys of all aggregations' progress, from and to.
-pub fn all_progress() -> ([u8; 1], [u8; 1]) {
-    ([PROGRESS], [PROGRESS + 1])
 }
 
 /// Journal: an entry's position.
@@ -89,6 +71,38 @@ pub fn window(end: UnixNanos, aggregation: u32) -> [u8; 12] {
     let mut key = [0; 12];
     key[..8].copy_from_slice(&end.0.to_be_bytes());
     key[8..].copy_from_slice(&aggregation.to_be_bytes());
+    key
+}
+
+/// Results: what is known of a count table, by its window's end.
+pub fn result(end: UnixNanos, aggregation: u32, table: u64) -> [u8; 21] {
+    of_result(RESULT, end, aggregation, table)
+}
+
+/// The keys of all results of a window, from and to.
+pub fn results(end: UnixNanos, aggregation: u32) -> ([u8; 21], [u8; 21]) {
+    let from = result(end, aggregation, 0);
+    (from, of_result(RESULT_CHUNK, end, aggregation, 0))
+}
+
+/// The key before which all results of windows stand that ended before `end`.
+pub fn results_since(end: UnixNanos) -> [u8; 21] {
+    result(end, 0, 0)
+}
+
+/// Results: a chunk of a count table.
+pub fn result_chunk(end: UnixNanos, aggregation: u32, table: u64, chunk: u32) -> [u8; 25] {
+    let mut key = [0; 25];
+    key[..21].copy_from_slice(&of_result(RESULT_CHUNK, end, aggregation, table));
+    key[21..].copy_from_slice(&chunk.to_be_bytes());
+    key
+}
+
+fn of_result(kind: u8, end: UnixNanos, aggregation: u32, table: u64) -> [u8; 21] {
+    let mut key = [0; 21];
+    key[..12].copy_from_slice(&window(end, aggregation));
+    key[12] = kind;
+    key[13..].copy_from_slice(&table.to_be_bytes());
     key
 }
 
@@ -111,22 +125,9 @@ pub fn before(key: &[u8]) -> Option<Vec<u8>> {
     Some(before)
 }
 
-/// The number after a one-byte prefix, or `None` if the key has another length.
-pub fn number(key: &[u8]) -> Option<u32> {
-    key.get(1..)?.try_into().ok().map(u32::from_be_bytes)
-}
-
 /// The segment in a segment's key, or `None` if the key has another length.
 pub fn segment_number(key: &[u8]) -> Option<u64> {
     key.get(1..)?.try_into().ok().map(u64::from_be_bytes)
-}
-
-fn of_window(prefix: u8, aggregation: u32, start: UnixNanos) -> [u8; 13] {
-    let mut key = [0; 13];
-    key[0] = prefix;
-    key[1..5].copy_from_slice(&aggregation.to_be_bytes());
-    key[5..].copy_from_slice(&start.0.to_be_bytes());
-    key
 }
 
 fn prefixed<const N: usize, const M: usize>(prefix: u8, rest: [u8; N]) -> [u8; M] {
@@ -144,10 +145,9 @@ mod tests {
     #[test]
     fn keys_never_change() {
         assert_eq!(segment(0x0102), [2, 0, 0, 0, 0, 0, 0, 1, 2]);
-        assert_eq!(definition(7), [4, 0, 0, 0, 7]);
-        assert_eq!(claim(7, UnixNanos(9)), [5, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9]);
-        assert_eq!(progress(7), [6, 0, 0, 0, 7]);
-        assert_eq!(carry(7, UnixNanos(9)), [8, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9]);
+        assert_eq!(carry(7, UnixNanos(9), 3), [8, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9, 3]);
+        assert_eq!(result(UnixNanos(1), 2, 3)[7..], [1, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 3]);
+        assert_eq!(result_chunk(UnixNanos(1), 2, 3, 4)[12..], [2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 4]);
         assert_eq!(entry(1, 2), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2]);
         assert_eq!(window(UnixNanos(1), 2), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
         assert_eq!((IDENTITY, TRIMMED, REJECTED, BIRTH), ([1], [3], [7], [9]));

@@ -139,6 +139,7 @@ fn name(table: Table) -> &'static str {
         Table::Facts => "facts",
         Table::Journal => "journal",
         Table::Windows => "windows",
+        Table::Results => "results",
         Table::Raft => "raft",
     }
 }
@@ -158,7 +159,7 @@ fn table_options(table: Table, cache: &Cache) -> Options {
             options.set_level_zero_slowdown_writes_trigger(LEVEL_ZERO_FILES_STALL);
             options.set_level_zero_stop_writes_trigger(LEVEL_ZERO_FILES_STALL);
         }
-        Table::Facts | Table::Windows | Table::Raft => {
+        Table::Facts | Table::Windows | Table::Results | Table::Raft => {
             options.set_write_buffer_size(FACTS_MEMTABLE_BYTES);
             options.set_compression_type(DBCompressionType::Lz4);
         }

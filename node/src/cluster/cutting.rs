@@ -1,0 +1,169 @@
+//! The cluster's clock: on every whole second the leader asks how much is stamped before it,
+//! and has the cluster agree on the answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, join_all};
+use tracing::{debug, warn};
+
+use crate::aggregation::definition::Kind;
+use crate::checkpoint::facts::command::Command;
+use crate::checkpoint::facts::segments::Segment;
+use crate::checkpoint::facts::{Facts, SegmentId};
+use crate::event::node::NodeId;
+use crate::event::time::{SECOND, UnixNanos, Window};
+use crate::flush::aggregations;
+use crate::flush::feed::{Consensus, Disagreement};
+use crate::journal::{Extent, Stamped};
+
+/// How long a member may take to say how much is stamped.
+const ANSWER_WAIT: Duration = Duration::from_millis(500);
+/// Windows that may have ended since the last cut and get one of their own. Of what was
+/// stamped in older ones, nothing can be missing: nobody stamps for as long without a leader.
+const CUTS_MAX: usize = 1 << 12;
+
+/// Asks members how much is stamped before a time.
+pub trait AskStamped: Send + Sync {
+    /// What a member says of its segments, or why it says nothing.
+    fn stamped(
+        &self,
+        node: NodeId,
+        address: &str,
+        time: UnixNanos,
+        within: Duration,
+    ) -> BoxFuture<'_, Result<BTreeMap<SegmentId, Stamped>, String>>;
+}
+
+/// Makes cuts while this node leads.
+pub struct Cutter {
+    consensus: Arc<dyn Consensus>,
+    members: Arc<dyn AskStamped>,
+    /// The members that did not answer last time: nobody waits for them.
+    silent: BTreeSet<NodeId>,
+}
+
+impl Cutter {
+    /// A cutter of this cluster.
+    pub fn new(consensus: Arc<dyn Consensus>, members: Arc<dyn AskStamped>) -> Cutter {
+        Cutter { consensus, members, silent: BTreeSet::new() }
+    }
+
+    /// Has the cluster cut at the last whole second at or before `now`, and before at the end
+    /// of each window that something may be in and that has no cut at its end.
+    ///
+    /// # Errors
+    /// When the node takes no part any more. If another leader was faster, nothing happens.
+    pub async fn cut(&mut self, now: UnixNanos) -> Result<(), Disagreement> {
+        let facts = self.consensus.facts().borrow().clone();
+        let (latest, now) = (facts.latest_cut().time, now.whole_second());
+        if now <= latest {
+            return Ok(());
+        }
+        let stamped = self.ask(&facts, now).await;
+        let last = stamped.values().map(|stamped| stamped.last).max().unwrap_or_default();
+        for time in ends(&lengths(&facts), latest, now, last) {
+            let stamped = self.ask(&facts, time).await;
+            self.propose(&facts, time, stamped).await?;
+        }
+        self.propose(&facts, now, stamped).await
+    }
+
+    async fn propose(
+        &self,
+        before: &Facts,
+        time: UnixNanos,
+        stamped: BTreeMap<SegmentId, Stamped>,
+    ) -> Result<(), Disagreement> {
+        let facts = self.consensus.facts().borrow().clone();
+        let number = facts.latest_cut().number + 1;
+        // Of one that was opened or sealed since, more is known the next time.
+        let is_as_before = |id: &SegmentId| facts.segments().get(id) == before.segments().get(id);
+        let stamped = stamped.into_iter().filter(|(id, _)| is_as_before(id));
+        let stamped = stamped.map(|(id, stamped)| (id, stamped.before)).collect();
+        match self.consensus.propose(Command::Cut { number, time, stamped }).await {
+            Err(Disagreement::Refused(refused)) => {
+                debug!(%refused, "a cut was refused");
+                Ok(())
+            }
+            proposed => proposed.map(drop),
+        }
+    }
+
+    /// How much is stamped before a time of each segment of which somebody has to tell.
+    async fn ask(&mut self, facts: &Facts, time: UnixNanos) -> BTreeMap<SegmentId, Stamped> {
+        let unknown = facts.segments().iter().filter(|(_, segment)| has_to_be_told(segment, time));
+        let unknown: BTreeMap<_, _> = unknown.collect();
+        let nodes: BTreeSet<_> = unknown.values().flat_map(|segment| tellers(segment)).collect();
+        let asked = nodes.into_iter().filter_map(|node| Some((node, facts.members().get(&node)?)));
+        let answers = asked.map(|(node, member)| {
+            let wait = if self.silent.contains(&node) { ANSWER_WAIT / 10 } else { ANSWER_WAIT };
+            let answer = self.members.stamped(node, &member.address, time, wait);
+            async move { (node, answer.await) }
+        });
+        let mut stamped = BTreeMap::new();
+        for (node, answer) in join_all(answers).await {
+            match answer {
+                Ok(told) => {
+                    self.silent.remove(&node);
+                    stamped.extend(told.into_iter().filter(|(id, _)| {
+                        unknown.get(id).is_some_and(|segment| tellers(segment).any(|n| n == node))
+                    }));
+                }
+                Err(reason) => {
+                    if self.silent.insert(node) {
+                        warn!(%node, reason, "a member does not say how much it has stamped");
+                    }
+                }
+            }
+        }
+        stamped
+    }
+}
+
+/// Whether a cut at this time does not follow from what the facts know of a segment.
+fn has_to_be_told(segment: &Segment, time: UnixNanos) -> bool {
+    segment.end().is_none() || segment.ceiling > time
+}
+
+/// Who can tell how much of a segment is stamped before a time: its writer, or once it is
+/// sealed, whoever has it.
+fn tellers(segment: &Segment) -> Box<dyn Iterator<Item = NodeId> + '_> {
+    match segment.end() {
+        None => Box::new(std::iter::once(segment.writer)),
+        Some(_) => Box::new(segment.nodes()),
+    }
+}
+
+/// How long the windows of the aggregations are, in seconds.
+fn lengths(facts: &Facts) -> BTreeSet<u32> {
+    // Definitions that this version does not know are folded by nobody here.
+    let known = aggregations(facts).unwrap_or_default();
+    known
+        .iter()
+        .map(|aggregation| match &aggregation.definition.kind {
+            Kind::DistinctLogs(definition) => definition.window.seconds(),
+        })
+        .collect()
+}
+
+/// When windows end after `latest` and before `now` that may have something that was stamped
+/// at `last` or earlier.
+fn ends(
+    lengths: &BTreeSet<u32>,
+    latest: UnixNanos,
+    now: UnixNanos,
+    last: UnixNanos,
+) -> BTreeSet<UnixNanos> {
+    let mut ends = BTreeSet::new();
+    for &length in lengths {
+        let length_nanos = u64::from(length) * SECOND;
+        let newest = Window::of(last, length).end;
+        let before_now = |end: &UnixNanos| *end < now && *end <= newest && *end > latest;
+        let oldest = Window::of(latest, length).end;
+        let following = (0..).map(|n| UnixNanos(oldest.0 + n * length_nanos));
+        ends.extend(following.take(CUTS_MAX).take_while(before_now));
+    }
+    ends
+}

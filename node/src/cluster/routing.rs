@@ -1,0 +1,175 @@
+//! Entries to where they are folded: from this node's journal, and from those of others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt as _};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::debug;
+
+use crate::checkpoint::facts::{Facts, SegmentId};
+use crate::cluster::peers::{self, PeerError};
+use crate::event::entry::part::Splitter;
+use crate::event::entry::{Entry, MalformedEntry};
+use crate::event::fingerprint::SLOTS;
+use crate::event::node::NodeId;
+use crate::event::slots::SlotSet;
+use crate::flush::feed::{Batch, Feed, Followed, Part};
+use crate::journal::follow::{self, Follower};
+use crate::journal::{Journal, JournalError, Position};
+
+/// Bytes of entries that are read at a time.
+const READ_BYTES: usize = 256 << 10;
+/// How long a member may take to begin.
+const BEGIN_WAIT: Duration = Duration::from_secs(5);
+/// How long to rest before a member is asked again.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// The ways of entries to this node.
+pub struct Routing {
+    /// This node.
+    pub node: NodeId,
+    /// Its journal.
+    pub journal: Journal,
+    /// The ways to the other members.
+    pub members: peers::Member,
+    /// Which segments there are, and who has them.
+    pub facts: watch::Receiver<Arc<Facts>>,
+}
+
+impl Feed for Routing {
+    fn follow(&self, from: Position, slots: SlotSet) -> Followed {
+        match self.journal.follow(from) {
+            Some(follower) => own(follower, slots).boxed(),
+            None => self.of_others(from, slots),
+        }
+    }
+
+    fn folded(&self, segment: u64, index: u64) {
+        if segment == self.journal.segment() {
+            self.journal.folded(index);
+        }
+    }
+}
+
+impl Routing {
+    /// Asks one after the other who has the segment, until it ends.
+    fn of_others(&self, from: Position, slots: SlotSet) -> Followed {
+        let Position { segment, index } = from;
+        let remote = Remote {
+            node: self.node,
+            members: self.members.clone(),
+            facts: self.facts.clone(),
+            segment,
+            slots,
+            next: index,
+            turn: 0,
+            open: None,
+        };
+        let batches = stream::unfold(remote, async |mut remote| {
+            let batch = remote.next().await?;
+            Some((Ok(batch), remote))
+        });
+        batches.boxed()
+    }
+}
+
+/// What of this node's entries belongs to some slots; ends with the segment.
+pub fn own(
+    follower: Follower,
+    slots: SlotSet,
+) -> impl stream::Stream<Item = Result<Batch, JournalError>> {
+    let splitter = Splitter::default();
+    stream::try_unfold((follower, splitter), move |(mut follower, mut splitter)| async move {
+        let entries = follower.next(READ_BYTES).await?;
+        let next = follower.position().index;
+        if entries.is_empty() {
+            return Ok(None);
+        }
+        let mut parts = Vec::with_capacity(entries.len());
+        for follow::Followed { index, stamp, entry } in entries {
+            let position = Position { index, ..follower.position() };
+            let part = part(&mut splitter, entry, &slots);
+            let part = part.map_err(|source| JournalError::Malformed { position, source })?;
+            parts.extend(part.map(|entry| Part { index, stamp, entry }));
+        }
+        Ok(Some((Batch { next, parts }, (follower, splitter))))
+    })
+}
+
+/// What of an entry belongs to some slots: all of it, or less, or nothing.
+fn part(
+    splitter: &mut Splitter,
+    entry: Bytes,
+    slots: &SlotSet,
+) -> Result<Option<Bytes>, MalformedEntry> {
+    if slots.len() == SLOTS {
+        return Ok(Some(entry));
+    }
+    Ok(splitter.part(&Entry::parse(&entry)?, slots)?.map(Bytes::from))
+}
+
+/// A segment that other nodes have.
+struct Remote {
+    node: NodeId,
+    members: peers::Member,
+    facts: watch::Receiver<Arc<Facts>>,
+    segment: SegmentId,
+    slots: SlotSet,
+    next: u64,
+    /// Whose turn it is among those who have it.
+    turn: usize,
+    open: Option<peers::Followed>,
+}
+
+impl Remote {
+    /// The next batch; `None` at the end of the segment, or when nobody needs it any more.
+    async fn next(&mut self) -> Option<Batch> {
+        loop {
+            match self.attempt().await {
+                Ok(Some(batch)) => {
+                    self.next = self.next.max(batch.next);
+                    return Some(batch);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    debug!(segment = self.segment, %error, "entries of another node do not come");
+                    self.turn += 1;
+                    sleep(AGAIN_AFTER).await;
+                }
+            }
+            self.open = None;
+            let facts = self.facts.borrow().clone();
+            let segment = facts.segments().get(&self.segment)?;
+            if segment.end().is_some_and(|end| end.entries <= self.next) {
+                return None;
+            }
+        }
+    }
+
+    async fn attempt(&mut self) -> Result<Option<Batch>, PeerError> {
+        let open = match &mut self.open {
+            Some(open) => open,
+            none => {
+                let address = holder(&self.facts.borrow(), self.segment, self.node, self.turn);
+                let nobody = || PeerError::Unreachable("nobody has the segment".to_owned());
+                let address = address.ok_or_else(nobody)?;
+                let Remote { members, segment, next, slots, .. } = self;
+                none.insert(members.follow(&address, *segment, *next, *slots, BEGIN_WAIT).await?)
+            }
+        };
+        open.next().await.transpose()
+    }
+}
+
+/// Where one of the other nodes that have a segment is reached: the next one at each turn.
+fn holder(facts: &Facts, segment: SegmentId, own: NodeId, turn: usize) -> Option<String> {
+    let segment = facts.segments().get(&segment)?;
+    let mut others: Vec<_> = segment.nodes().filter(|&node| node != own).collect();
+    // The writer of one that still grows has it first.
+    others.sort_by_key(|&node| (node != segment.writer, node));
+    let node = others.get(turn % others.len().max(1))?;
+    Some(facts.members().get(node)?.address.clone())
+}

@@ -1,0 +1,107 @@
+//! Which windows a cut has closed.
+
+use std::collections::BTreeSet;
+
+use crate::checkpoint::facts::aggregations::Aggregation;
+use crate::checkpoint::facts::cuts::Cut;
+use crate::checkpoint::facts::{Facts, Slot};
+use crate::event::slots::SlotSet;
+use crate::event::time::Window;
+
+/// A window that is due in some slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// The window.
+    pub window: Window,
+    /// The number of the cut at which it is claimed.
+    pub cut: u64,
+    /// The slots that it is claimed for. None are left if all were flushed before: then what
+    /// was folded again is not needed.
+    pub slots: SlotSet,
+}
+
+/// What is due, and what will be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dues {
+    /// The windows that are due, oldest first.
+    pub now: Vec<Due>,
+    /// Whether another one is due once more is folded.
+    pub is_behind: bool,
+}
+
+/// The windows of an aggregation that are due in `slots` when `folded` tells for each segment
+/// which entry is folded next.
+///
+/// Something was folded into the windows in `open`; of others, a window is due if the facts
+/// know that another slot has something of it: an absent slot is missing, never empty. A
+/// window of which a cut misses something waits for one that does not.
+pub fn due(
+    facts: &Facts,
+    number: u32,
+    slots: &SlotSet,
+    open: impl Iterator<Item = Window>,
+    folded: impl Fn(u64) -> u64,
+) -> Dues {
+    let mut dues = Dues::default();
+    let Some(aggregation) = facts.aggregations().get(&number) else { return dues };
+    let waiting = |window: Window| -> SlotSet {
+        let now = facts.latest_cut().time;
+        slots.iter().filter(|&slot| aggregation.waits_for(slot, window, now)).collect()
+    };
+    let mut candidates = candidates(aggregation, slots, waiting);
+    candidates.extend(open.map(by_end));
+    for (_, window) in candidates {
+        let slots = waiting(window);
+        let Some(cut) = closing_cut(facts, aggregation, &slots, window) else { continue };
+        if !is_reached(facts, cut, &folded) {
+            dues.is_behind = true;
+            break;
+        }
+        dues.now.push(Due { window, cut: cut.number, slots });
+    }
+    dues
+}
+
+/// The number of the newest cut below which everything was folded.
+pub fn newest_reached(facts: &Facts, folded: impl Fn(u64) -> u64) -> Option<u64> {
+    facts.cuts().filter(|cut| is_reached(facts, cut, &folded)).map(|cut| cut.number).max()
+}
+
+/// Windows in the order in which they end.
+fn by_end(window: Window) -> (u64, Window) {
+    (window.end.0, window)
+}
+
+/// The windows that are claimed, or have something in other slots.
+fn candidates(
+    aggregation: &Aggregation,
+    slots: &SlotSet,
+    waiting: impl Fn(Window) -> SlotSet,
+) -> BTreeSet<(u64, Window)> {
+    let known = aggregation.windows.iter().map(|(&start, fact)| Window { start, end: fact.end });
+    let waits = |window: &Window| !waiting(*window).is_empty();
+    let claimed = slots.iter().filter_map(|slot| Some(aggregation.progress(slot).claimed?.window));
+    known.filter(waits).chain(claimed).map(by_end).collect()
+}
+
+/// The cut at which a window is claimed: the one at which it was claimed before, or the first
+/// after its end that misses nothing of it.
+pub fn closing_cut<'a>(
+    facts: &'a Facts,
+    aggregation: &Aggregation,
+    slots: &SlotSet,
+    window: Window,
+) -> Option<&'a Cut> {
+    let claimed = |slot: Slot| aggregation.progress(slot).claimed.filter(|c| c.window == window);
+    let claimed = slots.iter().find_map(claimed).and_then(|claim| facts.cut(claim.cut));
+    let closes = |cut: &&Cut| cut.time >= window.end && cut.missing_of(window).next().is_none();
+    claimed.or_else(|| facts.cuts().find(closes))
+}
+
+/// Whether everything below a cut was folded. Segments that are gone were needed by nobody.
+fn is_reached(facts: &Facts, cut: &Cut, folded: &impl Fn(u64) -> u64) -> bool {
+    let is_folded = |segment, entries| {
+        !facts.segments().contains_key(&segment) || folded(segment) >= entries
+    };
+    cut.counts.iter().all(|(&segment, extent)| is_folded(segment, extent.entries))
+}

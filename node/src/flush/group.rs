@@ -1,0 +1,454 @@
+//! Slots that are folded together, since they go on from the same cuts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use crate::aggregation::definition::Kind;
+use crate::aggregation::distinct_logs::{Carried, Counts, OpenWindow, Sizes};
+use crate::checkpoint::carries::Carry;
+use crate::checkpoint::facts::Facts;
+use crate::event::entry::{Entry, Section};
+use crate::event::slots::SlotSet;
+use crate::event::time::{UnixNanos, Window};
+use crate::flush::due::{Due, due, newest_reached};
+use crate::flush::feed::{Batch, Part};
+use crate::flush::{Aggregation, FlushError, FlushSettings};
+
+/// Of each segment, the number of an entry.
+pub type Positions = BTreeMap<u64, u64>;
+
+/// Slots that are folded together.
+pub struct Group {
+    slots: SlotSet,
+    /// The first entry of each segment that is not folded yet.
+    next: Positions,
+    accounts: BTreeMap<u32, Account>,
+    /// All aggregations with a lower number are known, or were flushed and forgotten.
+    known_below: u32,
+    /// Carries that were not taken up yet.
+    carries: Vec<Carry>,
+    /// Bytes of all parts that were folded in this life.
+    bytes: u64,
+}
+
+/// One aggregation's open windows.
+struct Account {
+    aggregation: Aggregation,
+    /// The first entry of each segment that is its own, and was not flushed or carried.
+    begin: Positions,
+    windows: BTreeMap<Window, Open>,
+    /// Windows that are being handed out, with their records by second.
+    closing: BTreeMap<Window, Seconds>,
+    /// How large the last window became.
+    like: Option<Sizes>,
+}
+
+/// Records by the second in which they were stamped.
+type Seconds = BTreeMap<UnixNanos, u64>;
+
+struct Open {
+    /// The first entry of each segment that is not in what was carried.
+    begin: Positions,
+    /// [`Group::bytes`] before the first entry that is not carried.
+    bytes_before: u64,
+    state: OpenWindow,
+    seconds: Seconds,
+    /// Whether it has more than what was carried.
+    has_grown: bool,
+}
+
+/// What a group has to hand out.
+#[derive(Default)]
+pub struct Closings {
+    /// The windows that are due.
+    pub now: Vec<Closing>,
+    /// Whether another one is due once more is folded.
+    pub is_behind: bool,
+}
+
+/// A window on its way out.
+pub struct Closing {
+    /// Its aggregation.
+    pub aggregation: Aggregation,
+    /// When and where it is due.
+    pub due: Due,
+    /// What was folded into it; `None` if nothing was.
+    pub state: Option<OpenWindow>,
+    /// What must be kept of older windows that stay open.
+    pub carries: Vec<Carry>,
+}
+
+/// An open window, as far as it has got.
+pub struct CurrentWindow {
+    /// Its aggregation.
+    pub aggregation: Aggregation,
+    /// The time that it covers.
+    pub window: Window,
+    /// What was counted so far.
+    pub counts: Counts,
+}
+
+/// How large an aggregation's open windows are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenFigures {
+    /// Records in them.
+    pub records: u64,
+    /// Bytes that they take in memory.
+    pub memory_bytes: usize,
+}
+
+impl Group {
+    /// Slots that go on from what the facts say, and from what was carried of them.
+    ///
+    /// # Errors
+    /// When what was carried is not there, or a definition is not known.
+    pub fn resume(
+        slots: SlotSet,
+        carries: Vec<Carry>,
+        facts: &Facts,
+        settings: &FlushSettings,
+    ) -> Result<Group, FlushError> {
+        let (next, accounts) = (Positions::new(), BTreeMap::new());
+        let mut group = Group { slots, next, accounts, known_below: 0, carries, bytes: 0 };
+        group.register(facts, settings)?;
+        group.next = group.needed(facts);
+        Ok(group)
+    }
+
+    /// The slots.
+    pub fn slots(&self) -> SlotSet {
+        self.slots
+    }
+
+    /// Leaves out all but these slots. What was folded of the others stays where it is and is
+    /// not claimed.
+    pub fn retain(&mut self, keep: impl Fn(u8) -> bool) {
+        self.slots = self.slots.iter().filter(|&slot| keep(slot)).collect();
+    }
+
+    /// The first entry of a segment that is not folded yet.
+    pub fn next(&self, segment: u64) -> u64 {
+        self.next.get(&segment).copied().unwrap_or(0)
+    }
+
+    /// Folds for the aggregations that the facts tell of from now on, if the cut is known
+    /// from which on they count; what is open of others stays as it is.
+    ///
+    /// # Errors
+    /// When what was carried is not there, or a definition is not known.
+    pub fn register(&mut self, facts: &Facts, settings: &FlushSettings) -> Result<(), FlushError> {
+        let is_new = |aggregation: &Aggregation| !self.accounts.contains_key(&aggregation.number);
+        let new: Vec<_> = super::aggregations(facts)?.into_iter().filter(is_new).collect();
+        for aggregation in new {
+            let number = aggregation.number;
+            let Some(begin) = self.begin(facts, number) else { continue };
+            let mut account = Account::new(aggregation, begin);
+            for carry in self.carries.extract_if(.., |carry| carry.aggregation == number) {
+                account.take_up(carry, settings)?;
+            }
+            self.accounts.insert(number, account);
+        }
+        let knows_all = facts.aggregations().keys().all(|known| self.accounts.contains_key(known));
+        if knows_all {
+            self.known_below = facts.next_aggregation();
+        }
+        Ok(())
+    }
+
+    /// Where the slots go on in an aggregation: all of them at the same cut.
+    fn begin(&self, facts: &Facts, number: u32) -> Option<Positions> {
+        let first = self.slots.iter().next()?;
+        let cut = facts.cut(facts.aggregations().get(&number)?.carried(first))?;
+        Some(cut.counts.iter().map(|(&segment, extent)| (segment, extent.entries)).collect())
+    }
+
+    /// The first entry of each segment that some account needs.
+    fn needed(&self, facts: &Facts) -> Positions {
+        let first = |segment: &u64| {
+            let begins = self.accounts.values().map(|account| account.begin(*segment));
+            (*segment, begins.min().unwrap_or(0))
+        };
+        facts.segments().keys().map(first).collect()
+    }
+
+    /// Folds parts of a segment's entries, but for those that were folded, and says whether
+    /// it did. If not, one names an aggregation that is not known yet: the facts are behind,
+    /// and the batch has to be folded again when they are not.
+    ///
+    /// # Errors
+    /// When an entry cannot be read or a window's state cannot be kept.
+    pub fn fold(
+        &mut self,
+        segment: u64,
+        batch: &Batch,
+        settings: &FlushSettings,
+    ) -> Result<bool, FlushError> {
+        let next = self.next(segment);
+        for part in batch.parts.iter().filter(|part| part.index >= next) {
+            if !self.fold_part(segment, part, settings)? {
+                return Ok(false);
+            }
+            self.next.insert(segment, part.index + 1);
+        }
+        self.next.insert(segment, batch.next.max(next));
+        Ok(true)
+    }
+
+    fn fold_part(
+        &mut self,
+        segment: u64,
+        part: &Part,
+        settings: &FlushSettings,
+    ) -> Result<bool, FlushError> {
+        let index = part.index;
+        let malformed = |source| FlushError::Entry { segment, index, source };
+        let sections = Entry::parse(&part.entry).map_err(malformed)?.sections();
+        let sections = sections.collect::<Result<Vec<_>, _>>().map_err(malformed)?;
+        if sections.iter().any(|&(number, _)| number >= self.known_below) {
+            return Ok(false);
+        }
+        let bytes_before = self.bytes;
+        self.bytes += part.entry.len() as u64;
+        for (number, Section::DistinctLogs(section)) in sections {
+            // A number is never reused, so an unknown one belongs to an aggregation that
+            // ended and was flushed.
+            let Some(account) = self.accounts.get_mut(&number) else { continue };
+            if let Some(open) = account.window(segment, part, bytes_before, settings) {
+                let records = open.seconds.entry(part.stamp.whole_second()).or_default();
+                *records += u64::from(section.records());
+                open.has_grown = true;
+                open.state.fold(&section)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes out the windows that the facts' cuts have closed, oldest first.
+    ///
+    /// # Errors
+    /// When the state of a window that stays open cannot be kept.
+    pub fn close(&mut self, facts: &Facts) -> Result<Closings, FlushError> {
+        let mut closings = Closings::default();
+        let next = &self.next;
+        let folded = |segment| next.get(&segment).copied().unwrap_or(0);
+        for (&number, account) in &mut self.accounts {
+            let open = account.windows.keys().copied();
+            let dues = due(facts, number, &self.slots, open, folded);
+            closings.is_behind |= dues.is_behind;
+            for due in dues.now {
+                if !account.closing.contains_key(&due.window) {
+                    let closing = account.close(due, facts, &self.slots, next, self.bytes)?;
+                    closings.now.extend(closing);
+                }
+            }
+        }
+        Ok(closings)
+    }
+
+    /// The number of the newest cut below which everything was folded.
+    pub fn newest_reached(&self, facts: &Facts) -> Option<u64> {
+        newest_reached(facts, |segment| self.next(segment))
+    }
+
+    /// A window was handed out, or is not this node's to hand out any more.
+    pub fn closed(&mut self, aggregation: u32, window: Window) {
+        if let Some(account) = self.accounts.get_mut(&aggregation) {
+            account.closing.remove(&window);
+        }
+    }
+
+    /// Makes the states of all open windows durable if the journal that they need is larger
+    /// than the settings say.
+    ///
+    /// # Errors
+    /// When a state cannot be kept.
+    pub fn carry(&mut self, settings: &FlushSettings) -> Result<Vec<Carry>, FlushError> {
+        let open = self.accounts.values().flat_map(|account| account.windows.values());
+        let needed = open.map(|open| self.bytes - open.bytes_before).max().unwrap_or(0);
+        // Other slots have about as much of each entry.
+        let journal = needed as u128 * 256 / self.slots.len().max(1) as u128;
+        if journal <= u128::from(settings.journal_bytes_max) {
+            return Ok(Vec::new());
+        }
+        let mut carries = Vec::new();
+        for account in self.accounts.values_mut() {
+            carries.extend(account.carry(|_| true, &self.slots, &self.next, self.bytes)?);
+        }
+        Ok(carries)
+    }
+
+    /// The open windows, with at most `limit` values each.
+    pub fn current(&self, limit: usize) -> impl Iterator<Item = CurrentWindow> {
+        self.accounts.values().flat_map(move |account| {
+            account.windows.iter().map(move |(&window, open)| CurrentWindow {
+                aggregation: account.aggregation.clone(),
+                window,
+                counts: open.state.current(limit),
+            })
+        })
+    }
+
+    /// Records that were stamped before a time and are in no window that the facts know as
+    /// flushed, by aggregation.
+    pub fn pending(&self, facts: &Facts, before: UnixNanos) -> BTreeMap<u32, u64> {
+        let pending = self.accounts.iter().map(|(&number, account)| {
+            let flushed = |window: Window| {
+                let now = facts.latest_cut().time;
+                facts.aggregations().get(&number).is_none_or(|aggregation| {
+                    self.slots.iter().all(|slot| !aggregation.waits_for(slot, window, now))
+                })
+            };
+            let open = account.windows.values().map(|open| &open.seconds);
+            let closing = account.closing.iter().filter(|(window, _)| !flushed(**window));
+            let seconds = open.chain(closing.map(|(_, seconds)| seconds));
+            (number, seconds.flat_map(|seconds| seconds.range(..before).map(|(_, r)| r)).sum())
+        });
+        pending.collect()
+    }
+
+    /// The numbers of the aggregations.
+    pub fn aggregations(&self) -> Vec<u32> {
+        self.accounts.keys().copied().collect()
+    }
+
+    /// How large the open windows are, by aggregation.
+    pub fn figures(&self) -> impl Iterator<Item = (&Aggregation, OpenFigures)> {
+        self.accounts.values().map(|account| {
+            let open = account.windows.values();
+            let figures = open.fold(OpenFigures::default(), |sum, open| OpenFigures {
+                records: sum.records + open.state.records(),
+                memory_bytes: sum.memory_bytes + open.state.memory_bytes(),
+            });
+            (&account.aggregation, figures)
+        })
+    }
+}
+
+impl Account {
+    fn new(aggregation: Aggregation, begin: Positions) -> Account {
+        let (windows, closing) = (BTreeMap::new(), BTreeMap::new());
+        Account { aggregation, begin, windows, closing, like: None }
+    }
+
+    fn begin(&self, segment: u64) -> u64 {
+        self.begin.get(&segment).copied().unwrap_or(0)
+    }
+
+    /// Goes on with a window where it was carried.
+    fn take_up(&mut self, carry: Carry, settings: &FlushSettings) -> Result<(), FlushError> {
+        let Carry { window, next, state, .. } = carry;
+        let kept = Kept::deserialize(state).map_err(FlushError::Carry)?;
+        let state = OpenWindow::resume(settings.window_memory, &settings.scratch, kept.state)?;
+        let seconds = kept.seconds.into_iter().collect();
+        let (begin, bytes_before, has_grown) = (next, 0, false);
+        self.windows.insert(window, Open { begin, bytes_before, state, seconds, has_grown });
+        Ok(())
+    }
+
+    /// The window that an entry falls into, or `None` if it was flushed or carried before.
+    fn window(
+        &mut self,
+        segment: u64,
+        part: &Part,
+        bytes_before: u64,
+        settings: &FlushSettings,
+    ) -> Option<&mut Open> {
+        if part.index < self.begin(segment) {
+            return None;
+        }
+        let Kind::DistinctLogs(definition) = &self.aggregation.definition.kind;
+        let window = Window::of(part.stamp, definition.window.seconds());
+        let like = self.like.as_ref();
+        let open = self.windows.entry(window).or_insert_with(|| Open {
+            begin: Positions::new(),
+            bytes_before,
+            state: OpenWindow::new(settings.window_memory, &settings.scratch, like),
+            seconds: Seconds::new(),
+            has_grown: false,
+        });
+        let carried = open.begin.get(&segment).copied().unwrap_or(0);
+        (part.index >= carried).then_some(open)
+    }
+
+    /// Takes a window out. With it the journal before the cut is given up, if the cut is the
+    /// window's end: what older windows that stay open have of it is kept.
+    fn close(
+        &mut self,
+        due: Due,
+        facts: &Facts,
+        slots: &SlotSet,
+        next: &Positions,
+        bytes: u64,
+    ) -> Result<Option<Closing>, FlushError> {
+        let open = self.windows.remove(&due.window);
+        if due.slots.is_empty() {
+            return Ok(None);
+        }
+        let (state, seconds) = match open {
+            Some(Open { state, seconds, .. }) => (Some(state), seconds),
+            None => (None, Seconds::new()),
+        };
+        self.like = state.as_ref().map(OpenWindow::sizes).or(self.like);
+        self.closing.insert(due.window, seconds);
+        let gives_up = facts.cut(due.cut).is_some_and(|cut| cut.time == due.window.end);
+        let older = |window: Window| gives_up && window.end < due.window.end;
+        let carries = self.carry(older, slots, next, bytes)?;
+        Ok(Some(Closing { aggregation: self.aggregation.clone(), due, state, carries }))
+    }
+
+    /// Makes the states of such windows durable that have more than what was carried of them.
+    fn carry(
+        &mut self,
+        such: impl Fn(Window) -> bool,
+        slots: &SlotSet,
+        next: &Positions,
+        bytes: u64,
+    ) -> Result<Vec<Carry>, FlushError> {
+        let mut carries = Vec::new();
+        let such = |(window, open): &(&Window, &mut Open)| open.has_grown && such(**window);
+        for (&window, open) in self.windows.iter_mut().filter(such) {
+            let state = open.state.carry()?;
+            let seconds = open.seconds.iter().map(|(&second, &records)| (second, records));
+            let kept = Kept { state, seconds: seconds.collect() };
+            (open.begin, open.bytes_before, open.has_grown) = (next.clone(), bytes, false);
+            carries.push(Carry {
+                aggregation: self.aggregation.number,
+                window,
+                slots: *slots,
+                next: next.clone(),
+                state: serde_json::to_value(kept).map_err(FlushError::Carry)?,
+            });
+        }
+        Ok(carries)
+    }
+}
+
+/// What is kept of a window.
+#[derive(serde::Serialize, Deserialize)]
+struct Kept {
+    state: Carried,
+    /// Records by second.
+    seconds: Vec<(UnixNanos, u64)>,
+}
+
+/// The slots that can be folded together: those that go on from the same cuts, and of whose
+/// open windows the same was carried.
+pub fn alike(facts: &Facts, slots: &SlotSet, carries: &[Carry]) -> Vec<SlotSet> {
+    let mut alike: BTreeMap<(Vec<u64>, BTreeSet<usize>), Vec<u8>> = BTreeMap::new();
+    for slot in slots.iter() {
+        let from = facts.aggregations().values().map(|known| known.carried(slot));
+        let kept = carries.iter().enumerate().filter(|(_, carry)| carry.slots.contains(slot));
+        let kept = kept.map(|(place, _)| place).collect();
+        alike.entry((from.collect(), kept)).or_default().push(slot);
+    }
+    alike.into_values().map(SlotSet::from_iter).collect()
+}
+
+/// What the aggregation itself keeps of a carried window.
+///
+/// # Errors
+/// When it is not what this version writes.
+pub fn carried(carry: &Carry) -> Result<Carried, FlushError> {
+    Ok(Kept::deserialize(&carry.state).map_err(FlushError::Carry)?.state)
+}

@@ -1,0 +1,193 @@
+//! What came of closed windows: count tables of some slots each, on disk for an hour.
+//!
+//! A table's chunks are written while its window closes. Nobody sees them before
+//! [`Results::finish`] says whose they are; what a crash leaves behind goes with the hour.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sheaf_proto::statistics::WindowCounts;
+
+use crate::event::slots::SlotSet;
+use crate::event::time::{SECOND, UnixNanos, Window};
+use crate::store::{Store, StoreError, Table, keys};
+
+/// How long results are kept after their window's end.
+const KEPT: u64 = 3600 * SECOND;
+
+/// The results that a node keeps; cheap to clone.
+#[derive(Clone)]
+pub struct Results {
+    store: Arc<Store>,
+}
+
+/// What is known of a table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SlotResults {
+    /// The slots whose results these are, whatever else the table has.
+    pub slots: SlotSet,
+    /// What the table would add up to, in place of a table: of all slots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<WindowCounts>,
+    /// Which table it is.
+    table: u64,
+    chunks: u32,
+}
+
+/// A table that is being written.
+pub struct Writing {
+    store: Arc<Store>,
+    aggregation: u32,
+    window: Window,
+    table: u64,
+    chunks: u32,
+}
+
+impl Results {
+    /// The results in `store`.
+    pub fn new(store: Arc<Store>) -> Results {
+        Results { store }
+    }
+
+    /// Begins a table of a window.
+    pub fn begin(&self, aggregation: u32, window: Window) -> Writing {
+        let (store, table) = (Arc::clone(&self.store), fastrand::u64(..));
+        Writing { store, aggregation, window, table, chunks: 0 }
+    }
+
+    /// Makes durable that a table has the results of `slots`, in place of any earlier one, or
+    /// that `summary` has. Results that are an hour older are forgotten.
+    ///
+    /// # Errors
+    /// When the database cannot be read or written.
+    pub fn finish(
+        &self,
+        written: Writing,
+        slots: SlotSet,
+        summary: Option<WindowCounts>,
+    ) -> Result<(), StoreError> {
+        let Writing { aggregation, window: Window { end, .. }, table, chunks, .. } = written;
+        let result = SlotResults { slots, summary, table, chunks };
+        let mut batch = self.store.batch();
+        for earlier in self.find(aggregation, end)? {
+            if earlier.slots.iter().any(|slot| slots.contains(slot)) {
+                batch.delete(Table::Results, &keys::result(end, aggregation, earlier.table))?;
+            }
+        }
+        let key = keys::result(end, aggregation, table);
+        batch.put_json(Table::Results, &key, &result)?;
+        let expired = UnixNanos(end.0.saturating_sub(KEPT));
+        let (oldest, expired) = (keys::results_since(UnixNanos(0)), keys::results_since(expired));
+        batch.delete_range(Table::Results, &oldest, &expired)?;
+        self.store.commit(batch)
+    }
+
+    /// The results of a window that this node has.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn find(
+        &self,
+        aggregation: u32,
+        end: UnixNanos,
+    ) -> Result<Vec<SlotResults>, StoreError> {
+        let (from, to) = keys::results(end, aggregation);
+        let rows = self.store.scan(Table::Results, &from, &to)?;
+        rows.map(|row| self.store.decode(&row?.1)).collect()
+    }
+
+    /// A chunk of a table; `None` behind the last one.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn chunk(
+        &self,
+        aggregation: u32,
+        end: UnixNanos,
+        result: &SlotResults,
+        chunk: u32,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        if chunk >= result.chunks {
+            return Ok(None);
+        }
+        let key = keys::result_chunk(end, aggregation, result.table, chunk);
+        match self.store.get(Table::Results, &key)? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => Err(self.store.missing("a chunk of a count table")),
+        }
+    }
+}
+
+impl Writing {
+    /// Writes the next chunk.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn push(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
+        let Writing { aggregation, window: Window { end, .. }, table, chunks, .. } = *self;
+        let mut batch = self.store.batch();
+        let key = keys::result_chunk(end, aggregation, table, chunks);
+        batch.put(Table::Results, &key, chunk)?;
+        self.chunks += 1;
+        self.store.commit(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Disk;
+
+    fn window(end: u64) -> Window {
+        Window { start: UnixNanos(end - SECOND), end: UnixNanos(end) }
+    }
+
+    fn keep(results: &Results, end: u64, slots: &str, chunks: &[&str]) {
+        let mut writing = results.begin(1, window(end));
+        chunks.iter().for_each(|chunk| writing.push(chunk.as_bytes()).unwrap());
+        results.finish(writing, slots.parse().unwrap(), None).unwrap();
+    }
+
+    fn found(results: &Results, end: u64) -> Vec<(String, Vec<String>)> {
+        let mut found = Vec::new();
+        for result in results.find(1, UnixNanos(end)).unwrap() {
+            let chunk = |n| results.chunk(1, UnixNanos(end), &result, n).unwrap();
+            let chunks = (0..).map_while(chunk).map(|chunk| String::from_utf8(chunk).unwrap());
+            found.push((result.slots.to_string(), chunks.collect()));
+        }
+        found.sort();
+        found
+    }
+
+    fn results() -> Results {
+        Results::new(Arc::new(Store::in_memory(&Disk::default()).unwrap()))
+    }
+
+    #[test]
+    fn tables_of_a_window_are_found_with_their_chunks_in_order() {
+        let results = results();
+        keep(&results, SECOND, "0-9", &["a", "b"]);
+        keep(&results, SECOND, "10-19", &[]);
+        keep(&results, 2 * SECOND, "0-9", &["c"]);
+        let (first, second) = ("0-9".to_owned(), "10-19".to_owned());
+        let chunks = vec!["a".to_owned(), "b".to_owned()];
+        assert_eq!(found(&results, SECOND), [(first, chunks), (second, Vec::new())]);
+    }
+
+    #[test]
+    fn a_table_that_was_not_finished_is_not_found() {
+        let results = results();
+        results.begin(1, window(SECOND)).push(b"a").unwrap();
+        assert_eq!(found(&results, SECOND), []);
+    }
+
+    #[test]
+    fn a_table_takes_the_place_of_an_earlier_one_and_goes_with_the_hour() {
+        let results = results();
+        keep(&results, SECOND, "0-9", &["a"]);
+        keep(&results, SECOND, "9", &["b"]);
+        assert_eq!(found(&results, SECOND), [("9".to_owned(), vec!["b".to_owned()])]);
+        keep(&results, 2 * SECOND + KEPT, "0-9", &[]);
+        assert_eq!(found(&results, SECOND), []);
+    }
+}

@@ -1,0 +1,108 @@
+//! The segments of this node, of which something may still be there.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::event::time::UnixNanos;
+use crate::journal::marks::Marks;
+use crate::journal::replay::{self, JournalError, Replay};
+use crate::journal::{Extent, Position, Stamped};
+use crate::store::Store;
+
+/// The segments, and where the journal begins.
+pub(super) struct Segments(Mutex<Known>);
+
+struct Known {
+    segments: BTreeMap<u64, Segment>,
+    begin: Position,
+}
+
+struct Segment {
+    /// Records in all entries before it, since the journal began.
+    records_before: u64,
+    marks: Marks,
+}
+
+impl Segments {
+    /// Those that `replay` found, and `open` behind them.
+    pub(super) fn new(replay: &Replay, open: u64) -> Segments {
+        let found = replay.segments.iter().map(|(&number, found)| {
+            let (records_before, marks) = (found.records_before, found.marks.clone());
+            (number, Segment { records_before, marks })
+        });
+        let mut segments: BTreeMap<_, _> = found.collect();
+        let opened = Segment { records_before: replay.records, marks: Marks::default() };
+        segments.insert(open, opened);
+        Segments(Mutex::new(Known { segments, begin: Position::default() }))
+    }
+
+    /// The number of a segment's entries.
+    pub(super) fn end(&self, segment: u64) -> Option<u64> {
+        Some(self.lock().segments.get(&segment)?.marks.end().entries)
+    }
+
+    /// Takes note of entries that were appended with one stamp.
+    pub(super) fn append(&self, segment: u64, stamp: UnixNanos, appended: Extent) {
+        if let Some(segment) = self.lock().segments.get_mut(&segment) {
+            segment.marks.append(stamp, appended);
+        }
+    }
+
+    /// What of each segment is stamped before a time.
+    pub(super) fn stamped(&self, time: UnixNanos) -> BTreeMap<u64, Stamped> {
+        let known = self.lock();
+        let stamped = known.segments.iter().map(|(&number, Segment { marks, .. })| {
+            (number, Stamped { before: marks.before(time), last: marks.last() })
+        });
+        stamped.collect()
+    }
+
+    /// Gives back all segments but those in `needed`, and of these what is before the first
+    /// entry that is needed; the open one, which is the last, stays. Nobody asks any more what
+    /// is stamped before `cut`, or earlier.
+    pub(super) fn trim(
+        &self,
+        store: &Store,
+        needed: &BTreeMap<u64, u64>,
+        cut: UnixNanos,
+    ) -> Result<(), JournalError> {
+        let mut known = self.lock();
+        known.segments.values_mut().for_each(|segment| segment.marks.forget(cut));
+        let Some((begin, records)) = known.begin(store, needed)? else { return Ok(()) };
+        if begin <= known.begin {
+            return Ok(());
+        }
+        replay::trim(store, begin, records)?;
+        known.segments.retain(|&number, _| number >= begin.segment);
+        known.begin = begin;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // Whoever panicked held it for one change: what is there is whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// The first position that is needed, and the records before it.
+    fn begin(
+        &self,
+        store: &Store,
+        needed: &BTreeMap<u64, u64>,
+    ) -> Result<Option<(Position, u64)>, JournalError> {
+        let mut first = self.segments.iter().filter(|(number, _)| needed.contains_key(number));
+        let Some((&segment, known)) = first.next().or(self.segments.last_key_value()) else {
+            return Ok(None);
+        };
+        let index = needed.get(&segment).copied().unwrap_or(0);
+        if index == 0 {
+            return Ok(Some((Position { segment, index }, known.records_before)));
+        }
+        // The records before an entry stand in its frame. Where none was appended yet, one
+        // entry more is kept.
+        let last = known.marks.end().entries.saturating_sub(1);
+        let position = Position { segment, index: index.min(last) };
+        Ok(replay::records_before(store, position)?.map(|records| (position, records)))
+    }
+}

@@ -1,0 +1,201 @@
+//! The newest entries of the open segment, in memory: those who follow the journal read
+//! them here while they keep up, and what admitted them is held until they are folded.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::event::time::UnixNanos;
+use crate::journal::follow::Followed;
+use crate::journal::{FRAME_BYTES, Hold};
+
+/// Folded entries are kept for others up to this size.
+const KEPT_BYTES: usize = 8 << 20;
+
+/// A durable entry.
+pub(super) struct Durable {
+    /// The frame and the packed entry behind it.
+    pub(super) frame: Bytes,
+    /// What the entry holds until it is folded.
+    pub(super) hold: Hold,
+}
+
+/// The open segment's newest entries.
+pub(super) struct Tail {
+    segment: u64,
+    ring: Mutex<Ring>,
+    end: watch::Sender<End>,
+}
+
+/// How far the open segment has got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct End {
+    /// The number of its durable entries.
+    pub(super) entries: u64,
+    /// Records in all entries, since the journal began.
+    pub(super) records: u64,
+    /// Whether nothing follows.
+    pub(super) closed: bool,
+}
+
+#[derive(Default)]
+struct Ring {
+    /// The number of the first entry that is kept.
+    first: u64,
+    kept: VecDeque<(UnixNanos, Bytes)>,
+    bytes: usize,
+    /// The number of the first entry that was not folded.
+    folded: u64,
+    /// The number of the entry with the first hold.
+    first_held: u64,
+    holds: VecDeque<Hold>,
+}
+
+impl Tail {
+    /// Of a segment that has just been opened, in a journal of `records` records.
+    pub(super) fn new(segment: u64, records: u64) -> Tail {
+        let end = End { records, ..End::default() };
+        Tail { segment, ring: Mutex::default(), end: watch::Sender::new(end) }
+    }
+
+    pub(super) fn segment(&self) -> u64 {
+        self.segment
+    }
+
+    /// How far the segment has got, and word of each change.
+    pub(super) fn end(&self) -> watch::Receiver<End> {
+        self.end.subscribe()
+    }
+
+    /// Adds durable entries of one stamp, with which the journal has `records` records.
+    pub(super) fn push(&self, stamp: UnixNanos, entries: Vec<Durable>, records: u64) {
+        let count = entries.len() as u64;
+        let mut ring = self.lock();
+        for Durable { frame, hold } in entries {
+            ring.bytes += frame.len();
+            ring.kept.push_back((stamp, frame));
+            ring.holds.push_back(hold);
+        }
+        let released = ring.release();
+        drop(ring);
+        drop(released);
+        self.end.send_modify(|end| {
+            end.entries += count;
+            end.records = records;
+        });
+    }
+
+    /// Nothing follows.
+    pub(super) fn close(&self) {
+        self.end.send_modify(|end| end.closed = true);
+        // Whoever waits for room would wait for ever.
+        self.lock().holds.clear();
+    }
+
+    /// Releases what the entries before `index` hold, also those that are yet to come:
+    /// they were folded, or are not to be.
+    pub(super) fn folded(&self, index: u64) {
+        let mut ring = self.lock();
+        ring.folded = index;
+        let released = ring.release();
+        // Whoever waits for room is woken without the lock.
+        drop(ring);
+        drop(released);
+    }
+
+    /// Entries from `index` on, about `bytes` of them and at least one; `None` if they are
+    /// not in memory any more.
+    pub(super) fn read(&self, index: u64, bytes: usize) -> Option<Vec<Followed>> {
+        let ring = self.lock();
+        let skipped = usize::try_from(index.checked_sub(ring.first)?).ok()?;
+        let mut read = Vec::new();
+        let mut taken = 0;
+        for (index, (stamp, frame)) in (index..).zip(ring.kept.iter().skip(skipped)) {
+            taken += frame.len();
+            if taken > bytes && !read.is_empty() {
+                break;
+            }
+            read.push(Followed { index, stamp: *stamp, entry: frame.slice(FRAME_BYTES..) });
+        }
+        Some(read)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        // Whoever panicked held it for pushes and pops: what is there is whole.
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ring {
+    /// What entries hold that were folded; of these, the oldest are dropped.
+    fn release(&mut self) -> Vec<Hold> {
+        let folded = self.folded.saturating_sub(self.first_held).min(self.holds.len() as u64);
+        self.first_held += folded;
+        let released = self.holds.drain(..folded as usize).collect();
+        self.evict();
+        released
+    }
+
+    /// Drops the oldest entries that were folded, but for a few that others may still read.
+    fn evict(&mut self) {
+        while self.bytes > KEPT_BYTES
+            && self.first < self.first_held
+            && let Some((_, frame)) = self.kept.pop_front()
+        {
+            self.bytes -= frame.len();
+            self.first += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn push(tail: &Tail, count: usize, bytes: usize, hold: &Arc<()>) {
+        let frame = Bytes::from(vec![0; bytes]);
+        let durable = || Durable { frame: frame.clone(), hold: Box::new(Arc::clone(hold)) };
+        tail.push(UnixNanos(1), (0..count).map(|_| durable()).collect(), 0);
+    }
+
+    #[test]
+    fn what_is_not_folded_is_kept_and_held_whatever_its_size() {
+        let (tail, hold) = (Tail::new(1, 0), Arc::new(()));
+        push(&tail, 3, KEPT_BYTES, &hold);
+        assert_eq!(Arc::strong_count(&hold), 4);
+        assert_eq!(tail.read(0, 1).unwrap().len(), 1);
+        tail.folded(2);
+        assert_eq!(Arc::strong_count(&hold), 2);
+        assert!(tail.read(1, 1).is_none(), "it was dropped");
+        assert_eq!(tail.read(2, 1).unwrap()[0].index, 2);
+    }
+
+    #[test]
+    fn readers_get_what_fits_and_nothing_at_the_end() {
+        let (tail, hold) = (Tail::new(1, 0), Arc::new(()));
+        push(&tail, 10, 100, &hold);
+        let indices = |read: Vec<Followed>| read.iter().map(|e| e.index).collect::<Vec<_>>();
+        assert_eq!(indices(tail.read(4, 250).unwrap()), [4, 5]);
+        assert_eq!(indices(tail.read(10, 250).unwrap()), [0; 0]);
+    }
+
+    #[test]
+    fn nothing_is_held_where_nobody_folds() {
+        let (tail, hold) = (Tail::new(1, 0), Arc::new(()));
+        tail.folded(u64::MAX);
+        push(&tail, 2, 100, &hold);
+        assert_eq!(Arc::strong_count(&hold), 1);
+    }
+
+    #[test]
+    fn a_closed_tail_holds_nothing() {
+        let (tail, hold) = (Tail::new(1, 0), Arc::new(()));
+        push(&tail, 2, 100, &hold);
+        tail.close();
+        assert_eq!(Arc::strong_count(&hold), 1);
+        assert!(tail.end().borrow().closed);
+    }
+}
