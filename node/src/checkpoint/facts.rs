@@ -19,6 +19,7 @@ pub mod ledger; // what was accepted against what was carried and what is pendin
 
 pub mod aggregations; // what is counted, from which cut to which
 pub mod cuts; // the cluster's clock
+pub mod extent; // how much of a segment
 pub mod segments; // stretches of journals, and who has them
 pub mod slots; // who owns what, in which epoch
 
@@ -36,6 +37,7 @@ use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::segments::{Segment, Segments};
 use crate::checkpoint::facts::slots::Ownership;
 use crate::event::node::NodeId;
+use crate::event::slots::SlotSet;
 
 /// A shard of the key space.
 pub type Slot = u8;
@@ -53,8 +55,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    fn slots(self) -> impl Iterator<Item = Slot> {
-        (0..=Slot::MAX).take(usize::from(self.slots))
+    fn slots(self) -> SlotSet {
+        SlotSet::all(self.slots)
     }
 }
 
@@ -122,7 +124,9 @@ impl Facts {
             Command::Forget { node } => self.forget(node),
             Command::OpenSegment { writer, copies } => self.open_segment(writer, copies),
             Command::BeginSeal { segment, ceiling } => self.begin_seal(segment, ceiling),
-            Command::Seal { segment, end, holders } => self.seal(segment, end, holders),
+            Command::Seal { segment, end, until, holders } => {
+                self.seal(segment, end, until, holders)
+            }
             Command::Hold { segment, node } => self.hold(segment, node),
             Command::Cut { number, time, stamped } => self.next_cut(number, time, &stamped),
             Command::Place { changes } => self.place(changes),
@@ -177,6 +181,11 @@ impl Facts {
     /// A cut by its number, if it is still kept.
     pub fn cut(&self, number: u64) -> Option<&Cut> {
         self.cuts.get(number)
+    }
+
+    /// The cuts that are still kept, the newest last.
+    pub fn cuts(&self) -> impl Iterator<Item = &Cut> {
+        self.cuts.older.values().chain([&self.cuts.latest])
     }
 
     /// Drops what is over: segments that every slot has carried, cuts that nothing refers

@@ -44,8 +44,8 @@ fn of_member(identity: &Identity, status: &Status, facts: &Facts) -> shape::Clus
         state: state(member.state),
         role: role(id, status),
         reachable: None,
-        slots: owned(facts, |owners| owners.first() == Some(&id)),
-        owned: owned(facts, |owners| owners.contains(&id)),
+        slots: facts.primary_of(id).len() as u64,
+        owned: facts.owner_of(id).len() as u64,
         lag: lag(id, status),
     });
     let segments = facts.segments().iter();
@@ -85,11 +85,6 @@ fn role(id: NodeId, status: &Status) -> shape::Role {
     }
 }
 
-/// How many slots have owners such as these.
-fn owned(facts: &Facts, such: impl Fn(&[NodeId]) -> bool) -> u64 {
-    facts.slots().values().filter(|slot| such(&slot.owners)).count() as u64
-}
-
 /// How far a member is behind; only the leader knows.
 fn lag(id: NodeId, status: &Status) -> Option<u64> {
     if !status.leads() {
@@ -110,7 +105,7 @@ fn segment(id: u64, segment: &Segment, trimmed: u64) -> shape::Segment {
             SegmentState::Sealing => shape::SegmentState::Sealing,
             SegmentState::Sealed { .. } => shape::SegmentState::Sealed,
         },
-        entries: segment.end(),
+        entries: segment.end().map(|end| end.entries),
         trimmed,
     }
 }

@@ -22,6 +22,11 @@ pub struct SlotSet([u64; SLOTS / WORD_BITS]);
 pub struct MalformedSlots(String);
 
 impl SlotSet {
+    /// The first `count` slots: all that there are in a cluster of so many.
+    pub fn all(count: u16) -> SlotSet {
+        (0..=u8::MAX).take(usize::from(count)).collect()
+    }
+
     /// Whether a slot is in the set.
     pub fn contains(&self, slot: u8) -> bool {
         let slot = usize::from(slot);
@@ -49,9 +54,16 @@ impl SlotSet {
         (0..=u8::MAX).filter(move |&slot| slots.contains(slot))
     }
 
-    fn insert(&mut self, slot: u8) {
+    /// Puts a slot into the set, if it is not there.
+    pub fn insert(&mut self, slot: u8) {
         let slot = usize::from(slot);
         self.0[slot / WORD_BITS] |= 1 << (slot % WORD_BITS);
+    }
+
+    /// Takes a slot out of the set, if it is there.
+    pub fn remove(&mut self, slot: u8) {
+        let slot = usize::from(slot);
+        self.0[slot / WORD_BITS] &= !(1 << (slot % WORD_BITS));
     }
 }
 
@@ -140,6 +152,14 @@ mod tests {
     }
 
     #[test]
+    fn all_slots_are_the_first_ones() {
+        assert_eq!(SlotSet::all(0), set(&[]));
+        assert_eq!(SlotSet::all(3), set(&[0, 1, 2]));
+        assert_eq!(SlotSet::all(256).len(), SLOTS);
+        assert_eq!(SlotSet::all(u16::MAX).len(), SLOTS);
+    }
+
+    #[test]
     fn a_set_is_one_string_in_json() {
         assert_eq!(serde_json::to_string(&set(&[9, 10, 200])).unwrap(), r#""9-10,200""#);
         let read: SlotSet = serde_json::from_str(r#""9-10,200""#).unwrap();
@@ -169,6 +189,9 @@ mod tests {
             prop_assert!((0..=u8::MAX).all(|slot| right.contains(slot) == other.contains(&slot)));
             prop_assert_eq!(left.union(&right), collect(&(&one | &other)));
             prop_assert_eq!(right.to_string().parse(), Ok(right));
+            let mut rest = left;
+            other.iter().for_each(|&slot| rest.remove(slot));
+            prop_assert_eq!(rest, collect(&(&one - &other)));
         }
     }
 }

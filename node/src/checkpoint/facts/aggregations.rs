@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::checkpoint::facts::checkpoints::Progress;
 use crate::checkpoint::facts::command::Applied;
 use crate::checkpoint::facts::cuts::Cut;
+use crate::checkpoint::facts::extent::Extent;
 use crate::checkpoint::facts::forget::Loss;
 use crate::checkpoint::facts::ledger::Ledger;
 use crate::checkpoint::facts::refused::Refused;
@@ -25,8 +26,9 @@ pub struct Aggregation {
     pub definition: Value,
     /// The number of the cut from which on it counts.
     pub since: u64,
-    /// The number of the cut with which it ends, if it does. Of a segment which that cut
-    /// misses, it still counts what is below the first later cut that does not.
+    /// The number of the cut with which it ends, if it does: it counts nothing that is
+    /// stamped at that cut's time or later. What is stamped before, but missing in that
+    /// cut, it still counts when a later cut does.
     pub until: Option<u64>,
     /// What came in and what went out.
     pub ledger: Ledger,
@@ -112,24 +114,25 @@ impl Facts {
     /// The cuts from which an aggregation's slots would fold again, but for those that
     /// have all that they will ever need.
     pub(super) fn resumed_from(&self, aggregation: &Aggregation) -> BTreeSet<u64> {
-        let carried = self.settings.slots().map(|slot| aggregation.carried(slot));
+        let carried = self.settings.slots().iter().map(|slot| aggregation.carried(slot));
         let unfinished = carried.filter(|&cut| !self.has_all(aggregation, cut));
         // One that begins with the next cut needs nothing of what is there.
         unfinished.map(|cut| cut.min(self.cuts.latest.number)).collect()
     }
 
-    /// Whether an aggregation has ended, and nothing is its own that the cut does not count.
+    /// Whether an aggregation has ended, and the cut counts all that is its own.
     fn has_all(&self, aggregation: &Aggregation, cut: u64) -> bool {
         let until = aggregation.until.filter(|&until| until <= cut);
         let Some(end) = until.and_then(|until| self.cuts.get(until)) else { return false };
-        let still_missing = |cut: &Cut| end.missing.keys().any(|id| cut.missing.contains_key(id));
+        let still_missing = |cut: &Cut| cut.missing.values().any(|span| span.from < end.time);
         // A cut from which a slot has to go on is always kept.
         !self.cuts.get(cut).is_some_and(still_missing)
     }
 
     /// The smallest count of a segment at these cuts.
-    pub(super) fn least_count(&self, cuts: &BTreeSet<u64>, segment: SegmentId) -> Option<u64> {
-        cuts.iter().map(|&cut| self.cuts.get(cut).map_or(0, |cut| cut.count(segment))).min()
+    pub(super) fn least_count(&self, cuts: &BTreeSet<u64>, segment: SegmentId) -> Option<Extent> {
+        let count = |&cut| self.cuts.get(cut).map_or(Extent::default(), |cut| cut.count(segment));
+        cuts.iter().map(count).min_by_key(|extent| extent.entries)
     }
 
     pub(super) fn prune_aggregations(&mut self) {
@@ -150,12 +153,12 @@ impl Facts {
             return false;
         };
         let flushed = |slot| {
-            let progress = aggregation.slots.get(&slot);
-            progress.is_some_and(|slot| slot.through >= end.horizon && slot.claimed.is_none())
+            let Progress { carried, through, claimed, .. } = aggregation.progress(slot);
+            claimed.is_none() && through >= end.time && self.has_all(aggregation, carried)
         };
         aggregation.windows.is_empty()
             && aggregation.losses.is_empty()
-            && self.settings.slots().all(flushed)
+            && self.settings.slots().iter().all(flushed)
     }
 }
 
@@ -256,17 +259,35 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_aggregation_is_flushed_to_the_last_stamp_below_its_last_cut() {
+    fn an_ended_aggregation_is_flushed_to_the_time_of_its_last_cut() {
         let mut cluster = Cluster::of(1);
         let segment = cluster.open(1, &[1]);
         cluster.seal(segment, 12, 5, &[1]);
         cluster.accept(register(&[]));
-        cluster.cut(10, &[]);
+        cluster.cut(11, &[(segment, 4)]);
         cluster.flush(window(0, 10));
         cluster.cut(9000, &[]);
         assert_eq!(lives(&cluster), [(0, "by-foo", 1, Some(2))]);
         cluster.flush(window(10, 20));
         assert_eq!(lives(&cluster), []);
+    }
+
+    #[test]
+    fn an_ended_aggregation_stays_while_something_of_it_is_missing() {
+        let mut cluster = Cluster::of(2);
+        let segment = cluster.open(2, &[2]);
+        cluster.seal(segment, 12, 5, &[2]);
+        cluster.accept(register(&[]));
+        cluster.cut(10, &[]);
+        cluster.flush(window(0, 10));
+        let late = cluster.open(2, &[2]);
+        cluster.cut(9000, &[]);
+        assert_eq!(cluster.facts.latest_cut().missing.keys().collect::<Vec<_>>(), [&late]);
+        assert_eq!(lives(&cluster), [(0, "by-foo", 1, Some(2))]);
+        for slot in [0, 1] {
+            cluster.accept(cluster.carry_command(slot, 3));
+        }
+        assert_eq!(lives(&cluster), [], "what came later is not its own");
     }
 
     #[test]

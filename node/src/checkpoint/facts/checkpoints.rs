@@ -27,7 +27,9 @@ pub struct Checkpoint {
     pub window: Window,
     /// The number of the cut up to which it was folded.
     pub cut: u64,
-    /// Distinct records in the slot.
+    /// Records of the window that were accepted and belong to the slot.
+    pub records: u64,
+    /// Distinct ones among them.
     pub distinct: u64,
     /// The digest of its results.
     pub digest: Digest,
@@ -78,9 +80,9 @@ impl Facts {
             return Err(Refused::NotEnded { window, time: cut.time });
         }
         let mut answers = BTreeMap::new();
-        for (slot, SlotClaim { epoch, number, distinct, digest }) in slots {
+        for (slot, SlotClaim { epoch, number, records, distinct, digest }) in slots {
             let incomplete = false;
-            let claim = Checkpoint { number, window, cut, distinct, digest, incomplete };
+            let claim = Checkpoint { number, window, cut, records, distinct, digest, incomplete };
             let answer = if self.is_primary(slot, node, epoch) {
                 self.claim_slot(aggregation, slot, claim)?
             } else {
@@ -184,11 +186,16 @@ impl Checkpoint {
     fn answer_to(&self, claim: &Checkpoint) -> ClaimAnswer {
         if (self.window, self.cut) != (claim.window, claim.cut) {
             ClaimAnswer::Resume(*self)
-        } else if (self.distinct, self.digest) != (claim.distinct, claim.digest) {
+        } else if self.found() != claim.found() {
             ClaimAnswer::Diverged(*self)
         } else {
             ClaimAnswer::Again
         }
+    }
+
+    /// What has to be the same whoever folds up to the cut.
+    fn found(&self) -> (u64, u64, Digest) {
+        (self.records, self.distinct, self.digest)
     }
 }
 
@@ -202,12 +209,13 @@ impl Aggregation {
     pub(super) fn finish(&mut self, slot: Slot, settings: Settings, now: UnixNanos) {
         let mut progress = self.progress(slot);
         let Some(checkpoint) = progress.claimed.take() else { return };
-        let Checkpoint { window, distinct, incomplete, .. } = checkpoint;
+        let Checkpoint { window, records, distinct, incomplete, .. } = checkpoint;
         progress.carried = progress.carried.max(checkpoint.cut);
         progress.through = progress.through.max(window.end);
         progress.flushed = Some(checkpoint);
         if !incomplete {
             progress.distinct += distinct;
+            self.ledger.flushed += records;
             self.ledger.distinct += distinct;
         }
         if !is_expired(window.end, now) {
@@ -247,7 +255,8 @@ mod tests {
     #[test]
     fn each_slot_of_a_claim_is_judged_on_its_own() {
         let mut cluster = cluster();
-        let slot = |epoch, number| SlotClaim { epoch, number, distinct: 0, digest: Digest(0) };
+        let (records, distinct, digest) = (0, 0, Digest(0));
+        let slot = |epoch, number| SlotClaim { epoch, number, records, distinct, digest };
         let slots = [(0, slot(1, 1)), (1, slot(7, 1)), (9, slot(1, 1))].into();
         let (node, aggregation) = (node(1), 0);
         let claim = Command::Claim { node, aggregation, window: WINDOW, cut: 2, slots };
@@ -286,9 +295,18 @@ mod tests {
     fn another_result_for_the_same_cut_is_a_divergence() {
         let mut cluster = cluster();
         cluster.claim(cluster.claim_command(0, WINDOW, 5));
-        let claim = cluster.claim_command(0, WINDOW, 6);
-        assert_eq!(cluster.claim(claim), ClaimAnswer::Diverged(claimed(&cluster)));
-        assert_eq!(claimed(&cluster).distinct, 5);
+        let differ: [fn(&mut SlotClaim); 3] = [
+            |claim| claim.records += 1,
+            |claim| claim.distinct += 1,
+            |claim| claim.digest = Digest(6),
+        ];
+        for differ in differ {
+            let mut claim = cluster.claim_command(0, WINDOW, 5);
+            let Command::Claim { slots, .. } = &mut claim else { unreachable!() };
+            slots.values_mut().for_each(differ);
+            assert_eq!(cluster.claim(claim), ClaimAnswer::Diverged(claimed(&cluster)));
+        }
+        assert_eq!((claimed(&cluster).records, claimed(&cluster).distinct), (10, 5));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::checkpoint::Digest;
 use crate::checkpoint::facts::checkpoints::Checkpoint;
+use crate::checkpoint::facts::extent::Extent;
 use crate::checkpoint::facts::windows::Printed;
 use crate::checkpoint::facts::{SegmentId, Slot};
 use crate::event::node::NodeId;
@@ -60,7 +61,7 @@ pub enum Command {
     /// A node opens the next segment of its journal.
     ///
     /// Again: refused with the open segment's number. Nobody has appended to it, unless
-    /// the node did; seal it and open another.
+    /// the node did; begin to seal it and open another.
     OpenSegment {
         /// The node that will append.
         writer: NodeId,
@@ -79,13 +80,16 @@ pub enum Command {
     },
     /// A segment ends: entries from `end` on do not exist and never did.
     ///
-    /// Again with the same end: the holders are added. After the segment was trimmed it
-    /// is refused as unknown.
+    /// Again with the same end and time: the holders are added. After the segment was
+    /// trimmed it is refused as unknown.
     Seal {
         /// The segment.
         segment: SegmentId,
-        /// The number of its entries: the smallest that a copy that was reached has.
-        end: u64,
+        /// All that it has: the least that a copy that was reached has.
+        end: Extent,
+        /// Nothing before the end is stamped at this time or later: the last entry's stamp
+        /// and one nanosecond, or the floor of a segment that has none.
+        until: UnixNanos,
         /// The copies that were reached. They refuse further entries, and have all
         /// entries before the end.
         holders: BTreeSet<NodeId>,
@@ -108,10 +112,11 @@ pub enum Command {
         number: u64,
         /// A whole second, later than the last cut's.
         time: UnixNanos,
-        /// For each segment that is not sealed, how many of its entries are stamped
-        /// before the time. They are durable on all copies, or a seal could end below
-        /// them. A segment that is not named counts as missing.
-        stamped: BTreeMap<SegmentId, u64>,
+        /// How much of each segment is stamped before the time. Of a segment that is not
+        /// sealed its writer tells what is durable on all copies, or a seal could end
+        /// below that; of one that is sealed any holder tells, and nobody has to when its
+        /// ceiling is not past the time. Any other that is not named counts as missing.
+        stamped: BTreeMap<SegmentId, Extent>,
     },
     /// Slots get other owners: all of these, or none.
     ///
@@ -207,7 +212,9 @@ pub struct SlotClaim {
     pub epoch: u64,
     /// The number of the last completed checkpoint and one.
     pub number: u64,
-    /// Distinct records in the slot.
+    /// Records of the window that were accepted and belong to the slot.
+    pub records: u64,
+    /// Distinct ones among them.
     pub distinct: u64,
     /// The digest of its results.
     pub digest: Digest,

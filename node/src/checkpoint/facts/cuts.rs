@@ -1,11 +1,12 @@
-//! Cuts: the cluster's clock. A cut is a time, and for every segment how many of its
-//! entries are stamped before that time.
+//! Cuts: the cluster's clock. A cut is a time, and for every segment how much of it is
+//! stamped before that time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::facts::command::Applied;
+use crate::checkpoint::facts::extent::Extent;
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::segments::Segment;
 use crate::checkpoint::facts::{Facts, SegmentId};
@@ -22,11 +23,9 @@ pub struct Cut {
     pub number: u64,
     /// A whole second.
     pub time: UnixNanos,
-    /// Nothing that the cut counts is stamped at this time or later. It is the cut's time,
-    /// unless a segment was sealed meanwhile: those are counted to their end.
-    pub horizon: UnixNanos,
-    /// How many entries of each segment are below the cut.
-    pub counts: BTreeMap<SegmentId, u64>,
+    /// How much of each segment is below the cut: what is stamped before its time. Of a
+    /// segment that is lost it is all, for nobody can tell.
+    pub counts: BTreeMap<SegmentId, Extent>,
     /// The segments of which nobody could tell. For these the count is the one last known.
     pub missing: BTreeMap<SegmentId, Span>,
 }
@@ -48,9 +47,9 @@ impl Span {
 }
 
 impl Cut {
-    /// How many entries of a segment are below the cut.
-    pub fn count(&self, segment: SegmentId) -> u64 {
-        self.counts.get(&segment).copied().unwrap_or(0)
+    /// How much of a segment is below the cut.
+    pub fn count(&self, segment: SegmentId) -> Extent {
+        self.counts.get(&segment).copied().unwrap_or_default()
     }
 
     /// The segments that may have entries in the window which the cut does not count.
@@ -62,6 +61,24 @@ impl Cut {
     pub(super) fn known(&self, id: SegmentId, segment: &Segment) -> UnixNanos {
         let known = self.missing.get(&id).map_or(self.time, |span| span.from);
         known.max(segment.floor)
+    }
+
+    /// Refuses an end of a segment that the cut contradicts, or the segment's last lease.
+    pub(super) fn check_end(
+        &self,
+        id: SegmentId,
+        segment: &Segment,
+        end: Extent,
+        until: UnixNanos,
+    ) -> Result<(), Refused> {
+        let (counted, known, ceiling) = (self.count(id), self.known(id, segment), segment.ceiling);
+        if !end.continues(counted) {
+            Err(Refused::BelowCut { segment: id, end, counted })
+        } else if until > ceiling || (end != counted && until <= known) {
+            Err(Refused::OtherStamps { segment: id, until, known, ceiling })
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -83,7 +100,7 @@ impl Facts {
         &mut self,
         number: u64,
         time: UnixNanos,
-        stamped: &BTreeMap<SegmentId, u64>,
+        stamped: &BTreeMap<SegmentId, Extent>,
     ) -> Result<Applied, Refused> {
         let last = &self.cuts.latest;
         if number != last.number + 1 {
@@ -96,7 +113,7 @@ impl Facts {
         if let Some(&segment) = stamped.keys().find(|&&id| id > self.segments.last) {
             return Err(Refused::NoSegment { segment });
         }
-        let mut cut = Cut { number, time, horizon: time, ..Cut::default() };
+        let mut cut = Cut { number, time, ..Cut::default() };
         for (&id, segment) in &self.segments.known {
             cut.cover(id, segment, stamped.get(&id).copied(), last)?;
         }
@@ -128,35 +145,30 @@ impl Facts {
 }
 
 impl Cut {
-    /// Counts a segment, of which `stamped` entries were reported, if anybody did.
+    /// Counts a segment, of which so much was reported to be stamped, if anybody did.
     fn cover(
         &mut self,
         id: SegmentId,
         segment: &Segment,
-        stamped: Option<u64>,
+        stamped: Option<Extent>,
         last: &Cut,
     ) -> Result<(), Refused> {
         let counted = last.count(id);
-        if stamped.is_some_and(|stamped| stamped < counted) {
+        if stamped.is_some_and(|stamped| !stamped.continues(counted)) {
             return Err(Refused::CountFellBack { segment: id, counted });
         }
-        let count = match (segment.end(), stamped) {
-            (Some(end), Some(stamped)) if stamped > end => {
-                return Err(Refused::PastEnd { segment: id, end });
+        if let (Some(stamped), Some(end)) = (stamped, segment.end())
+            && !end.continues(stamped)
+        {
+            return Err(Refused::PastEnd { segment: id, end });
+        }
+        let count = segment.all_before(self.time).or(stamped).unwrap_or_else(|| {
+            let missing = Span { from: last.known(id, segment), until: segment.ceiling };
+            if missing.from < missing.until {
+                self.missing.insert(id, missing);
             }
-            (Some(end), _) => {
-                self.horizon = self.horizon.max(segment.ceiling);
-                end
-            }
-            (None, Some(stamped)) => stamped,
-            (None, None) => {
-                let missing = Span { from: last.known(id, segment), until: segment.ceiling };
-                if missing.from < missing.until {
-                    self.missing.insert(id, missing);
-                }
-                counted
-            }
-        };
+            counted
+        });
         self.counts.insert(id, count);
         Ok(())
     }
@@ -166,7 +178,7 @@ impl Cut {
 mod tests {
     use super::*;
     use crate::checkpoint::facts::command::Command;
-    use crate::checkpoint::facts::tests::{Cluster, at, cut, seal, window};
+    use crate::checkpoint::facts::tests::{Cluster, at, cut, extent, node, seal, window};
 
     #[test]
     fn cuts_are_numbered_without_gaps_so_that_two_leaders_cannot_both_cut() {
@@ -193,22 +205,55 @@ mod tests {
         let mut cluster = Cluster::of(1);
         let segment = cluster.open(1, &[1]);
         cluster.cut(5, &[(segment, 50)]);
-        let refused = cluster.refuse(cut(3, 6, &[(segment, 49)]));
-        assert_eq!(refused, Refused::CountFellBack { segment, counted: 50 });
+        let fell_back = Refused::CountFellBack { segment, counted: extent(50) };
+        assert_eq!(cluster.refuse(cut(3, 6, &[(segment, 49)])), fell_back);
+        for (entries, records) in [(51, 149), (50, 149), (50, 151)] {
+            let stamped = [(segment, Extent { entries, records })].into();
+            let command = Command::Cut { number: 3, time: at(6), stamped };
+            assert_eq!(cluster.refuse(command), fell_back);
+        }
         cluster.accept(cut(3, 6, &[(segment, 50)]));
     }
 
     #[test]
-    fn a_sealed_segment_counts_to_its_end_and_not_beyond() {
+    fn a_sealed_segment_counts_to_its_end_once_all_its_stamps_are_below_the_cut() {
         let mut cluster = Cluster::of(1);
         let segment = cluster.open(1, &[1]);
         cluster.seal(segment, 7, 40, &[1]);
-        let refused = cluster.refuse(cut(2, 5, &[(segment, 41)]));
-        assert_eq!(refused, Refused::PastEnd { segment, end: 40 });
+        for past_end in [extent(41), Extent { records: 121, ..extent(40) }] {
+            let stamped = [(segment, past_end)].into();
+            let refused = cluster.refuse(Command::Cut { number: 2, time: at(5), stamped });
+            assert_eq!(refused, Refused::PastEnd { segment, end: extent(40) });
+        }
         cluster.cut(5, &[(segment, 30)]);
+        assert_eq!(cluster.facts.latest_cut().count(segment), extent(30));
+        assert!(cluster.facts.latest_cut().missing.is_empty());
+        cluster.cut(7, &[]);
+        assert_eq!(cluster.facts.latest_cut().count(segment), extent(40));
+        assert!(cluster.facts.latest_cut().missing.is_empty());
+    }
+
+    #[test]
+    fn a_sealed_segment_with_later_stamps_that_no_holder_told_of_is_missing() {
+        let mut cluster = Cluster::of(1);
+        let segment = cluster.open(1, &[1]);
+        cluster.cut(3, &[(segment, 20)]);
+        cluster.seal(segment, 7, 40, &[1]);
+        cluster.cut(5, &[]);
         let latest = cluster.facts.latest_cut();
-        assert_eq!(latest.count(segment), 40);
-        assert_eq!((latest.time, latest.horizon), (at(5), at(7)));
+        assert_eq!(latest.count(segment), extent(20));
+        assert_eq!(latest.missing, [(segment, Span { from: at(3), until: at(7) })].into());
+    }
+
+    #[test]
+    fn a_lost_segment_counts_to_its_end_as_nobody_can_tell() {
+        let mut cluster = Cluster::of(3);
+        let segment = cluster.open(3, &[3]);
+        cluster.seal(segment, 7, 40, &[3]);
+        cluster.accept(Command::Forget { node: node(3) });
+        cluster.cut(5, &[]);
+        let latest = cluster.facts.latest_cut();
+        assert_eq!((latest.count(segment), latest.missing.len()), (extent(40), 0));
     }
 
     #[test]
@@ -219,7 +264,7 @@ mod tests {
         cluster.cut(6, &[(known, 2)]);
         cluster.cut(7, &[(known, 3)]);
         let latest = cluster.facts.latest_cut();
-        assert_eq!(latest.counts, [(known, 3), (silent, 20)].into());
+        assert_eq!(latest.counts, [(known, extent(3)), (silent, extent(20))].into());
         let missing = Span { from: at(5), until: UnixNanos(u64::MAX) };
         assert_eq!(latest.missing, [(silent, missing)].into());
         assert_eq!(latest.missing_of(window(0, 5)).count(), 0);
@@ -249,7 +294,7 @@ mod tests {
         let latest = cluster.facts.latest_cut();
         assert_eq!(latest.missing_of(window(0, 10)).count(), 1);
         assert_eq!(latest.missing_of(window(8, 10)).count(), 0);
-        cluster.accept(seal(segment, 25, &[1]));
+        cluster.accept(seal(segment, 25, 8, &[1]));
         cluster.cut(11, &[]);
         assert!(cluster.facts.latest_cut().missing.is_empty());
     }
@@ -291,6 +336,7 @@ mod tests {
         let kept: Vec<_> = (0..=latest).filter(|&n| cluster.facts.cut(n).is_some()).collect();
         let recent = latest - RECENT + 1..=latest;
         assert_eq!(kept, [2, 3, 4].into_iter().chain(recent).collect::<Vec<_>>());
+        assert!(cluster.facts.cuts().map(|cut| cut.number).eq(kept));
         assert_eq!(cluster.facts.oldest_needed_cut(), 2);
     }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::facts::aggregations::Aggregation;
 use crate::checkpoint::facts::command::Applied;
 use crate::checkpoint::facts::cuts::Span;
+use crate::checkpoint::facts::extent::Extent;
 use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::segments::{Segment, SegmentState};
@@ -14,6 +15,7 @@ use crate::checkpoint::facts::slots::Ownership;
 use crate::checkpoint::facts::windows::WindowFact;
 use crate::checkpoint::facts::{Facts, SegmentId, Slot};
 use crate::event::node::NodeId;
+use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
 
 /// What an aggregation lost with a node.
@@ -24,10 +26,10 @@ pub struct Loss {
     /// The segments that nobody else had.
     pub segments: BTreeSet<SegmentId>,
     /// The slots that nobody else owned: their results and carry.
-    pub slots: BTreeSet<Slot>,
-    /// Entries of these segments that some slot had not carried. What the node accepted
-    /// after the last cut comes on top.
-    pub entries: u64,
+    pub slots: SlotSet,
+    /// What some slot had not carried of these segments. What the node accepted after the
+    /// last cut comes on top.
+    pub extent: Extent,
     /// When all of this was stamped. A window that overlaps it and was not flushed by
     /// every slot before will never be complete.
     pub stamps: Span,
@@ -37,7 +39,8 @@ impl Loss {
     fn with(node: NodeId) -> Loss {
         // Contains nothing until something is added.
         let stamps = Span { from: UnixNanos(u64::MAX), until: UnixNanos(0) };
-        Loss { node, segments: BTreeSet::new(), slots: BTreeSet::new(), entries: 0, stamps }
+        let (segments, slots) = (BTreeSet::new(), SlotSet::default());
+        Loss { node, segments, slots, extent: Extent::default(), stamps }
     }
 
     fn widen(&mut self, from: UnixNanos, until: UnixNanos) {
@@ -59,10 +62,10 @@ impl Facts {
         let segments = segments.filter(|(_, segment)| segment.is_only_with(node));
         let segments: BTreeSet<_> = segments.map(|(&id, _)| id).collect();
         let slots = self.slots.iter().filter(|(_, ownership)| ownership.owners == [node]);
-        let slots: BTreeSet<_> = slots.map(|(&slot, _)| slot).collect();
+        let slots: SlotSet = slots.map(|(&slot, _)| slot).collect();
         let numbers: Vec<_> = self.aggregations.known.keys().copied().collect();
         for number in numbers {
-            self.record_loss(number, node, &segments, &slots)?;
+            self.record_loss(number, node, &segments, slots)?;
         }
         self.take_segments_from(node);
         for ownership in self.slots.values_mut().filter(|slot| slot.owners == [node]) {
@@ -112,7 +115,7 @@ impl Facts {
         number: u32,
         node: NodeId,
         segments: &BTreeSet<SegmentId>,
-        slots: &BTreeSet<Slot>,
+        slots: SlotSet,
     ) -> Result<(), Refused> {
         let aggregation = self.aggregations.get(number)?;
         let pending = self.pending(aggregation);
@@ -124,7 +127,7 @@ impl Facts {
         }
         let (settings, now) = (self.settings, self.cuts.latest.time);
         let aggregation = self.aggregations.get_mut(number)?;
-        for &slot in &loss.slots {
+        for slot in loss.slots.iter() {
             // Nobody can tell whether it was delivered, so its number is used up.
             aggregation.finish(slot, settings, now);
         }
@@ -136,7 +139,7 @@ impl Facts {
                 }
             }
         }
-        aggregation.ledger.lost += loss.entries;
+        aggregation.ledger.lost += loss.extent;
         aggregation.losses.push(loss);
         self.account_carried(number, pending);
         Ok(())
@@ -155,21 +158,22 @@ impl Facts {
             let end = segment.end().unwrap_or(latest.count(id));
             let cuts = resumed.iter().filter_map(|&cut| self.cuts.get(cut));
             let known = cuts.map(|cut| cut.known(id, segment)).min();
-            let from = known.filter(|_| carried < end).unwrap_or(latest.known(id, segment));
+            let from = known.filter(|_| carried != end).unwrap_or(latest.known(id, segment));
             let has_a_tail = segment.end().is_none() && from < segment.ceiling;
-            if carried < end || has_a_tail {
+            if carried != end || has_a_tail {
                 loss.segments.insert(id);
-                loss.entries += end - carried;
+                loss.extent += end.beyond(carried);
                 loss.widen(from, segment.ceiling);
             }
         }
     }
 
-    fn add_lost_slots(&self, loss: &mut Loss, aggregation: &Aggregation, slots: &BTreeSet<Slot>) {
-        for (&slot, progress) in aggregation.slots.iter().filter(|(slot, _)| slots.contains(slot)) {
+    fn add_lost_slots(&self, loss: &mut Loss, aggregation: &Aggregation, slots: SlotSet) {
+        let progress = aggregation.slots.iter();
+        for (&slot, progress) in progress.filter(|(slot, _)| slots.contains(**slot)) {
             loss.slots.insert(slot);
             let carried = self.cuts.get(progress.carried).unwrap_or(&self.cuts.latest);
-            loss.widen(progress.through, carried.horizon);
+            loss.widen(progress.through, carried.time);
         }
         if !loss.slots.is_empty() {
             let unsettled = |(_, window): &(&UnixNanos, &WindowFact)| !window.is_settled();
@@ -190,7 +194,7 @@ impl Segment {
 mod tests {
     use super::*;
     use crate::checkpoint::facts::command::Command;
-    use crate::checkpoint::facts::tests::{Cluster, at, node, seal, window};
+    use crate::checkpoint::facts::tests::{Cluster, at, extent, node, seal, window};
     use crate::checkpoint::facts::windows::Completeness;
 
     fn forget(id: u64) -> Command {
@@ -214,7 +218,7 @@ mod tests {
         let segments = cluster.facts.segments();
         assert!(segments[&sealed].nodes().eq([node(3)]));
         assert!(segments[&sealing].nodes().eq([node(3)]));
-        cluster.accept(seal(sealing, 2, &[3]));
+        cluster.accept(seal(sealing, 2, 90, &[3]));
     }
 
     #[test]
@@ -256,10 +260,10 @@ mod tests {
         cluster.accept(forget(3));
 
         let stamps = Span { from: at(5), until: at(12) };
-        let (segments, slots) = ([segment].into(), BTreeSet::new());
-        let loss = Loss { node: node(3), segments, slots, entries: 10, stamps };
+        let (segments, slots) = ([segment].into(), SlotSet::default());
+        let loss = Loss { node: node(3), segments, slots, extent: extent(10), stamps };
         assert_eq!(losses(&cluster), std::slice::from_ref(&loss));
-        assert_eq!(cluster.facts.segments()[&segment].end(), Some(60));
+        assert_eq!(cluster.facts.segments()[&segment].end(), Some(extent(60)));
         let hold = Command::Hold { segment, node: node(1) };
         assert_eq!(cluster.refuse(hold), Refused::Lost { segment });
 
@@ -274,7 +278,7 @@ mod tests {
         assert_eq!(found(20, 30), Completeness::Complete);
         let balance = cluster.facts.balance(0).unwrap();
         assert!(balance.holds());
-        assert_eq!((balance.ledger.accepted, balance.ledger.lost), (60, 10));
+        assert_eq!((balance.ledger.accepted, balance.ledger.lost), (extent(60), extent(10)));
         assert!(cluster.facts.segments().is_empty(), "nobody waits for it");
     }
 
@@ -299,7 +303,7 @@ mod tests {
         cluster.accept(Command::BeginSeal { segment, ceiling: at(23) });
         cluster.cut(25, &[]);
         cluster.accept(forget(3));
-        assert_eq!(losses(&cluster)[0].entries, 0);
+        assert_eq!(losses(&cluster)[0].extent, extent(0));
         assert_eq!(losses(&cluster)[0].stamps, Span { from: at(20), until: at(23) });
     }
 
@@ -318,7 +322,8 @@ mod tests {
         cluster.accept(forget(2));
 
         let lost = &losses(&cluster)[0];
-        assert_eq!((&lost.slots, lost.stamps), (&[0].into(), Span { from: at(10), until: at(25) }));
+        let stamps = Span { from: at(10), until: at(25) };
+        assert_eq!((lost.slots, lost.stamps), ([0].into_iter().collect(), stamps));
         assert_eq!(cluster.facts.slots()[&0], Ownership { epoch: 3, owners: Vec::new() });
         cluster.accept(cluster.place_command(0, &[1], 0));
         cluster.cut(30, &[]);
@@ -356,8 +361,8 @@ mod tests {
         cluster.accept(forget(4));
         let hold = Command::Hold { segment, node: node(3) };
         assert_eq!(cluster.refuse(hold), Refused::Lost { segment });
-        assert_eq!(cluster.refuse(seal(segment, 9, &[3])), Refused::Lost { segment });
-        let refused = cluster.refuse(seal(segment, 9, &[3, 4]));
+        assert_eq!(cluster.refuse(seal(segment, 9, 3, &[3])), Refused::Lost { segment });
+        let refused = cluster.refuse(seal(segment, 9, 3, &[3, 4]));
         assert_eq!(refused, Refused::WrongHolders { segment });
     }
 

@@ -1,23 +1,28 @@
-//! What was accepted against what went on from there, in entries. Records are counted
-//! where they are folded.
+//! What was accepted against what went on from there. It has to balance in entries; in
+//! records it says what was accepted, flushed and lost. What is pending in records is not
+//! a fact: it is in the open windows.
 
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::aggregations::Aggregation;
 use crate::checkpoint::facts::cuts::Cut;
+use crate::checkpoint::facts::extent::Extent;
 
 /// An aggregation's totals since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
-    /// Entries below the cuts.
-    pub accepted: u64,
+    /// What is below the cuts. Of an aggregation that has ended, below its last one: what
+    /// that one missed comes on top.
+    pub accepted: Extent,
     /// Of these, the entries that every slot has flushed or carried.
     pub carried: u64,
-    /// Entries that were given up with a forgotten node before some slot had carried
-    /// them. What the node had accepted after the last cut comes on top.
-    pub lost: u64,
-    /// Distinct records in completed checkpoints.
+    /// What was given up with a forgotten node before every slot had carried it. What the
+    /// node had accepted after the last cut comes on top.
+    pub lost: Extent,
+    /// Records in completed checkpoints, but for incomplete ones.
+    pub flushed: u64,
+    /// Distinct ones among them.
     pub distinct: u64,
 }
 
@@ -34,7 +39,13 @@ pub struct Balance {
 impl Balance {
     /// Whether no entry is missing and none is there twice.
     pub fn holds(&self) -> bool {
-        self.ledger.accepted == self.ledger.carried + self.pending
+        self.ledger.accepted.entries == self.ledger.carried + self.pending
+    }
+
+    /// Accepted records that no complete checkpoint has: those of open windows, of windows
+    /// that miss something, and of what is lost.
+    pub fn unflushed_records(&self) -> u64 {
+        self.ledger.accepted.records.saturating_sub(self.ledger.flushed)
     }
 }
 
@@ -51,7 +62,7 @@ impl Facts {
         let counts = end.unwrap_or(&self.cuts.latest).counts.iter();
         let present = counts.filter(|(id, _)| self.segments.known.contains_key(id));
         let pending = present.map(|(&id, &count)| {
-            count.saturating_sub(self.least_count(&resumed, id).unwrap_or(count))
+            count.beyond(self.least_count(&resumed, id).unwrap_or(count)).entries
         });
         pending.sum()
     }
@@ -59,7 +70,10 @@ impl Facts {
     /// Enters what a new cut counts more than the last one.
     pub(super) fn account(&mut self, cut: &Cut) {
         let last = &self.cuts.latest;
-        let accepted: u64 = cut.counts.iter().map(|(&id, count)| count - last.count(id)).sum();
+        let mut accepted = Extent::default();
+        for (&id, count) in &cut.counts {
+            accepted += count.beyond(last.count(id));
+        }
         for aggregation in self.aggregations.known.values_mut() {
             let until = aggregation.until.unwrap_or(u64::MAX);
             if aggregation.since < cut.number && cut.number <= until {
@@ -81,12 +95,13 @@ impl Facts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::facts::tests::{Cluster, register, window};
+    use crate::checkpoint::facts::tests::{Cluster, extent, register, window};
 
     fn balance(cluster: &Cluster, aggregation: u32) -> (u64, u64, u64) {
         let balance = cluster.facts.balance(aggregation).unwrap();
         assert!(balance.holds(), "{balance:?}");
-        (balance.ledger.accepted, balance.ledger.carried, balance.pending)
+        assert_eq!(balance.ledger.accepted, extent(balance.ledger.accepted.entries));
+        (balance.ledger.accepted.entries, balance.ledger.carried, balance.pending)
     }
 
     #[test]
@@ -102,7 +117,28 @@ mod tests {
         assert_eq!(balance(&cluster, 0), (70, 50, 20));
         cluster.flush_slot(1, window(0, 10));
         assert_eq!(balance(&cluster, 0), (70, 70, 0));
-        assert_eq!(cluster.facts.balance(0).unwrap().ledger.distinct, 20);
+    }
+
+    #[test]
+    fn records_are_accepted_by_cuts_and_flushed_by_checkpoints_that_miss_nothing() {
+        let mut cluster = Cluster::of(2);
+        let segment = cluster.open(2, &[2]);
+        let records = |cluster: &Cluster| {
+            let balance = cluster.facts.balance(0).unwrap();
+            let Ledger { accepted, flushed, distinct, .. } = balance.ledger;
+            (accepted.records, flushed, distinct, balance.unflushed_records())
+        };
+        cluster.cut(9, &[(segment, 20)]);
+        cluster.cut(10, &[]);
+        cluster.flush_slot(0, window(0, 10));
+        assert_eq!(records(&cluster), (60, 0, 0, 60));
+        cluster.cut(11, &[(segment, 25)]);
+        cluster.flush_slot(0, window(0, 10));
+        assert_eq!(records(&cluster), (75, 20, 10, 55));
+        cluster.claim(cluster.claim_command(1, window(0, 10), 4));
+        assert_eq!(records(&cluster), (75, 20, 10, 55));
+        cluster.complete(cluster.complete_command(1));
+        assert_eq!(records(&cluster), (75, 28, 14, 47));
     }
 
     #[test]
@@ -133,7 +169,7 @@ mod tests {
 
     #[test]
     fn an_account_holds_only_if_accepted_is_carried_and_pending() {
-        let ledger = Ledger { accepted: 100, carried: 70, ..Ledger::default() };
+        let ledger = Ledger { accepted: extent(100), carried: 70, ..Ledger::default() };
         assert!(Balance { ledger, pending: 30 }.holds());
         assert!(!Balance { ledger, pending: 29 }.holds());
         assert!(!Balance { ledger, pending: 31 }.holds());

@@ -1,7 +1,10 @@
 //! Why a command was refused. Nothing was changed by it.
+//!
+//! Whoever proposes to another node gets the refusal as JSON; a golden file has one of each.
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::facts::extent::Extent;
 use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::{SegmentId, Slot};
 use crate::event::node::NodeId;
@@ -111,8 +114,8 @@ pub enum Refused {
         /// The writer.
         writer: NodeId,
     },
-    /// A writer has one segment at a time.
-    #[error("node {writer} has segment {segment}, which is not sealed; seal it first")]
+    /// A writer appends to one segment at a time.
+    #[error("node {writer} has segment {segment}, which is open; begin to seal it first")]
     StillOpen {
         /// The writer.
         writer: NodeId,
@@ -132,25 +135,42 @@ pub enum Refused {
         segment: SegmentId,
     },
     /// An end is fixed once and for all.
-    #[error("segment {segment} ends at {end}; truncate to that")]
+    #[error("segment {segment} ends after {end}, stamped before {until}; truncate to that")]
     OtherEnd {
         /// The segment.
         segment: SegmentId,
-        /// Its end.
-        end: u64,
+        /// All that it has.
+        end: Extent,
+        /// Nothing in it is stamped at this time or later.
+        until: UnixNanos,
     },
     /// Entries that were counted cannot be cut off.
     #[error(
-        "segment {segment} cannot end at {end}: a cut counts {counted} entries; reach a copy that \
-         has them"
+        "segment {segment} cannot end after {end}: a cut counts {counted}; reach a copy that has \
+         them"
     )]
     BelowCut {
         /// The segment.
         segment: SegmentId,
         /// The end that was proposed.
-        end: u64,
-        /// Entries that the latest cut counts.
-        counted: u64,
+        end: Extent,
+        /// What the latest cut counts.
+        counted: Extent,
+    },
+    /// Entries that no cut has counted are stamped after what it counts, and under a lease.
+    #[error(
+        "the last of segment {segment} cannot be stamped just before {until}: what no cut counts \
+         is stamped from {known} on and before {ceiling}; ask its copies again"
+    )]
+    OtherStamps {
+        /// The segment.
+        segment: SegmentId,
+        /// The time that was proposed.
+        until: UnixNanos,
+        /// What is stamped before this is counted.
+        known: UnixNanos,
+        /// What the last lease allowed.
+        ceiling: UnixNanos,
     },
     /// The list of holders is not one.
     #[error("the holders of segment {segment} have to be some of its copies, and members")]
@@ -179,20 +199,20 @@ pub enum Refused {
         latest: UnixNanos,
     },
     /// What a cut counted stays counted.
-    #[error("segment {segment} has {counted} entries below the last cut; ask its copies again")]
+    #[error("segment {segment} has {counted} below the last cut; ask its copies again")]
     CountFellBack {
         /// The segment.
         segment: SegmentId,
-        /// Entries that the latest cut counts.
-        counted: u64,
+        /// What the latest cut counts.
+        counted: Extent,
     },
     /// What lies beyond a segment's end does not exist.
-    #[error("segment {segment} is sealed and ends at {end}; count no more than that")]
+    #[error("segment {segment} is sealed and ends after {end}; count no more than that")]
     PastEnd {
         /// The segment.
         segment: SegmentId,
-        /// Its end.
-        end: u64,
+        /// All that it has.
+        end: Extent,
     },
 
     // Slots

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::facts::command::Applied;
+use crate::checkpoint::facts::extent::Extent;
 use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::{Facts, SegmentId};
@@ -23,7 +24,7 @@ pub struct Segment {
     /// Nothing in it is stamped before this.
     pub floor: UnixNanos,
     /// Nothing in it is stamped at this time or later. Unknown while it is open, and then
-    /// the largest number.
+    /// the largest number; what the last lease allowed while it is being sealed.
     pub ceiling: UnixNanos,
     /// Whether it may still grow.
     pub state: SegmentState,
@@ -38,20 +39,31 @@ pub enum SegmentState {
     Sealing,
     /// It has its final length.
     Sealed {
-        /// The number of its entries.
-        end: u64,
-        /// The nodes that have all of them. When there are none, the nodes that had them
+        /// All that it has.
+        end: Extent,
+        /// The nodes that have all of it. When there are none, the nodes that had them
         /// were forgotten, and what was not carried is lost.
         holders: BTreeSet<NodeId>,
     },
 }
 
 impl Segment {
-    /// The number of the segment's entries, once it is sealed.
-    pub fn end(&self) -> Option<u64> {
+    /// All that the segment has, once it is sealed.
+    pub fn end(&self) -> Option<Extent> {
         match self.state {
             SegmentState::Open | SegmentState::Sealing => None,
             SegmentState::Sealed { end, .. } => Some(end),
+        }
+    }
+
+    /// All that the segment has, once it is sealed and nothing in it is stamped at `time`
+    /// or later; once it is lost, at any time, for nobody can tell.
+    pub(super) fn all_before(&self, time: UnixNanos) -> Option<Extent> {
+        match &self.state {
+            SegmentState::Sealed { end, holders } if self.ceiling <= time || holders.is_empty() => {
+                Some(*end)
+            }
+            _ => None,
         }
     }
 
@@ -103,8 +115,9 @@ impl Facts {
                 state => return Err(Refused::NotActive { node, state }),
             }
         }
-        let unsealed = |segment: &Segment| segment.writer == writer && segment.end().is_none();
-        if let Some((&segment, _)) = self.segments.known.iter().find(|(_, s)| unsealed(s)) {
+        let is_open =
+            |segment: &Segment| segment.writer == writer && segment.state == SegmentState::Open;
+        if let Some((&segment, _)) = self.segments.known.iter().find(|(_, s)| is_open(s)) {
             return Err(Refused::StillOpen { writer, segment });
         }
         self.segments.last += 1;
@@ -126,7 +139,8 @@ impl Facts {
     ) -> Result<Applied, Refused> {
         let segment = self.segments.get_mut(segment)?;
         if segment.state == SegmentState::Open {
-            (segment.state, segment.ceiling) = (SegmentState::Sealing, ceiling);
+            // It may lie below the floor if the writer never had a lease.
+            (segment.state, segment.ceiling) = (SegmentState::Sealing, ceiling.max(segment.floor));
         }
         Ok(Applied::Done)
     }
@@ -134,10 +148,11 @@ impl Facts {
     pub(super) fn seal(
         &mut self,
         id: SegmentId,
-        end: u64,
+        end: Extent,
+        until: UnixNanos,
         holders: BTreeSet<NodeId>,
     ) -> Result<Applied, Refused> {
-        let counted = self.cuts.latest.count(id);
+        let latest = &self.cuts.latest;
         let is_gone = |node: &NodeId| self.state_of(*node).is_ok_and(MemberState::is_gone);
         let one_is_gone = holders.iter().any(is_gone);
         let segment = self.segments.get_mut(id)?;
@@ -147,15 +162,16 @@ impl Facts {
         }
         match &mut segment.state {
             SegmentState::Open => Err(Refused::NotSealing { segment: id }),
-            SegmentState::Sealing if end < counted => {
-                Err(Refused::BelowCut { segment: id, end, counted })
-            }
             SegmentState::Sealing => {
+                latest.check_end(id, segment, end, until)?;
                 segment.state = SegmentState::Sealed { end, holders };
+                segment.ceiling = until;
                 Ok(Applied::Done)
             }
-            SegmentState::Sealed { end: sealed, .. } if *sealed != end => {
-                Err(Refused::OtherEnd { segment: id, end: *sealed })
+            SegmentState::Sealed { end: sealed, .. }
+                if (*sealed, segment.ceiling) != (end, until) =>
+            {
+                Err(Refused::OtherEnd { segment: id, end: *sealed, until: segment.ceiling })
             }
             SegmentState::Sealed { holders: known, .. } if known.is_empty() => {
                 Err(Refused::Lost { segment: id })
@@ -192,12 +208,13 @@ impl Facts {
             let cuts = self.resumed_from(aggregation);
             self.least_count(&cuts, segment)
         });
-        resumed.min().unwrap_or_else(|| self.cuts.latest.count(segment))
+        let trimmed = resumed.map(|extent| extent.entries).min();
+        trimmed.unwrap_or_else(|| self.cuts.latest.count(segment).entries)
     }
 
     pub(super) fn prune_segments(&mut self) {
         let trimmed = |(&id, segment): (&SegmentId, &Segment)| {
-            segment.end().is_some_and(|end| self.trimmed(id) >= end).then_some(id)
+            segment.end().is_some_and(|end| self.trimmed(id) >= end.entries).then_some(id)
         };
         let over: Vec<_> = self.segments.known.iter().filter_map(trimmed).collect();
         self.segments.known.retain(|id, _| !over.contains(id));
@@ -208,7 +225,7 @@ impl Facts {
 mod tests {
     use super::*;
     use crate::checkpoint::facts::command::Command;
-    use crate::checkpoint::facts::tests::{Cluster, at, join, node, nodes, seal, window};
+    use crate::checkpoint::facts::tests::{Cluster, at, extent, join, node, nodes, seal, window};
 
     fn open(writer: u64, copies: &[u64]) -> Command {
         Command::OpenSegment { writer: node(writer), copies: nodes(copies) }
@@ -236,16 +253,18 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_has_one_segment_that_is_not_sealed() {
+    fn a_writer_has_one_open_segment_and_may_open_another_while_it_is_sealed() {
         let mut cluster = Cluster::of(2);
         let segment = cluster.open(1, &[1, 2]);
         let still_open = Refused::StillOpen { writer: node(1), segment };
         assert_eq!(cluster.refuse(open(1, &[1, 2])), still_open);
         cluster.accept(Command::BeginSeal { segment, ceiling: at(5) });
-        assert_eq!(cluster.refuse(open(1, &[1, 2])), still_open);
-        cluster.accept(seal(segment, 0, &[1]));
         assert_eq!(cluster.open(1, &[1, 2]), segment + 1);
-        assert_eq!(cluster.open(2, &[1, 2]), segment + 2);
+        let still_open = Refused::StillOpen { writer: node(1), segment: segment + 1 };
+        assert_eq!(cluster.refuse(open(1, &[1, 2])), still_open);
+        cluster.accept(Command::BeginSeal { segment: segment + 1, ceiling: at(6) });
+        assert_eq!(cluster.open(1, &[1, 2]), segment + 2);
+        assert_eq!(cluster.open(2, &[1, 2]), segment + 3);
     }
 
     #[test]
@@ -264,6 +283,9 @@ mod tests {
         cluster.accept(begin(5));
         cluster.repeat(begin(9));
         assert_eq!(cluster.facts.segments()[&segment].ceiling, at(5));
+        let segment = cluster.open(1, &[1]);
+        cluster.accept(Command::BeginSeal { segment, ceiling: at(0) });
+        assert_eq!(cluster.facts.segments()[&segment].ceiling, at(1), "its floor");
         let unknown = Command::BeginSeal { segment: 9, ceiling: at(5) };
         assert_eq!(cluster.refuse(unknown), Refused::NoSegment { segment: 9 });
     }
@@ -272,15 +294,34 @@ mod tests {
     fn a_segment_has_one_end_for_ever() {
         let mut cluster = Cluster::of(3);
         let segment = cluster.open(1, &[1, 2, 3]);
-        assert_eq!(cluster.refuse(seal(segment, 5, &[1])), Refused::NotSealing { segment });
-        cluster.seal(segment, 5, 5, &[2]);
-        cluster.repeat(seal(segment, 5, &[2]));
-        cluster.accept(seal(segment, 5, &[3]));
-        let holders: Vec<_> = cluster.facts.segments()[&segment].nodes().collect();
-        assert_eq!(holders, [node(2), node(3)]);
-        for other in [4, 6] {
-            let refused = cluster.refuse(seal(segment, other, &[3]));
-            assert_eq!(refused, Refused::OtherEnd { segment, end: 5 });
+        assert_eq!(cluster.refuse(seal(segment, 5, 4, &[1])), Refused::NotSealing { segment });
+        cluster.accept(Command::BeginSeal { segment, ceiling: at(5) });
+        cluster.accept(seal(segment, 5, 4, &[2]));
+        cluster.repeat(seal(segment, 5, 4, &[2]));
+        cluster.accept(seal(segment, 5, 4, &[3]));
+        let sealed = &cluster.facts.segments()[&segment];
+        assert_eq!((sealed.end(), sealed.ceiling), (Some(extent(5)), at(4)));
+        assert!(sealed.nodes().eq([node(2), node(3)]));
+        for (end, until) in [(4, 4), (6, 4), (5, 3), (5, 5)] {
+            let refused = cluster.refuse(seal(segment, end, until, &[3]));
+            assert_eq!(refused, Refused::OtherEnd { segment, end: extent(5), until: at(4) });
+        }
+    }
+
+    #[test]
+    fn a_seal_says_of_no_stamp_that_a_lease_did_not_allow_or_a_cut_has_passed() {
+        let mut cluster = Cluster::of(2);
+        let segment = cluster.open(1, &[1, 2]);
+        cluster.cut(3, &[(segment, 6)]);
+        cluster.cut(4, &[]);
+        cluster.accept(Command::BeginSeal { segment, ceiling: at(9) });
+        for second in [2, 3, 10] {
+            let (until, known, ceiling) = (at(second), at(3), at(9));
+            let refused = cluster.refuse(seal(segment, 7, second, &[1]));
+            assert_eq!(refused, Refused::OtherStamps { segment, until, known, ceiling });
+        }
+        for (end, second) in [(7, 4), (7, 9), (6, 2)] {
+            cluster.clone().accept(seal(segment, end, second, &[1]));
         }
     }
 
@@ -290,9 +331,13 @@ mod tests {
         let segment = cluster.open(1, &[1, 2]);
         cluster.cut(2, &[(segment, 6)]);
         cluster.accept(Command::BeginSeal { segment, ceiling: at(5) });
-        let below = Refused::BelowCut { segment, end: 5, counted: 6 };
-        assert_eq!(cluster.refuse(seal(segment, 5, &[2])), below);
-        cluster.accept(seal(segment, 6, &[2]));
+        let fewer_records = Extent { records: extent(6).records - 1, ..extent(7) };
+        for end in [extent(5), fewer_records] {
+            let (until, holders) = (at(4), nodes(&[2]));
+            let refused = cluster.refuse(Command::Seal { segment, end, until, holders });
+            assert_eq!(refused, Refused::BelowCut { segment, end, counted: extent(6) });
+        }
+        cluster.accept(seal(segment, 6, 2, &[2]));
     }
 
     #[test]
@@ -301,7 +346,7 @@ mod tests {
         let segment = cluster.open(1, &[1, 2]);
         cluster.accept(Command::BeginSeal { segment, ceiling: at(5) });
         for holders in [&[][..], &[3], &[2, 3]] {
-            let refused = cluster.refuse(seal(segment, 0, holders));
+            let refused = cluster.refuse(seal(segment, 0, 1, holders));
             assert_eq!(refused, Refused::WrongHolders { segment });
         }
     }
@@ -345,7 +390,7 @@ mod tests {
         assert!(cluster.facts.segments().contains_key(&segment));
         cluster.flush_slot(1, window(0, 10));
         assert!(!cluster.facts.segments().contains_key(&segment));
-        assert_eq!(cluster.refuse(seal(segment, 60, &[1])), Refused::NoSegment { segment });
+        assert_eq!(cluster.refuse(seal(segment, 60, 7, &[1])), Refused::NoSegment { segment });
     }
 
     #[test]

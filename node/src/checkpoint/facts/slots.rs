@@ -9,6 +9,7 @@ use crate::checkpoint::facts::command::{Applied, Change};
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::{Facts, Slot};
 use crate::event::node::NodeId;
+use crate::event::slots::SlotSet;
 
 /// A slot's owners.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +86,21 @@ impl Facts {
             return Err(Refused::NotCopied { slot, node, carried });
         }
         Ok(())
+    }
+
+    /// The slots that a node folds and flushes.
+    pub fn primary_of(&self, node: NodeId) -> SlotSet {
+        self.slots_with(|owners| owners.first() == Some(&node))
+    }
+
+    /// The slots of which a node has the results and the carry, as primary or not.
+    pub fn owner_of(&self, node: NodeId) -> SlotSet {
+        self.slots_with(|owners| owners.contains(&node))
+    }
+
+    fn slots_with(&self, such: impl Fn(&[NodeId]) -> bool) -> SlotSet {
+        let slots = self.slots.iter().filter(|(_, ownership)| such(&ownership.owners));
+        slots.map(|(&slot, _)| slot).collect()
     }
 
     /// Whether a node is the slot's primary, in the epoch that it believes to be in.
@@ -164,6 +180,17 @@ mod tests {
         let refused = cluster.refuse(cluster.place_command(0, &[1, 3], cut - 1));
         assert_eq!(refused, Refused::NotCopied { slot: 0, node: node(3), carried: cut });
         cluster.accept(cluster.place_command(0, &[1, 3], cut));
+    }
+
+    #[test]
+    fn a_node_is_primary_of_the_slots_that_name_it_first_and_owner_of_all_that_name_it() {
+        let mut cluster = Cluster::of(3);
+        cluster.accept(place([(0, change(1, &[2, 3])), (1, change(1, &[3]))]));
+        let found = |id| (cluster.facts.primary_of(node(id)), cluster.facts.owner_of(node(id)));
+        let set = |slots: &[Slot]| slots.iter().copied().collect::<SlotSet>();
+        assert_eq!(found(1), (set(&[]), set(&[])));
+        assert_eq!(found(2), (set(&[0]), set(&[0])));
+        assert_eq!(found(3), (set(&[1]), set(&[0, 1])));
     }
 
     #[test]

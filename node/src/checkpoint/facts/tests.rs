@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::command::{Change, ClaimAnswer, CompleteAnswer, SlotClaim, SlotNumber};
+use super::extent::Extent;
 use super::windows::{Outcome, Printed};
 use super::*;
 use crate::checkpoint::Digest;
@@ -42,11 +43,17 @@ pub(super) fn join(uuid: u128) -> Command {
 }
 
 pub(super) fn cut(number: u64, second: u64, stamped: &[(SegmentId, u64)]) -> Command {
-    Command::Cut { number, time: at(second), stamped: stamped.iter().copied().collect() }
+    let stamped = stamped.iter().map(|&(id, entries)| (id, extent(entries)));
+    Command::Cut { number, time: at(second), stamped: stamped.collect() }
 }
 
-pub(super) fn seal(segment: SegmentId, end: u64, holders: &[u64]) -> Command {
-    Command::Seal { segment, end, holders: nodes(holders) }
+/// So many entries, with three records each.
+pub(super) fn extent(entries: u64) -> Extent {
+    Extent { entries, records: 3 * entries }
+}
+
+pub(super) fn seal(segment: SegmentId, end: u64, until: u64, holders: &[u64]) -> Command {
+    Command::Seal { segment, end: extent(end), until: at(until), holders: nodes(holders) }
 }
 
 pub(super) fn register(names: &[&str]) -> Command {
@@ -103,10 +110,11 @@ impl Cluster {
         }
     }
 
+    /// Seals a segment with stamps up to the second `until`.
     #[track_caller]
-    pub(super) fn seal(&mut self, segment: SegmentId, ceiling: u64, end: u64, holders: &[u64]) {
-        self.accept(Command::BeginSeal { segment, ceiling: at(ceiling) });
-        self.accept(seal(segment, end, holders));
+    pub(super) fn seal(&mut self, segment: SegmentId, until: u64, end: u64, holders: &[u64]) {
+        self.accept(Command::BeginSeal { segment, ceiling: at(until) });
+        self.accept(seal(segment, end, until, holders));
     }
 
     /// Commits the next cut and returns its number.
@@ -129,12 +137,13 @@ impl Cluster {
         self.accept(self.place_command(slot, owners, copied));
     }
 
-    /// What the slot's primary would claim of a window at the latest cut.
+    /// What the slot's primary would claim of a window at the latest cut: every distinct
+    /// record came in twice.
     pub(super) fn claim_command(&self, slot: Slot, window: Window, distinct: u64) -> Command {
         let Ownership { epoch, owners } = &self.facts.slots()[&slot];
         let number = self.facts.aggregations()[&0].progress(slot).number() + 1;
         let digest = Digest(distinct.into());
-        let claim = SlotClaim { epoch: *epoch, number, distinct, digest };
+        let claim = SlotClaim { epoch: *epoch, number, records: 2 * distinct, distinct, digest };
         let cut = self.facts.latest_cut().number;
         let slots = [(slot, claim)].into();
         Command::Claim { node: owners[0], aggregation: 0, window, cut, slots }
@@ -219,6 +228,14 @@ fn commands_in_the_log_are_read_as_they_were_written() {
 }
 
 #[test]
+fn refusals_are_read_as_another_node_wrote_them() {
+    for line in include_str!("tests/refused.jsonl").lines() {
+        let refused: Refused = serde_json::from_str(line).unwrap();
+        assert_eq!(serde_json::to_string(&refused).unwrap(), line);
+    }
+}
+
+#[test]
 fn facts_do_not_grow_with_time() {
     let mut cluster = Cluster::of(2);
     let mut bytes = Vec::new();
@@ -228,7 +245,7 @@ fn facts_do_not_grow_with_time() {
             cluster.cut(second, &[(segment, second)]);
             cluster.flush(window(second - 10, second));
             cluster.accept(cluster.print_command(window(second - 10, second), 1, 1));
-            cluster.seal(segment, second, second + 1, &[1, 2]);
+            cluster.seal(segment, second + 1, second + 1, &[1, 2]);
         }
         bytes.push(serde_json::to_vec(&cluster.facts).unwrap().len());
     }

@@ -15,6 +15,7 @@ use crate::checkpoint::facts::command::Applied;
 use crate::checkpoint::facts::forget::Loss;
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::{Facts, SegmentId, Settings, Slot};
+use crate::event::slots::SlotSet;
 use crate::event::time::{SECOND, UnixNanos, Window};
 
 /// How long after its end a window is kept, in nanoseconds.
@@ -26,8 +27,10 @@ pub struct WindowFact {
     /// The first instant after it.
     pub end: UnixNanos,
     /// The slots without a checkpoint that misses nothing.
-    pub waiting: BTreeSet<Slot>,
-    /// Distinct records in the other slots.
+    pub waiting: SlotSet,
+    /// Accepted records in the other slots.
+    pub records: u64,
+    /// Distinct ones among them.
     pub distinct: u64,
     /// The sum of the other slots' digests, modulo 2^128.
     pub digest: Digest,
@@ -81,7 +84,7 @@ pub enum Completeness {
     /// It may become complete.
     WaitsFor {
         /// The slots without a checkpoint that misses nothing.
-        slots: BTreeSet<Slot>,
+        slots: SlotSet,
         /// The segments of which the latest cut cannot tell what the window has.
         segments: BTreeSet<SegmentId>,
     },
@@ -118,8 +121,7 @@ impl Facts {
                 lost => Completeness::Lost(lost.to_vec()),
             },
             _ => Completeness::WaitsFor {
-                slots: fact
-                    .map_or_else(|| self.settings.slots().collect(), |fact| fact.waiting.clone()),
+                slots: fact.map_or(self.settings.slots(), |fact| fact.waiting),
                 segments: self.cuts.latest.missing_of(window).collect(),
             },
         }
@@ -176,7 +178,7 @@ impl Aggregation {
     /// more, only those after the newest one that was flushed.
     pub(super) fn waits_for(&self, slot: Slot, window: Window, now: UnixNanos) -> bool {
         match self.windows.get(&window.start) {
-            Some(fact) => fact.waiting.contains(&slot),
+            Some(fact) => fact.waiting.contains(slot),
             None if is_expired(window.end, now) => window.start >= self.progress(slot).through,
             None => true,
         }
@@ -185,7 +187,8 @@ impl Aggregation {
     fn window(&mut self, window: Window, settings: Settings) -> &mut WindowFact {
         self.windows.entry(window.start).or_insert_with(|| WindowFact {
             end: window.end,
-            waiting: settings.slots().collect(),
+            waiting: settings.slots(),
+            records: 0,
             distinct: 0,
             digest: Digest(0),
             lost: Vec::new(),
@@ -196,14 +199,15 @@ impl Aggregation {
     /// Enters a slot's checkpoint. After one that misses something the window still waits
     /// for the slot.
     pub(super) fn flush_window(&mut self, slot: Slot, checkpoint: &Checkpoint, settings: Settings) {
-        let Checkpoint { window, distinct, digest, incomplete, .. } = *checkpoint;
+        let Checkpoint { window, records, distinct, digest, incomplete, .. } = *checkpoint;
         let losses = self.losses.iter().filter(|loss| loss.stamps.overlaps(window));
         let lost: Vec<_> = losses.cloned().collect();
         let fact = self.window(window, settings);
         if incomplete {
             return;
         }
-        fact.waiting.remove(&slot);
+        fact.waiting.remove(slot);
+        fact.records += records;
         fact.distinct += distinct;
         fact.digest = Digest(fact.digest.0.wrapping_add(digest.0));
         if fact.waiting.is_empty() {
@@ -240,7 +244,7 @@ mod tests {
         cluster.complete(cluster.complete_command(0));
         assert_eq!(cluster.facts.is_complete(0, window), Completeness::Complete);
         let fact = &cluster.facts.aggregations()[&0].windows[&window.start];
-        assert_eq!((fact.distinct, fact.digest), (17, Digest(17)));
+        assert_eq!((fact.records, fact.distinct, fact.digest), (34, 17, Digest(17)));
     }
 
     #[test]

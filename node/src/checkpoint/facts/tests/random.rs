@@ -86,23 +86,30 @@ fn seal_step(facts: &Facts, a: u8, b: u8, c: u8, off: u64) -> Command {
     if c.is_multiple_of(3) {
         return Command::BeginSeal { segment, ceiling: at(now + u64::from(a % 8)) };
     }
-    let end = (facts.latest_cut().count(segment) + u64::from(a % 3)).saturating_sub(off);
+    let latest = facts.latest_cut();
+    let entries = (latest.count(segment).entries + u64::from(a % 3)).saturating_sub(off);
     let known = facts.segments.known.get(&segment);
     let copies = known.map_or(Vec::new(), |known| known.copies.clone());
-    Command::Seal {
-        segment,
-        end,
-        holders: copies.into_iter().take(1 + usize::from(a % 2)).collect(),
-    }
+    let holders = copies.into_iter().take(1 + usize::from(a % 2)).collect();
+    // The last entry is stamped as late as it can be, or just after what was counted.
+    let ceiling = known.map_or(UnixNanos(0), |known| known.ceiling);
+    let counted = known.map_or(UnixNanos(0), |known| latest.known(segment, known));
+    let until = if b.is_multiple_of(2) { ceiling } else { UnixNanos(counted.0 + 1) };
+    Command::Seal { segment, end: extent(entries), until, holders }
 }
 
 fn cut_step(facts: &Facts, [a, b, c, d]: [u8; 4], off: u64) -> Command {
     let latest = facts.latest_cut();
     let later = if d == 0 { 1800 } else { 1 + u64::from(a % 4) - off };
-    let unsealed = facts.segments.known.iter().filter(|(_, segment)| segment.end().is_none());
-    let told = unsealed.enumerate().filter(|(n, _)| b >> (n % 8) & 3 != 0);
-    let stamped = told.map(|(_, (&id, _))| {
-        (id, (latest.count(id) + u64::from(c % 8)).saturating_sub(off * u64::from(a)))
+    let segments = facts.segments.known.iter();
+    let told = segments.enumerate().filter(|(n, _)| b >> (n % 8) & 3 != 0);
+    let stamped = told.map(|(_, (&id, segment))| {
+        let entries = latest.count(id).entries + u64::from(c % 8);
+        let told = match segment.end() {
+            Some(end) => entries.min(end.entries + off),
+            None => entries.saturating_sub(off * u64::from(a % 8)),
+        };
+        (id, extent(told))
     });
     Command::Cut {
         number: latest.number + 1 + off * u64::from(c % 3),
@@ -132,8 +139,8 @@ fn claim_step(facts: &Facts, [a, b, c, d]: [u8; 4], off: u64) -> Command {
     let (node, epoch) = primary(facts, slot);
     let known = facts.aggregations.known.get(&aggregation);
     let number = known.map_or(0, |known| known.progress(slot).number()) + 1 + off;
-    let distinct = u64::from(d % 4);
-    let claim = SlotClaim { epoch, number, distinct, digest: Digest(u128::from(d % 4)) };
+    let (records, distinct, digest) = (u64::from(d), u64::from(d % 4), Digest(u128::from(d % 4)));
+    let claim = SlotClaim { epoch, number, records, distinct, digest };
     let cut = facts.latest_cut().number.saturating_sub(u64::from(d.is_multiple_of(16)));
     let window = some_window(facts, c);
     Command::Claim { node, aggregation, window, cut, slots: [(slot, claim)].into() }
@@ -174,7 +181,7 @@ fn print_step(facts: &Facts, a: u8, b: u8, c: u8, off: u64) -> Command {
 #[derive(Default)]
 struct Settled {
     lines: BTreeMap<(u32, Window), Printed>,
-    ends: BTreeMap<SegmentId, u64>,
+    ends: BTreeMap<SegmentId, (Extent, UnixNanos)>,
 }
 
 impl Settled {
@@ -184,8 +191,10 @@ impl Settled {
         let json = serde_json::to_string(command).unwrap();
         assert_eq!(serde_json::from_str::<Command>(&json).unwrap(), *command);
         let answer = facts.apply(command.clone());
-        if answer.is_err() {
+        if let Err(refused) = &answer {
             assert_eq!(*facts, before, "a refused command changed something");
+            let json = serde_json::to_string(refused).unwrap();
+            assert_eq!(serde_json::from_str::<Refused>(&json).unwrap(), *refused);
             return answer;
         }
         let json = serde_json::to_vec(facts).unwrap();
@@ -206,9 +215,12 @@ impl Settled {
     fn ends_stay(&mut self, facts: &Facts) {
         for (&id, segment) in &facts.segments.known {
             let Some(end) = segment.end() else { continue };
-            assert_eq!(*self.ends.entry(id).or_insert(end), end);
-            let cuts = facts.cuts.older.values().chain([facts.latest_cut()]);
-            assert!(cuts.into_iter().all(|cut| cut.count(id) <= end));
+            let sealed = (end, segment.ceiling);
+            assert_eq!(*self.ends.entry(id).or_insert(sealed), sealed);
+            assert!(facts.cuts().all(|cut| end.continues(cut.count(id))));
+            let latest = facts.latest_cut();
+            let is_told = end == latest.count(id) || latest.missing.contains_key(&id);
+            assert!(is_told || latest.time < segment.ceiling, "not all, and nothing missing");
         }
     }
 
@@ -249,8 +261,13 @@ fn only_forward(before: &Facts, after: &Facts) {
     }
     let (old, new) = (before.latest_cut(), after.latest_cut());
     assert!(old == new || (old.number + 1 == new.number && old.time < new.time));
+    let stayed = |id: &SegmentId| Some((before.segments().get(id)?, after.segments().get(id)?));
+    for (was, is) in before.segments().keys().filter_map(stayed) {
+        assert!(is.ceiling <= was.ceiling, "a ceiling rose");
+        assert!(is.floor <= is.ceiling);
+    }
     for id in before.segments.known.keys().filter(|id| after.segments.known.contains_key(id)) {
-        assert!(old.count(*id) <= new.count(*id), "a count fell back");
+        assert!(new.count(*id).continues(old.count(*id)), "a count fell back");
         assert!(before.trimmed(*id) <= after.trimmed(*id), "what was trimmed came back");
     }
     for (slot, ownership) in &before.slots {
@@ -266,8 +283,8 @@ fn nobody_gone_has_anything(facts: &Facts) {
     let mut writers = Vec::new();
     for segment in facts.segments.known.values() {
         assert!(segment.nodes().all(|node| is_here(&node)));
-        if !matches!(segment.state, SegmentState::Sealed { .. }) {
-            assert!(!writers.contains(&segment.writer), "two segments of one writer can grow");
+        if segment.state == SegmentState::Open {
+            assert!(!writers.contains(&segment.writer), "two segments of one writer are open");
             writers.push(segment.writer);
         }
     }
@@ -345,7 +362,8 @@ fn random_commands_meet_nearly_every_answer() {
         Done Node Segment Accepted Again StaleEpoch WrongNumber Resume Diverged CutUnknown Flushed
         Completed NotClaimed Carried NoNode Gone Leaving NotActive NotDraining TooFewLeft
         StillOwner StillCopy StillAppending LeaseRuns NoSegment WrongCopies StillOpen NotSealing
-        NotSealed OtherEnd BelowCut WrongHolders Lost StaleCut EarlierCut CountFellBack NoSlot
+        NotSealed OtherEnd OtherStamps BelowCut WrongHolders Lost StaleCut EarlierCut CountFellBack PastEnd
+        NoSlot
         OtherEpoch WrongOwners NotCopied NoAggregation NotEnded Settled OtherRevision OtherOutcome";
     let seen = seen.into_inner();
     let missing: Vec<_> =
