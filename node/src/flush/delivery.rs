@@ -137,7 +137,7 @@ fn claim(aggregation: &Aggregation, window: Window, cut: &Cut, closed: &Closed) 
         cut: cut.number,
         records: closed.counts.records,
         distinct: closed.counts.distinct,
-        digest: Digest(closed.digest),
+        digest: Digest(closed.digest()),
         slots: slots.collect(),
     }
 }
