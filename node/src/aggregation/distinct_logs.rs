@@ -4,11 +4,13 @@
 //! are folded, in any order, into the window that their entry's stamp falls into:
 //! [`OpenWindow`] keeps the set of keys, in memory or, past a limit, in sorted runs
 //! on disk. Closing it gives [`Closed`], which depends only on the set of sections
-//! that were folded.
+//! that were folded, and the window's [`count_table`], in full, to whoever needs it.
 
 use std::cmp::Ordering;
 use std::io;
 use std::path::PathBuf;
+
+pub mod count_table; // full counts of a closed window, by slot: kept, sent and merged
 
 pub use carry::{Carried, remove_all_but};
 pub use memory::Sizes;
@@ -16,11 +18,13 @@ pub use pack::Packer;
 pub use window::{MemoryLimit, OpenWindow};
 
 mod carry; // what outlives the process of an open window
+mod closing; // values with their counts -> the closed window
 mod digest; // what two computations of a window compare
 mod memory; // the keys and values of a window that are in memory
 mod merge; // runs -> the closed window
 mod pack; // attribute values and fingerprints -> a section
 mod ranking; // the most frequent values
+mod records; // how many records were folded in each slot
 mod run; // keys and values as a sorted run on disk, and back
 mod spill; // what left the memory, and what is known of it
 mod table; // hash tables, one per slot
@@ -57,14 +61,17 @@ pub struct Counts {
 pub struct Closed {
     /// The counts, over all slots.
     pub counts: Counts,
-    /// The slots that counted anything, in ascending order.
+    /// The slots in which a record was folded, in ascending order.
     pub slots: Vec<SlotTotals>,
-    /// Of all slots and the number of records: equal for equal sets of sections,
-    /// however they were ordered, split or spilled, and different for different
-    /// results. The length of the list of counts does not enter.
-    pub digest: u128,
     /// What the window held, for the next one to begin with.
     pub sizes: Sizes,
+}
+
+impl Closed {
+    /// The sum of the slots' digests, modulo 2^128.
+    pub fn digest(&self) -> u128 {
+        self.slots.iter().fold(0, |sum, slot| sum.wrapping_add(slot.digest))
+    }
 }
 
 /// What one slot counted in a window.
@@ -72,9 +79,14 @@ pub struct Closed {
 pub struct SlotTotals {
     /// The slot's number.
     pub slot: u8,
-    /// The records that were counted in it.
+    /// The records that were folded in it.
+    pub records: u64,
+    /// Of these, the distinct ones.
     pub distinct: u64,
-    /// Of the slot's keys and of each value's count in it; see [`Closed::digest`].
+    /// Of each value's count in the slot: equal for equal counts, however the sections
+    /// were ordered, split or spilled, and different for different ones. Whoever has the
+    /// slot's part of the count table can make it again; the number of records does not
+    /// enter, nor does the length of the list.
     pub digest: u128,
 }
 

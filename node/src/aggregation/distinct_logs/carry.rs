@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::FoldError;
 use super::memory::Sizes;
+use super::records::SlotRecords;
 use super::spill::CarriedRuns;
 
 /// A window as it was when it was carried. Its runs are in the scratch folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Carried {
-    pub(super) records: u64,
+    pub(super) records: SlotRecords,
     pub(super) sizes: Sizes,
     pub(super) runs: CarriedRuns,
 }

@@ -3,11 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::Closed;
-use super::digest::SlotSums;
-use super::ranking::Ranking;
+use super::closing::{Closing, SlotCounts};
+use super::count_table::TakeRows;
+use super::records::SlotRecords;
 use super::table::{PREFETCH_AHEAD, Row, Tables};
 use super::values::Values;
 use crate::event::entry::distinct::{DistinctSection, Keys};
+use crate::event::fingerprint::slot_of;
 
 /// How much a window held in memory at once, for the next one to begin with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,23 +125,30 @@ impl Memory {
         self.plain += u64::from(count);
     }
 
-    /// The exact result, if nothing of the window is elsewhere.
-    pub(super) fn close(self, records: u64, limit: usize) -> Closed {
+    /// The exact result, if nothing of the window is elsewhere; its rows go to `table`.
+    pub(super) fn close<T: TakeRows>(
+        self,
+        records: &SlotRecords,
+        limit: usize,
+        table: T,
+    ) -> Result<Closed, T::Error> {
         let sizes = self.sizes();
-        let mut sums = SlotSums::new();
-        let mut ranking = Ranking::new(limit);
         let values = self.values.into_ranked();
+        // Of a key no more than its slot is needed, which is a byte and not sixteen.
+        let slots = values.group(self.keys.into_slots(), |row| slot_of(row.key));
+        let mut slots = slots.as_slice();
+        let mut closing = Closing::new(limit, table);
+        let mut counts = SlotCounts::default();
         for (hash, value) in values.iter() {
-            sums.add_count(hash, value.plain);
-            ranking.add(value.canonical, value.total());
+            let (own, rest) = slots.split_at(value.keys as usize);
+            slots = rest;
+            counts.clear();
+            for run in own.chunk_by(|one, next| one == next) {
+                counts.add_keys(run[0], run.len() as u64);
+            }
+            counts.add_plain(hash, value.plain);
+            closing.add(hash, value.canonical, &counts)?;
         }
-        for row in self.keys.iter() {
-            sums.add_key(row.key, values.hash(values.rank(row.number)));
-        }
-        let (slots, digest) = sums.finish(records);
-        let counts = ranking.finish(records);
-        let counted: u64 = slots.iter().map(|slot| slot.distinct).sum();
-        debug_assert_eq!(counted, counts.distinct);
-        Closed { counts, slots, digest, sizes }
+        closing.finish(records, sizes)
     }
 }

@@ -4,32 +4,28 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 
-use super::digest::SlotSums;
-use super::memory::Sizes;
-use super::ranking::Ranking;
+use super::FoldError;
+use super::closing::{Closing, SlotCounts};
+use super::count_table::TakeRows;
 use super::run::{Head, Run, RunReader, Scratch};
-use super::{Closed, FoldError};
+use crate::event::fingerprint::slot_of;
 
 /// Merges a window's runs and counts each key once.
-pub(super) fn merge(
+pub(super) fn merge<T: TakeRows>(
     scratch: &Scratch,
     runs: &[Run],
-    records: u64,
-    limit: usize,
-    sizes: Sizes,
-) -> Result<Closed, FoldError> {
-    let mut sums = SlotSums::new();
-    let mut ranking = Ranking::new(limit);
+    closing: &mut Closing<T>,
+) -> Result<(), T::Error> {
     let mut merge = Merge::new(scratch, runs)?;
     let mut canonical = Vec::new();
+    let mut counts = SlotCounts::default();
     while let Some(hash) = merge.next_value(&mut canonical)? {
-        let keys = merge.keys(|key| sums.add_key(key, hash))?;
-        let plain = merge.plain();
-        sums.add_count(hash, plain);
-        ranking.add(&canonical, plain + keys);
+        counts.clear();
+        merge.keys(|key| counts.add_keys(slot_of(key), 1))?;
+        counts.add_plain(hash, merge.plain());
+        closing.add(hash, &canonical, &counts)?;
     }
-    let (slots, digest) = sums.finish(records);
-    Ok(Closed { counts: ranking.finish(records), slots, digest, sizes })
+    Ok(())
 }
 
 struct Merge<'a> {
@@ -93,13 +89,13 @@ impl<'a> Merge<'a> {
         self.current.iter().map(|&run| self.heads[run].plain).sum()
     }
 
-    /// Takes the current value's keys, each once, and returns their number.
-    fn keys(&mut self, mut take: impl FnMut(u128)) -> Result<u64, FoldError> {
+    /// Takes the current value's keys, each once, in ascending order.
+    fn keys(&mut self, mut take: impl FnMut(u128)) -> Result<(), FoldError> {
         if let [run] = self.current[..] {
             for _ in 0..self.heads[run].keys {
                 take(self.readers[run].key()?);
             }
-            return Ok(u64::from(self.heads[run].keys));
+            return Ok(());
         }
         for &run in &self.current {
             self.left[run] = self.heads[run].keys;
@@ -108,12 +104,11 @@ impl<'a> Merge<'a> {
                 self.keys.push(Reverse((self.readers[run].key()?, run)));
             }
         }
-        let (mut count, mut last) = (0, None);
+        let mut last = None;
         while let Some(mut next) = self.keys.peek_mut() {
             let Reverse((key, run)) = *next;
             if last != Some(key) {
                 take(key);
-                count += 1;
                 last = Some(key);
             }
             if let Some(left) = self.left[run].checked_sub(1) {
@@ -123,6 +118,6 @@ impl<'a> Merge<'a> {
                 PeekMut::pop(next);
             }
         }
-        Ok(count)
+        Ok(())
     }
 }

@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::FoldError;
-use super::table::{PREFETCH_AHEAD, Tables};
+use super::table::Tables;
 use super::values::RankedValues;
 
 const BLOCK_BYTES: usize = 64 << 10;
@@ -141,36 +141,10 @@ pub(super) fn write_run(
     scratch: &Scratch,
     start: u64,
 ) -> Result<Run, FoldError> {
-    let keys = group_by_value(keys, values);
+    let keys = values.group(keys.into_sorted(), |row| row.key);
     let mut writer = RunWriter::new(scratch, start);
     write_values(values, &keys, &mut writer)?;
     writer.finish()
-}
-
-/// The keys in the order of their values' ranks, and those of a value in ascending
-/// order: they come sorted, and each goes to its value's next place. A slot's table
-/// is freed as soon as its keys were moved.
-fn group_by_value(keys: Tables, values: &RankedValues) -> Vec<u128> {
-    let mut grouped = vec![0; keys.len()];
-    let mut next = vec![0; values.len()];
-    for (rank, value) in values.iter_unordered() {
-        next[rank as usize] = value.keys;
-    }
-    let mut place = 0;
-    for next in &mut next {
-        place += std::mem::replace(next, place);
-    }
-    for rows in keys.into_sorted() {
-        for (at, row) in rows.iter().enumerate() {
-            if let Some(ahead) = rows.get(at + PREFETCH_AHEAD) {
-                values.prefetch(ahead.number);
-            }
-            let next = &mut next[values.rank(row.number) as usize];
-            grouped[*next as usize] = row.key;
-            *next += 1;
-        }
-    }
-    grouped
 }
 
 fn write_values(

@@ -70,6 +70,12 @@ impl Table {
         rows
     }
 
+    fn into_rows(self) -> Vec<Row> {
+        let mut rows = self.rows;
+        rows.retain(|row| row.key != 0);
+        rows
+    }
+
     /// Makes room, half as much again as there is, but at least `least`.
     fn grow(&mut self, least: usize) {
         let capacity = (self.rows.len() / 2 * 3).max(least).max(FIRST_CAPACITY);
@@ -163,6 +169,12 @@ impl Tables {
     pub(super) fn iter(&self) -> impl Iterator<Item = Row> {
         let rows = self.tables.iter().flat_map(|table| table.rows.iter().copied());
         rows.filter(|row| row.key != 0)
+    }
+
+    /// The keys with their numbers, slot by slot, each in no order. The memory of a slot is
+    /// given back when the next one is asked for.
+    pub(super) fn into_slots(self) -> impl Iterator<Item = Vec<Row>> {
+        self.tables.into_iter().map(Table::into_rows)
     }
 
     /// The keys with their numbers, slot by slot, each sorted by key. The memory of a

@@ -147,19 +147,9 @@ pub(super) struct RankedValues {
 }
 
 impl RankedValues {
-    /// The number of values.
-    pub(super) fn len(&self) -> usize {
-        self.order.len()
-    }
-
     /// The rank of the value with this id.
-    pub(super) fn rank(&self, id: u32) -> u32 {
+    fn rank(&self, id: u32) -> u32 {
         u32::from_le_bytes(self.arena.field(id, 12))
-    }
-
-    /// Starts to load what [`RankedValues::rank`] will need.
-    pub(super) fn prefetch(&self, id: u32) {
-        self.arena.prefetch(id);
     }
 
     /// The values with their ranks, in the order in which they came: the fastest one.
@@ -167,15 +157,39 @@ impl RankedValues {
         self.arena.ids().map(|id| (self.rank(id), self.arena.counted(id)))
     }
 
-    /// The hash of the value with this rank.
-    pub(super) fn hash(&self, rank: u32) -> u128 {
-        self.order[rank as usize].key
-    }
-
     /// The value with this rank, with its hash.
     pub(super) fn get(&self, rank: u32) -> (u128, Counted<'_>) {
         let row = self.order[rank as usize];
         (row.key, self.arena.counted(row.number))
+    }
+
+    /// What `item` makes of each key, in the order of the ranks of the keys' values; items
+    /// of one value stay in order. The keys of a slot are freed when they were taken.
+    pub(super) fn group<T: Clone + Default>(
+        &self,
+        slots: impl Iterator<Item = Vec<Row>>,
+        item: impl Fn(Row) -> T,
+    ) -> Vec<T> {
+        let mut next = vec![0; self.order.len()];
+        for (rank, value) in self.iter_unordered() {
+            next[rank as usize] = value.keys;
+        }
+        let mut place = 0;
+        for next in &mut next {
+            place += std::mem::replace(next, place);
+        }
+        let mut grouped = vec![T::default(); place as usize];
+        for rows in slots {
+            for (at, &row) in rows.iter().enumerate() {
+                if let Some(ahead) = rows.get(at + PREFETCH_AHEAD) {
+                    self.arena.prefetch(ahead.number);
+                }
+                let next = &mut next[self.rank(row.number) as usize];
+                grouped[*next as usize] = item(row);
+                *next += 1;
+            }
+        }
+        grouped
     }
 
     /// The values with their hashes, in order.
@@ -317,7 +331,7 @@ mod tests {
         let ranked = values.into_ranked();
         assert!(ranked.iter().map(|(hash, _)| hash).is_sorted());
         for (number, &id) in ids.iter().enumerate() {
-            assert_eq!(ranked.hash(ranked.rank(id)), hash(number));
+            assert_eq!(ranked.get(ranked.rank(id)).0, hash(number));
         }
         let unordered: Vec<&[u8]> =
             ranked.iter_unordered().map(|(_, value)| value.canonical).collect();

@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::closing::Closing;
+use super::count_table::{Chunks, NoTable, TakeRows};
 use super::memory::{Ids, Memory, PART, Sizes};
 use super::ranking::Ranking;
+use super::records::SlotRecords;
 use super::run::Scratch;
 use super::spill::Spilled;
 use super::values;
@@ -30,7 +33,7 @@ impl MemoryLimit {
 pub struct OpenWindow {
     limit: MemoryLimit,
     folder: PathBuf,
-    records: u64,
+    records: SlotRecords,
     memory: Memory,
     ids: Ids,
     sizes: Sizes,
@@ -46,7 +49,7 @@ impl OpenWindow {
         OpenWindow {
             limit,
             folder: scratch.to_owned(),
-            records: 0,
+            records: SlotRecords::new(),
             memory: Memory::new(sizes.within(limit.share() / 2)),
             ids: Ids::default(),
             sizes: Sizes::default(),
@@ -73,7 +76,7 @@ impl OpenWindow {
         };
         let folded = folded.and_then(|()| self.spilled.as_mut().map_or(Ok(()), Spilled::poll));
         self.failed = folded.is_err();
-        self.records += u64::from(section.records());
+        self.records.add(section);
         folded
     }
 
@@ -141,7 +144,7 @@ impl OpenWindow {
             None => Err(FoldError::Failed),
         });
         self.failed = carried.is_err();
-        Ok(Carried { records: self.records, sizes: self.sizes, runs: carried? })
+        Ok(Carried { records: self.records.clone(), sizes: self.sizes, runs: carried? })
     }
 
     /// Takes up a window that was carried to the folder `scratch`.
@@ -166,7 +169,7 @@ impl OpenWindow {
 
     /// The number of records that were folded.
     pub fn records(&self) -> u64 {
-        self.records
+        self.records.total()
     }
 
     /// The memory that the window takes, including what is being written to disk.
@@ -191,13 +194,13 @@ impl OpenWindow {
     /// [`Counts::upper_bound`].
     pub fn current(&self, limit: usize) -> Counts {
         if let Some(spilled) = &self.spilled {
-            return spilled.current(&self.memory, self.records, limit);
+            return spilled.current(&self.memory, self.records(), limit);
         }
         let mut ranking = Ranking::new(limit);
         for value in self.memory.values.iter() {
             ranking.add(value.canonical, value.total());
         }
-        ranking.finish(self.records)
+        ranking.finish(self.records())
     }
 
     /// The exact counts, with at most `limit` values in the list.
@@ -207,18 +210,37 @@ impl OpenWindow {
     ///
     /// # Errors
     /// When the scratch folder fails, or did before.
-    pub fn close(mut self, limit: usize) -> Result<Closed, FoldError> {
+    pub fn close(self, limit: usize) -> Result<Closed, FoldError> {
+        self.close_into(limit, NoTable)
+    }
+
+    /// As [`OpenWindow::close`], and calls `hand_out` with each chunk of the window's
+    /// [count table](super::count_table), in order. One chunk at a time is in memory.
+    ///
+    /// # Errors
+    /// As [`OpenWindow::close`], and what `hand_out` fails with.
+    pub fn close_with_table<E: From<FoldError>>(
+        self,
+        limit: usize,
+        hand_out: impl FnMut(Vec<u8>) -> Result<(), E>,
+    ) -> Result<Closed, E> {
+        self.close_into(limit, Chunks::to(hand_out))
+    }
+
+    fn close_into<T: TakeRows>(mut self, limit: usize, table: T) -> Result<Closed, T::Error> {
         if self.failed {
-            return Err(FoldError::Failed);
+            return Err(FoldError::Failed.into());
         }
         if self.spilled.is_none() {
-            return Ok(self.memory.close(self.records, limit));
+            return self.memory.close(&self.records, limit, table);
         }
         self.spill()?;
         let OpenWindow { records, sizes, spilled, memory, .. } = self;
         drop(memory);
-        let Some(spilled) = spilled else { return Err(FoldError::Failed) };
+        let Some(spilled) = spilled else { return Err(FoldError::Failed.into()) };
         let (scratch, runs) = spilled.into_runs()?;
-        merge::merge(&scratch, &runs, records, limit, sizes)
+        let mut closing = Closing::new(limit, table);
+        merge::merge(&scratch, &runs, &mut closing)?;
+        closing.finish(&records, sizes)
     }
 }
