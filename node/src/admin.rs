@@ -10,6 +10,7 @@ mod process; // memory, CPU and files of this process
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use sheaf_proto::cluster::Cluster;
 use sheaf_proto::statistics::{Ledger, WindowCounts};
@@ -28,17 +29,31 @@ pub trait Node: Send + Sync + 'static {
     fn closed_windows(&self, limit: usize)
     -> BoxFuture<'_, Result<Vec<Box<RawValue>>, AdminError>>;
 
-    /// The open windows as far as they have got, one for each aggregation.
-    fn current_windows(&self) -> BoxFuture<'_, Result<Vec<WindowCounts>, AdminError>>;
+    /// The open windows as far as they have got.
+    fn current_windows(
+        &self,
+        scope: Scope,
+    ) -> BoxFuture<'_, Result<Vec<WindowCounts>, AdminError>>;
 
     /// What came in against what went out.
-    fn ledger(&self) -> BoxFuture<'_, Result<Ledger, AdminError>>;
+    fn ledger(&self, scope: Scope) -> BoxFuture<'_, Result<Ledger, AdminError>>;
 
     /// The cluster as the node knows it.
     fn cluster(&self) -> Cluster;
 
     /// Appends the node's metrics as OpenMetrics text, without the closing `# EOF`.
     fn metrics(&self, out: &mut String);
+}
+
+/// Whose figures an answer has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// What this node has received, and counted of its slots.
+    Node,
+    /// What all nodes have.
+    #[default]
+    Cluster,
 }
 
 /// Why the node has no answer.

@@ -7,12 +7,13 @@ pub mod room; // how much disk there is left
 pub mod settings; // flags, environment, file
 pub mod statistics; // what the admin port asks of the node
 pub mod telemetry; // the node's own log
+mod threads; // which go first when the cores are busy
 
 use std::fs::{File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -122,6 +123,23 @@ struct Running {
     engine: Engine,
 }
 
+impl Running {
+    /// Waits for a part to fail.
+    async fn failed(&mut self) -> EngineError {
+        tokio::select! {
+            error = self.engine.failed() => error,
+            stopped = self.membership.failed() => EngineError::Membership(stopped.into()),
+        }
+    }
+
+    /// Ends all parts, so that the database closes.
+    async fn end(self, intake: &Intake) -> Result<(), EngineError> {
+        let stopped = self.engine.stop(intake).await;
+        self.membership.end().await;
+        stopped
+    }
+}
+
 impl Node {
     fn new(settings: Settings) -> Node {
         let intake = Intake::new(Admission::new(settings.queue_size));
@@ -136,6 +154,7 @@ impl Node {
             readiness,
             values_max: settings.stats_limit,
             reader: RwLock::default(),
+            lines: Mutex::default(),
         };
         let (statistics, clock, peers) = (Arc::new(statistics), Clock::system(), Peers::over_tcp());
         Node { settings, intake, metrics, statistics, ready, clock, peers, standing }
@@ -173,31 +192,36 @@ impl Node {
         let opened = tokio::task::spawn_blocking(move || Engine::open_store(&settings)).await;
         let store = opened.map_err(|_| EngineError::Panicked("start"))??;
         let membership = Membership::begin(self.candidate(Arc::clone(&store))).await?;
-        if self.settings.initial_members.count() > 1 {
-            warn!("nodes of a cluster agree on its members, but each still counts on its own");
-        }
-        let starting = engine::Start {
-            settings: self.settings.clone(),
-            store,
-            identity: membership.identity().clone(),
-            metrics: Arc::clone(&self.metrics),
-            intake: self.intake.clone(),
-            clock: self.clock.clone(),
-        };
-        let started = tokio::task::spawn_blocking(move || Engine::start(starting)).await;
-        let started = started.map_err(|_| EngineError::Panicked("start"));
-        match started.flatten() {
-            Ok(mut engine) => {
-                engine.open(&self.intake);
-                self.statistics.attach(engine.reader());
-                self.ready.send_replace(true);
-                Ok(Running { membership, engine })
-            }
+        match self.start_engine(store, &membership).await {
+            Ok(engine) => Ok(Running { membership, engine }),
             Err(error) => {
                 membership.end().await;
                 Err(error)
             }
         }
+    }
+
+    async fn start_engine(
+        &self,
+        store: Arc<Store>,
+        membership: &Membership,
+    ) -> Result<Engine, EngineError> {
+        let starting = engine::Start {
+            settings: self.settings.clone(),
+            store,
+            identity: membership.identity().clone(),
+            raft: membership.raft(),
+            members: membership.member(),
+            standing: Arc::clone(&self.standing),
+            metrics: Arc::clone(&self.metrics),
+            intake: self.intake.clone(),
+            clock: self.clock.clone(),
+        };
+        let engine = Engine::start(starting).await?;
+        engine.open(&self.intake)?;
+        self.statistics.attach(engine.reader());
+        self.ready.send_replace(true);
+        Ok(engine)
     }
 
     fn candidate(&self, store: Arc<Store>) -> Candidate {
@@ -214,26 +238,33 @@ impl Node {
     /// Cuts and records on every whole second, and watches the disk, until a part
     /// fails (with its error) or the node is asked to stop.
     async fn attend(&self, running: &mut Running, stop: &CancellationToken) -> Option<EngineError> {
-        let Running { membership, engine } = running;
         let mut had_room = true;
         let mut recorded = self.intake.received().rejected();
+        // An aggregation that is new begins at once.
+        let mut next = Instant::now();
         loop {
-            let into_second = self.clock.now().0 % SECOND;
             tokio::select! {
-                error = engine.failed() => return Some(error),
-                stopped = membership.failed() => {
-                    return Some(EngineError::Membership(stopped.into()));
-                }
+                error = running.failed() => return Some(error),
                 () = stop.cancelled() => return None,
-                () = tokio::time::sleep(Duration::from_nanos(SECOND - into_second)) => {}
+                () = tokio::time::sleep_until(next) => {}
             }
-            engine.cut(self.clock.now().whole_second());
+            let now = self.clock.now();
+            let done = running.engine.cut(now);
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                done = done => if let Err(error) = done { return Some(error) },
+            }
+            if let Err(error) = running.engine.open(&self.intake) {
+                return Some(error);
+            }
             let rejected = self.intake.received().rejected();
             if rejected != recorded {
-                engine.record_rejected(&self.intake);
+                running.engine.record_rejected(&self.intake);
                 recorded = rejected;
             }
             had_room = self.watch_disk(had_room);
+            let into_second = self.clock.now().0 % SECOND;
+            next = Instant::now() + Duration::from_nanos(SECOND - into_second);
         }
     }
 
@@ -254,14 +285,12 @@ impl Node {
     }
 
     /// Takes everything away from an engine that failed, so that its database closes.
-    async fn give_up(&self, Running { membership, engine }: Running) {
+    async fn give_up(&self, running: Running) {
         self.ready.send_replace(false);
         self.statistics.detach();
         self.intake.close(Closed::StoreTrouble);
-        membership.end().await;
-        let intake = self.intake.clone();
         // It failed, and ends with the same error or another that follows from it.
-        let _ = tokio::task::spawn_blocking(move || engine.stop(&intake)).await;
+        let _ = running.end(&self.intake).await;
     }
 
     /// Takes no new requests; those in flight are still finished.
@@ -271,19 +300,14 @@ impl Node {
     }
 
     async fn stop(&self, running: Running, deadline: Instant) -> Result<(), AppError> {
-        let Running { membership, engine } = running;
         self.statistics.detach();
         self.intake.close(Closed::Draining);
-        membership.end().await;
-        let intake = self.intake.clone();
-        let stopping = tokio::task::spawn_blocking(move || engine.stop(&intake));
-        match tokio::time::timeout_at(deadline, stopping).await {
-            Ok(Ok(stopped)) => {
+        match tokio::time::timeout_at(deadline, running.end(&self.intake)).await {
+            Ok(stopped) => {
                 stopped?;
                 info!("the node has drained");
                 Ok(())
             }
-            Ok(Err(_)) => Err(EngineError::Panicked("stop").into()),
             Err(_) => Err(AppError::DrainTimeout(self.settings.drain_timeout)),
         }
     }

@@ -2,7 +2,19 @@
 
 pub mod membership; // from a volume to a member that takes part
 
+pub mod printing; // the leader's lines
 pub mod view; // the cluster as a node knows it, for people
+
+pub mod gathering; // the results of all slots, added up
+pub mod live; // what is counted and not flushed yet, added up
+
+pub mod cutting; // the leader's cuts
+pub mod lending; // a node's journal and results, for the others
+pub mod opening; // a segment for each life of a node
+pub mod routing; // entries to where they are folded
+pub mod stamping; // how much each node has stamped
+
+pub mod proposals; // commands to the leader, wherever it is
 
 pub mod peers; // what nodes ask of each other
 pub mod standing; // what a node is to the others

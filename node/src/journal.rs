@@ -4,6 +4,7 @@
 //! has one of its own, so that a writer never appends to what another life left behind. An
 //! entry's [`Position`] is its identity, once and for all.
 
+mod extent; // how much of a segment
 pub mod follow; // a segment's entries, as they become durable
 pub mod frame; // an entry's bytes: number, stamp, checksums
 mod marks; // how much is stamped before which second
@@ -18,11 +19,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::event::time::{Clock, UnixNanos};
 use crate::store::Store;
 
+pub use extent::Extent;
 use follow::Follower;
 pub use frame::FRAME_BYTES;
 pub use marks::Marks;
@@ -39,17 +39,6 @@ pub struct Position {
     pub segment: u64,
     /// The entry's number within it, from 0.
     pub index: u64,
-}
-
-/// How much of a segment, from its beginning.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
-)]
-pub struct Extent {
-    /// Entries.
-    pub entries: u64,
-    /// Records in them.
-    pub records: u64,
 }
 
 /// What the writer knows of a segment at a time.

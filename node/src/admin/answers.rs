@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 use sheaf_proto::names::{CLUSTER_PATH, CURRENT_WINDOWS_PATH, LEDGER_PATH, WINDOWS_PATH};
 
-use super::{AdminError, Node, process};
+use super::{AdminError, Node, Scope, process};
 
 /// An hour of one-second windows.
 const WINDOWS_DEFAULT: usize = 3_600;
@@ -68,12 +68,27 @@ async fn closed_windows(
     Ok(Json(node.closed_windows(limit).await?).into_response())
 }
 
-async fn current_windows(State(node): State<Arc<dyn Node>>) -> Result<Response, Refusal> {
-    Ok(Json(node.current_windows().await?).into_response())
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScopeQuery {
+    #[serde(default)]
+    scope: Scope,
 }
 
-async fn ledger(State(node): State<Arc<dyn Node>>) -> Result<Response, Refusal> {
-    Ok(Json(node.ledger().await?).into_response())
+async fn current_windows(
+    State(node): State<Arc<dyn Node>>,
+    query: Result<Query<ScopeQuery>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    let Query(ScopeQuery { scope }) = query.map_err(|rejection| Refusal::query(&rejection))?;
+    Ok(Json(node.current_windows(scope).await?).into_response())
+}
+
+async fn ledger(
+    State(node): State<Arc<dyn Node>>,
+    query: Result<Query<ScopeQuery>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    let Query(ScopeQuery { scope }) = query.map_err(|rejection| Refusal::query(&rejection))?;
+    Ok(Json(node.ledger(scope).await?).into_response())
 }
 
 async fn cluster(State(node): State<Arc<dyn Node>>) -> Response {

@@ -1,31 +1,46 @@
-//! Store, journal, folding and flushing: what is thrown away and built again from
-//! disk when any of them fails.
+//! Journal, folding, flushing and printing: what is thrown away and built again from disk
+//! when any of them fails.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::process::nice;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::aggregation::definition::Definition;
 use crate::aggregation::distinct_logs::MemoryLimit;
 use crate::app::folder;
 use crate::app::metrics::Metrics;
 use crate::app::settings::{Settings, StatsFormat};
-use crate::checkpoint::Checkpoints;
-use crate::checkpoint::aggregations::{self, Registered};
+use crate::app::threads::{Priority, spawn};
+use crate::checkpoint::facts::Facts;
+use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::identity::Identity;
+use crate::checkpoint::raft::Raft;
+use crate::checkpoint::rejected::RejectedRecord;
+use crate::cluster::cutting::Cutter;
+use crate::cluster::gathering::Gathering;
+use crate::cluster::lending::Lending;
 use crate::cluster::membership::MembershipError;
+use crate::cluster::opening;
+use crate::cluster::peers;
+use crate::cluster::printing::{PrintError, Printer};
+use crate::cluster::proposals::Proposals;
+use crate::cluster::routing::Routing;
+use crate::cluster::standing::Standing;
+use crate::cluster::stamping::Stamping;
+use crate::event::fingerprint::FingerprintKey;
 use crate::event::time::{Clock, UnixNanos};
 use crate::flush::delivery::Delivery;
-use crate::flush::folding::{Folder, Folding};
-use crate::flush::{Aggregation, Begin, FlushError, FlushSettings};
+use crate::flush::feed::{Consensus, Disagreement};
+use crate::flush::folding::{self, Folder, Folding};
+use crate::flush::results::Results;
+use crate::flush::{FlushError, FlushSettings, aggregations};
 use crate::intake::{Intake, Packing};
-use crate::journal::frame::Header;
-use crate::journal::{self, Journal, JournalError};
+use crate::journal::{Journal, JournalError, Replay, replay};
 use crate::sink::Sink;
 use crate::sink::stdout::{Format, Stdout};
 use crate::store::{Store, StoreError};
@@ -53,6 +68,12 @@ pub enum EngineError {
     /// Folding or flushing failed.
     #[error(transparent)]
     Flush(#[from] FlushError),
+    /// A line could not be printed.
+    #[error(transparent)]
+    Print(#[from] PrintError),
+    /// The cluster did not agree to what the node needs.
+    #[error(transparent)]
+    Consensus(#[from] Disagreement),
     /// A thread could not be started.
     #[error("start the {name} thread: {source}")]
     Thread {
@@ -78,6 +99,8 @@ impl EngineError {
             | EngineError::Journal(_)
             | EngineError::Thread { .. } => true,
             EngineError::Flush(error) => error.is_retryable(),
+            EngineError::Print(error) => error.is_retryable(),
+            EngineError::Consensus(error) => matches!(error, Disagreement::Stopped(_)),
             EngineError::Membership(error) => error.is_retryable(),
             EngineError::Ended | EngineError::Panicked(_) => false,
         }
@@ -92,6 +115,12 @@ pub struct Start {
     pub store: Arc<Store>,
     /// Who the node is.
     pub identity: Identity,
+    /// Its part in the cluster.
+    pub raft: Raft,
+    /// The ways to the other members.
+    pub members: peers::Member,
+    /// Who lends the journal and the results to other members.
+    pub standing: Arc<Standing>,
     /// Where the parts report.
     pub metrics: Arc<Metrics>,
     /// Whose account of rejected records goes on where an earlier life ended.
@@ -103,83 +132,152 @@ pub struct Start {
 /// What answers questions about an engine; dropped before the engine stops.
 #[derive(Clone)]
 pub struct Reader {
-    /// The open windows.
-    pub folding: Folding,
-    /// The closed ones.
-    pub checkpoints: Checkpoints,
+    /// This node's journal and results.
+    pub lending: Lending,
+    /// Those of all nodes.
+    pub gathering: Gathering,
+    /// The node's database.
+    pub store: Arc<Store>,
 }
 
-/// A running engine: three threads, each of which ends when the one before it has.
+/// A running engine. Its threads end when they are told to.
 pub struct Engine {
     journal: Journal,
     reader: Reader,
-    packing: Option<Packing>,
+    rejected: RejectedRecord,
+    standing: Arc<Standing>,
+    facts: watch::Receiver<Arc<Facts>>,
+    cutter: tokio::sync::Mutex<Cutter>,
+    raft: Raft,
+    key: FingerprintKey,
+    /// The numbers of the aggregations that requests are packed for.
+    packed: Mutex<Vec<u32>>,
+    off: CancellationToken,
     ends: UnboundedReceiver<Result<(), EngineError>>,
 }
 
 impl Engine {
-    /// Replays the journal and starts the threads. Blocks for as long as that takes.
+    /// Checks the journal, opens a segment, and starts to fold and flush.
     ///
     /// # Errors
-    /// When the database or the journal is damaged or cannot be used.
-    pub fn start(start: Start) -> Result<Engine, EngineError> {
-        let Start { settings, store, identity, metrics, intake, clock } = start;
-        let checkpoints = Checkpoints::new(Arc::clone(&store));
-        intake.received().resume(checkpoints.rejected()?);
-
-        let (flushes, to_flush) = mpsc::channel();
-        let mut folder = Folder::new(
-            flush_settings(&settings)?,
-            checkpoints.clone(),
-            parse(aggregations::load(&store)?)?,
-            flushes,
-            metrics.open_observer(),
-        )?;
-        let mut replay = journal::replay::replay(&store, |replayed| {
-            let Header { stamp, records, records_before } = replayed.header;
-            let begin = Begin { position: replayed.position, records: records_before };
-            folder.fold(begin, stamp, records, replayed.entry).map_err(EngineError::from)
-        })?;
-        // The clock may have been set back, and all entries with later stamps be trimmed.
-        replay.last_stamp = replay.last_stamp.max(checkpoints.through()?);
-        let registered = parse(register(&store, &settings, replay.records)?)?;
-        let active = registered.iter().filter(|a| a.fact.until.is_none());
-        let active = active.map(|a| (a.number, &a.definition));
-        let packing = Packing::new(identity.fingerprint_key, active);
-        folder.register(registered)?;
+    /// When the database or the journal is damaged or cannot be used, or the node takes no
+    /// part in its cluster any more.
+    pub async fn start(start: Start) -> Result<Engine, EngineError> {
+        let Start {
+            settings, store, identity, raft, members, standing, metrics, intake, clock,
+        } = start;
+        let rejected = RejectedRecord::new(Arc::clone(&store));
+        intake.received().resume(rejected.read()?);
+        let replayed = check_journal(Arc::clone(&store)).await?;
+        let proposals = Proposals::new(raft.clone(), members.clone());
+        let consensus: Arc<dyn Consensus> = Arc::new(proposals);
+        register(&*consensus, &settings).await?;
+        let node = identity.node;
+        let opening = opening::open(&*consensus, node, &replayed).await?;
         info!(
-            cluster = %identity.cluster, node = %identity.node, entries = replay.entries,
-            records = replay.records, "the journal is replayed"
+            cluster = %identity.cluster, %node, entries = replayed.entries,
+            records = replayed.records, segment = opening.segment, "the journal is open"
         );
 
+        let facts = consensus.facts();
+        let (end, ends) = unbounded_channel();
+        let off = CancellationToken::new();
+        let parts = Parts { end, off: off.clone() };
+        let (journal, writer) = Journal::open(
+            Arc::clone(&store),
+            &replayed,
+            opening,
+            clock,
+            metrics.commit_observer(),
+        )?;
+        spawn("journal", Priority::Senders, parts.end.clone(), move || Ok(writer.run()?))?;
+
         let (folding, commands) = Folding::new();
-        let consumer = folding.clone();
-        let consumer = Box::new(move |committed| consumer.committed(committed));
-        let observer = metrics.commit_observer();
-        let (journal, writer) = Journal::open(store, &replay, clock, consumer, observer)?;
-        let sink = Stdout::new(io::stdout(), format(settings.stats_format));
-        info!(promise = ?sink.promise(), "windows go to stdout");
+        let (flushes, to_flush) = unbounded_channel();
+        let routing = Routing {
+            node,
+            journal: journal.clone(),
+            members: members.clone(),
+            facts: facts.clone(),
+        };
+        let folder = Folder::new(folding::Parts {
+            node,
+            settings: flush_settings(&settings)?,
+            store: Arc::clone(&store),
+            consensus: Arc::clone(&consensus),
+            feed: Arc::new(routing),
+            flushes,
+            observer: metrics.open_observer(),
+        })?;
+        parts.run("fold", async move { Ok(folder.run(commands).await?) })?;
+
+        let results = Results::new(Arc::clone(&store));
         let delivery = Delivery {
-            cluster: identity.cluster,
-            checkpoints: checkpoints.clone(),
-            sink: Box::new(sink),
+            node,
+            consensus: Arc::clone(&consensus),
+            results: results.clone(),
+            journal: journal.clone(),
+            folding: folding.clone(),
             values_max: settings.stats_limit,
             observer: metrics.flush_observer(),
         };
-        let (end, ends) = unbounded_channel();
-        let records = replay.records;
-        spawn("journal", Priority::Senders, end.clone(), move || Ok(writer.run()?))?;
-        spawn("fold", Priority::Folding, end.clone(), move || Ok(folder.run(records, commands)?))?;
-        spawn("flush", Priority::Folding, end, move || Ok(delivery.run(to_flush)?))?;
-        let reader = Reader { folding, checkpoints };
-        Ok(Engine { journal, reader, packing: Some(packing), ends })
+        parts.run("flush", async move { Ok(delivery.run(to_flush).await?) })?;
+
+        let gathering = Gathering {
+            node,
+            results: results.clone(),
+            members: members.clone(),
+            facts: facts.clone(),
+        };
+        let sink = Stdout::new(io::stdout(), format(settings.stats_format));
+        info!(promise = ?sink.promise(), "windows go to stdout");
+        let printer = Printer {
+            cluster: identity.cluster,
+            raft: raft.clone(),
+            consensus: Arc::clone(&consensus),
+            gathering: gathering.clone(),
+            sink: Box::new(sink),
+            store: Arc::clone(&store),
+            values_max: settings.stats_limit,
+            observer: metrics.line_observer(),
+        };
+        parts.run("print", async move { Ok(printer.run().await?) })?;
+
+        let refused = intake.clone();
+        let lending = Lending {
+            journal: journal.clone(),
+            results,
+            folding,
+            rejected: Arc::new(move || refused.received().rejected()),
+        };
+        standing.attach(Arc::new(lending.clone()));
+        let stamping = Stamping { node, journal: journal.clone(), members };
+        let cutter = tokio::sync::Mutex::new(Cutter::new(consensus, Arc::new(stamping)));
+        let (key, packed) = (identity.fingerprint_key, Mutex::default());
+        let reader = Reader { lending, gathering, store };
+        Ok(Engine {
+            journal, reader, rejected, standing, facts, cutter, raft, key, packed, off, ends,
+        })
     }
 
-    /// Lets `intake` append to this engine's journal.
-    pub fn open(&mut self, intake: &Intake) {
-        if let Some(packing) = self.packing.take() {
-            intake.open(self.journal.clone(), packing);
+    /// Lets `intake` append to this engine's journal what the active aggregations want; to
+    /// be repeated when those have changed.
+    ///
+    /// # Errors
+    /// When a definition among the facts is not one that this version knows.
+    pub fn open(&self, intake: &Intake) -> Result<(), EngineError> {
+        let facts = self.facts.borrow().clone();
+        let is_active = |number: &u32| facts.aggregations()[number].until.is_none();
+        let active: Vec<_> = aggregations(&facts)?;
+        let active: Vec<_> = active.into_iter().filter(|known| is_active(&known.number)).collect();
+        let numbers: Vec<_> = active.iter().map(|active| active.number).collect();
+        let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *packed != numbers {
+            let wanted = active.iter().map(|active| (active.number, &active.definition));
+            intake.open(self.journal.clone(), Packing::new(self.key, wanted));
+            *packed = numbers;
         }
+        Ok(())
     }
 
     /// What answers questions about this engine.
@@ -187,16 +285,29 @@ impl Engine {
         self.reader.clone()
     }
 
-    /// Asks for a cut at `time`, a whole second.
-    pub fn cut(&self, time: UnixNanos) {
-        self.journal.cut(time);
+    /// If this node leads, has the cluster cut at the last whole second.
+    ///
+    /// # Errors
+    /// When the node takes no part any more.
+    pub async fn cut(&self, now: UnixNanos) -> Result<(), EngineError> {
+        if self.raft.leading().is_some() {
+            self.cutter.lock().await.cut(now).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether an aggregation waits for the next cut to begin.
+    pub fn awaits_cut(&self) -> bool {
+        let facts = self.facts.borrow();
+        let latest = facts.latest_cut().number;
+        facts.aggregations().values().any(|aggregation| aggregation.since > latest)
     }
 
     /// Records what `intake` rejected so far, in the background.
     pub fn record_rejected(&self, intake: &Intake) {
-        let (checkpoints, intake) = (self.reader.checkpoints.clone(), intake.clone());
+        let (rejected, intake) = (self.rejected.clone(), intake.clone());
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = checkpoints.record_rejected(|| intake.received().rejected()) {
+            if let Err(error) = rejected.write(|| intake.received().rejected()) {
                 warn!(%error, "what was rejected is not recorded");
             }
         });
@@ -214,68 +325,73 @@ impl Engine {
     pub async fn failed(&mut self) -> EngineError {
         match self.ends.recv().await {
             Some(Err(error)) => error,
-            // Nobody has closed the journal yet, so no thread has a reason to end.
+            // Nobody has told a part to end.
             Some(Ok(())) | None => EngineError::Ended,
         }
     }
 
-    /// Commits what is queued, folds it, hands out what is due, records what `intake`
-    /// rejected, and closes the database. Blocks for as long as that takes.
+    /// Commits what is queued, records what `intake` rejected, and lets go of the database.
+    /// What is not flushed will be after the next start.
     ///
     /// # Errors
     /// The first error of any part.
-    pub fn stop(mut self, intake: &Intake) -> Result<(), EngineError> {
+    pub async fn stop(mut self, intake: &Intake) -> Result<(), EngineError> {
+        self.standing.detach().await;
         self.journal.close();
-        let Reader { folding, checkpoints } = self.reader;
-        drop(folding);
+        self.off.cancel();
+        drop((self.reader, self.cutter));
         let mut ended = Ok(());
-        while let Some(end) = self.ends.blocking_recv() {
+        while let Some(end) = self.ends.recv().await {
             ended = ended.and(end);
         }
         ended?;
-        Ok(checkpoints.record_rejected(|| intake.received().rejected())?)
+        Ok(self.rejected.write(|| intake.received().rejected())?)
     }
 }
 
-/// Which threads go first when the cores are busy.
-#[derive(Clone, Copy)]
-enum Priority {
-    /// Those that a sender waits for.
-    Senders,
-    /// Those that nobody waits for: what they do takes milliseconds at a time. They get
-    /// about a quarter of a core that others want as well, which is more than they need.
-    Folding,
+/// What the parts of an engine are run with.
+struct Parts {
+    end: UnboundedSender<Result<(), EngineError>>,
+    off: CancellationToken,
 }
 
-impl Priority {
-    /// Sets this thread's own priority, and that of the threads that it starts: so Linux
-    /// understands it.
-    fn set(self) {
-        let niceness = match self {
-            Priority::Senders => return,
-            Priority::Folding => 5,
-        };
-        if let Err(error) = nice(niceness) {
-            warn!(%error, "a thread's priority stays as it is");
-        }
+impl Parts {
+    /// Runs a part in a thread of its own, until it is told to end.
+    fn run(
+        &self,
+        name: &'static str,
+        part: impl Future<Output = Result<(), EngineError>> + Send + 'static,
+    ) -> Result<(), EngineError> {
+        let (runtime, off) = (Handle::current(), self.off.clone());
+        let run = move || runtime.block_on(off.run_until_cancelled(part)).unwrap_or(Ok(()));
+        spawn(name, Priority::Folding, self.end.clone(), run)
     }
 }
 
-/// Runs a part of the engine in a thread; `ends` is told how it ended.
-fn spawn(
-    name: &'static str,
-    priority: Priority,
-    ends: UnboundedSender<Result<(), EngineError>>,
-    run: impl FnOnce() -> Result<(), EngineError> + Send + 'static,
-) -> Result<(), EngineError> {
-    let thread = std::thread::Builder::new().name(name.to_owned());
-    let run = move || {
-        priority.set();
-        let ended = catch_unwind(AssertUnwindSafe(run));
-        // After a failure nobody may be listening for the other parts' ends.
-        let _ = ends.send(ended.unwrap_or(Err(EngineError::Panicked(name))));
-    };
-    thread.spawn(run).map(drop).map_err(|source| EngineError::Thread { name, source })
+/// Reads and checks all that is in the journal.
+async fn check_journal(store: Arc<Store>) -> Result<Replay, EngineError> {
+    let checking =
+        tokio::task::spawn_blocking(move || replay::replay(&store, |_| Ok::<_, JournalError>(())));
+    let checked = checking.await.map_err(|_| EngineError::Panicked("start"))?;
+    Ok(checked?)
+}
+
+/// Makes the settings' aggregations the active ones.
+async fn register(consensus: &dyn Consensus, settings: &Settings) -> Result<(), EngineError> {
+    let wanted = settings.aggregations.iter().map(|definition| {
+        let name = definition.name.as_str().to_owned();
+        let written = serde_json::to_value(definition);
+        let written = written.map_err(|error| invalid(&name, &error))?;
+        Ok((name, written))
+    });
+    let definitions = wanted.collect::<Result<_, EngineError>>()?;
+    consensus.propose(Command::Register { definitions }).await?;
+    Ok(())
+}
+
+fn invalid(name: &str, error: &serde_json::Error) -> EngineError {
+    let (name, reason) = (name.to_owned(), error.to_string());
+    FlushError::Definition { number: 0, name, reason }.into()
 }
 
 fn flush_settings(settings: &Settings) -> Result<FlushSettings, EngineError> {
@@ -285,36 +401,6 @@ fn flush_settings(settings: &Settings) -> Result<FlushSettings, EngineError> {
         scratch: folder(settings, "scratch")?,
         journal_bytes_max: settings.journal_limit,
     })
-}
-
-/// Makes the settings' aggregations the active ones, after `records` accepted records.
-fn register(
-    store: &Store,
-    settings: &Settings,
-    records: u64,
-) -> Result<Vec<Registered>, EngineError> {
-    let wanted = settings.aggregations.iter().map(|definition| {
-        let name = definition.name.as_str().to_owned();
-        let written = serde_json::to_value(definition);
-        let written = written.map_err(|error| invalid(None, &name, &error))?;
-        Ok((name, written))
-    });
-    let wanted = wanted.collect::<Result<Vec<_>, EngineError>>()?;
-    Ok(aggregations::register(store, &wanted, records)?)
-}
-
-fn parse(registered: Vec<Registered>) -> Result<Vec<Aggregation>, EngineError> {
-    let parsed = registered.into_iter().map(|Registered { number, fact }| {
-        let definition = serde_json::from_value::<Definition>(fact.definition.clone());
-        let definition = definition.map_err(|error| invalid(Some(number), &fact.name, &error))?;
-        Ok(Aggregation { number, definition, fact })
-    });
-    parsed.collect()
-}
-
-fn invalid(number: Option<u32>, name: &str, error: &serde_json::Error) -> EngineError {
-    let (name, reason) = (name.to_owned(), error.to_string());
-    FlushError::Definition { number: number.unwrap_or_default(), name, reason }.into()
 }
 
 fn format(format: StatsFormat) -> Format {

@@ -10,7 +10,9 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::flush::delivery::{self, FlushFigures};
-use crate::flush::folding::{self, OpenFigures};
+use crate::cluster::printing;
+use crate::flush::folding;
+use crate::flush::group::OpenFigures;
 use crate::intake::Intake;
 use crate::journal::{self, CommitFigures};
 
@@ -126,7 +128,7 @@ impl Metrics {
         );
         to.register(
             "window_distinct_records",
-            "Distinct records in a window that was printed",
+            "Distinct records in this node's part of a window that was flushed",
             self.flushes.distinct.clone(),
         );
         to.register(
@@ -136,7 +138,7 @@ impl Metrics {
         );
         to.register(
             "ledger_imbalances",
-            "Flushes after which a ledger did not balance; anything but 0 is a bug",
+            "Lines after which the ledger did not balance; anything but 0 is a bug",
             self.flushes.unbalanced.clone(),
         );
     }
@@ -153,12 +155,17 @@ impl Metrics {
 
     /// Reports flushed windows here.
     pub fn flush_observer(&self) -> delivery::Observer {
-        let Flushes { distinct, spills, unbalanced } = self.flushes.clone();
+        let Flushes { distinct, spills, .. } = self.flushes.clone();
         Box::new(move |flush: FlushFigures| {
             distinct.observe(flush.distinct as f64);
             spills.inc_by(flush.spills);
-            unbalanced.inc_by(u64::from(!flush.balanced));
         })
+    }
+
+    /// Reports here whether the ledger balanced when a line was printed.
+    pub fn line_observer(&self) -> printing::Observer {
+        let unbalanced = self.flushes.unbalanced.clone();
+        Box::new(move |balanced| drop(unbalanced.inc_by(u64::from(!balanced))))
     }
 
     /// Takes over what the intake has counted.
@@ -184,9 +191,9 @@ impl Metrics {
     /// Reports how large the open windows are here.
     pub fn open_observer(&self) -> folding::Observer {
         let (records, memory) = (self.window_records.clone(), self.window_memory.clone());
-        Box::new(move |open: OpenFigures| {
-            set(&records, "aggregation", &open.aggregation, open.records);
-            set(&memory, "aggregation", &open.aggregation, open.memory_bytes as u64);
+        Box::new(move |aggregation: &str, open: OpenFigures| {
+            set(&records, "aggregation", aggregation, open.records);
+            set(&memory, "aggregation", aggregation, open.memory_bytes as u64);
         })
     }
 

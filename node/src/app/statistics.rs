@@ -1,6 +1,9 @@
 //! What the admin port asks of the node.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -8,19 +11,29 @@ use serde_json::value::RawValue;
 use sheaf_proto::cluster::Cluster;
 use sheaf_proto::statistics::{Account, Ledger, WindowCounts};
 use tokio::sync::watch;
+use tracing::debug;
 
-use crate::admin::{AdminError, Node};
+use crate::admin::{AdminError, Node, Scope};
 use crate::app::engine::Reader;
 use crate::app::metrics::Metrics;
+use crate::checkpoint::facts::Facts;
+use crate::checkpoint::facts::windows::Printed;
+use crate::checkpoint::printed;
+use crate::cluster::gathering::GatherError;
+use crate::cluster::live::{self, Live};
 use crate::cluster::standing::Standing;
 use crate::cluster::view::view;
-use crate::event::time::{Clock, SECOND, UnixNanos};
-use crate::flush::delivery::statistics;
+use crate::event::time::Window;
 use crate::intake::Intake;
 use crate::intake::admission::{Closed, Why};
 
-/// How far back closed windows are shown.
-const SHOWN: u64 = 3600 * SECOND;
+/// How long another node may take to say what it has.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+/// How often a ledger is drawn up before one is shown that does not balance: nodes may be
+/// a cut apart.
+const ATTEMPTS: usize = 10;
+/// How long to rest in between.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Answers for the node, whether its engine runs or not.
 pub struct Statistics {
@@ -30,6 +43,8 @@ pub struct Statistics {
     pub(super) readiness: watch::Receiver<bool>,
     pub(super) values_max: usize,
     pub(super) reader: RwLock<Option<Reader>>,
+    /// Lines that other nodes printed and this one added up.
+    pub(super) lines: Mutex<BTreeMap<(u32, Window), Arc<str>>>,
 }
 
 impl Statistics {
@@ -49,40 +64,132 @@ impl Statistics {
     }
 
     async fn closed(&self, limit: usize) -> Result<Vec<Box<RawValue>>, AdminError> {
-        let checkpoints = self.reader()?.checkpoints;
-        let since = UnixNanos(Clock::system().now().0.saturating_sub(SHOWN));
-        let printed = checkpoints.windows(since, limit).map_err(failed)?;
-        let lines = printed.into_iter().map(|line| {
-            let line = String::from_utf8(line).map_err(failed)?;
-            RawValue::from_string(line).map_err(failed)
-        });
-        lines.collect()
+        let reader = self.reader()?;
+        let facts = reader.gathering.facts.borrow().clone();
+        let windows = printed_windows(&facts);
+        self.forget_all_but(&windows);
+        let mut lines = Vec::new();
+        for &(number, window, printed) in &windows {
+            if lines.len() == limit {
+                break;
+            }
+            if let Some(line) = self.line(&reader, number, window, printed).await? {
+                lines.push(RawValue::from_string(line.to_string()).map_err(failed)?);
+            }
+        }
+        Ok(lines)
     }
 
-    async fn current(&self) -> Result<Vec<WindowCounts>, AdminError> {
-        let current = self.reader()?.folding.current(self.values_max).await;
-        let counts = current
-            .into_iter()
-            .map(|open| statistics(&open.aggregation, open.window, open.counts, 0, false));
-        Ok(counts.collect())
+    /// The line of a window, as it was printed; `None` while its results are not reached.
+    async fn line(
+        &self,
+        reader: &Reader,
+        number: u32,
+        window: Window,
+        printed: Printed,
+    ) -> Result<Option<Arc<str>>, AdminError> {
+        if let Some(line) = printed::find(&reader.store, number, window).map_err(failed)? {
+            return Ok(Some(String::from_utf8(line).map_err(failed)?.into()));
+        }
+        let known = self.lines().get(&(number, window)).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let counts = reader.gathering.counts(number, window, self.values_max).await;
+        let counts = match counts {
+            Ok(counts) => WindowCounts { complete: true, revision: printed.revision, ..counts },
+            Err(error @ (GatherError::Store(_) | GatherError::Mismatch)) => {
+                return Err(failed(error));
+            }
+            Err(error) => {
+                debug!(%window, %error, "a closed window is not shown");
+                return Ok(None);
+            }
+        };
+        let line: Arc<str> = serde_json::to_string(&counts).map_err(failed)?.into();
+        self.lines().insert((number, window), Arc::clone(&line));
+        Ok(Some(line))
+    }
+}
+/// The windows of which a line was agreed on that is never followed by another, the newest
+/// first.
+fn printed_windows(facts: &Facts) -> Vec<(u32, Window, Printed)> {
+    let windows = facts.aggregations().iter().flat_map(|(&number, aggregation)| {
+        aggregation.windows.iter().filter_map(move |(&start, fact)| {
+            let printed = fact.printed.filter(|printed| printed.outcome.is_settled())?;
+            Some((number, Window { start, end: fact.end }, printed))
+        })
+    });
+    let mut windows: Vec<_> = windows.collect();
+    windows.sort_by_key(|&(number, window, _)| Reverse((window.end, number)));
+    windows
+}
+
+impl Statistics {
+    async fn current(&self, scope: Scope) -> Result<Vec<WindowCounts>, AdminError> {
+        let reader = self.reader()?;
+        let all = self.live(&reader, scope, live::VALUES_MAX.max(self.values_max)).await;
+        Ok(live::add_up(all.into_iter().flat_map(|live| live.windows), self.values_max))
     }
 
-    async fn accounts(&self) -> Result<Ledger, AdminError> {
-        let balances = self.reader()?.folding.balances().await.map_err(failed)?;
-        let balanced = balances.accounts.iter().all(|(_, balance)| balance.holds());
-        let aggregations = balances.accounts.into_iter().map(|(aggregation, balance)| Account {
-            aggregation: aggregation.fact.name,
-            accepted: balance.accepted,
-            flushed: balance.flushed,
-            distinct: balance.distinct,
-            duplicate: balance.flushed.saturating_sub(balance.distinct),
-            pending: balance.pending,
-        });
-        let aggregations = aggregations.collect();
-        let rejected = self.intake.received().rejected();
-        let accepted = balances.records;
+    /// What this node has at the moment, or what all that are reached have.
+    async fn live(&self, reader: &Reader, scope: Scope, limit: usize) -> Vec<Live> {
+        let mut all = vec![reader.lending.live(limit).await];
+        if scope == Scope::Cluster {
+            all.extend(reader.gathering.live_of_others(limit, ANSWER_WAIT).await);
+        }
+        all
+    }
+
+    async fn accounts(&self, scope: Scope) -> Result<Ledger, AdminError> {
+        let reader = self.reader()?;
+        for _ in 1..ATTEMPTS {
+            let ledger = self.draw_up(&reader, scope).await;
+            if ledger.balanced {
+                return Ok(ledger);
+            }
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+        Ok(self.draw_up(&reader, scope).await)
+    }
+
+    async fn draw_up(&self, reader: &Reader, scope: Scope) -> Ledger {
+        let live = self.live(reader, scope, 0).await;
+        let facts = reader.gathering.facts.borrow().clone();
+        let cut = facts.latest_cut().number;
+        let is_at_cut = |live: &Live| live.pending.as_ref().is_some_and(|p| p.cut == cut);
+        let mut balanced = live.iter().all(is_at_cut);
+        let mut accounts = Vec::new();
+        for (number, aggregation) in facts.aggregations() {
+            let pending = live.iter().filter_map(|live| live.pending.as_ref()?.records.get(number));
+            let account = Account {
+                aggregation: aggregation.name.clone(),
+                accepted: aggregation.ledger.accepted.records,
+                flushed: aggregation.ledger.flushed,
+                distinct: aggregation.ledger.distinct,
+                duplicate: aggregation.ledger.flushed.saturating_sub(aggregation.ledger.distinct),
+                pending: pending.sum(),
+            };
+            let entries = facts.balance(*number).is_none_or(|balance| balance.holds());
+            balanced &= entries && account.accepted == account.flushed + account.pending;
+            accounts.push(account);
+        }
+        let mut rejected = BTreeMap::new();
+        for (reason, records) in live.iter().flat_map(|live| &live.rejected) {
+            *rejected.entry(reason.clone()).or_default() += records;
+        }
+        let accepted = live.iter().map(|live| live.accepted).sum::<u64>();
         let received = accepted + rejected.values().sum::<u64>();
-        Ok(Ledger { received, accepted, rejected, aggregations, balanced })
+        Ledger { received, accepted, rejected, aggregations: accounts, balanced }
+    }
+
+    fn forget_all_but(&self, windows: &[(u32, Window, Printed)]) {
+        let kept: BTreeSet<_> = windows.iter().map(|&(number, window, _)| (number, window)).collect();
+        self.lines().retain(|line, _| kept.contains(line));
+    }
+
+    fn lines(&self) -> std::sync::MutexGuard<'_, BTreeMap<(u32, Window), Arc<str>>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -102,12 +209,15 @@ impl Node for Statistics {
         self.closed(limit).boxed()
     }
 
-    fn current_windows(&self) -> BoxFuture<'_, Result<Vec<WindowCounts>, AdminError>> {
-        self.current().boxed()
+    fn current_windows(
+        &self,
+        scope: Scope,
+    ) -> BoxFuture<'_, Result<Vec<WindowCounts>, AdminError>> {
+        self.current(scope).boxed()
     }
 
-    fn ledger(&self) -> BoxFuture<'_, Result<Ledger, AdminError>> {
-        self.accounts().boxed()
+    fn ledger(&self, scope: Scope) -> BoxFuture<'_, Result<Ledger, AdminError>> {
+        self.accounts(scope).boxed()
     }
 
     fn cluster(&self) -> Cluster {

@@ -19,7 +19,6 @@ pub mod ledger; // what was accepted against what was carried and what is pendin
 
 pub mod aggregations; // what is counted, from which cut to which
 pub mod cuts; // the cluster's clock
-pub mod extent; // how much of a segment
 pub mod segments; // stretches of journals, and who has them
 pub mod slots; // who owns what, in which epoch
 
@@ -171,6 +170,11 @@ impl Facts {
     /// The aggregations that are active, or ended and not forgotten yet, by number.
     pub fn aggregations(&self) -> &BTreeMap<u32, Aggregation> {
         &self.aggregations.known
+    }
+
+    /// All aggregations with a lower number are active, or have ended; nobody has a higher one.
+    pub fn next_aggregation(&self) -> u32 {
+        self.aggregations.next
     }
 
     /// The newest cut. Before the first one it is number 0, at time 0, and counts nothing.

@@ -27,13 +27,13 @@ const CUTS_MAX: usize = 1 << 12;
 /// Asks members how much is stamped before a time.
 pub trait AskStamped: Send + Sync {
     /// What a member says of its segments, or why it says nothing.
-    fn stamped(
-        &self,
+    fn stamped<'a>(
+        &'a self,
         node: NodeId,
-        address: &str,
+        address: &'a str,
         time: UnixNanos,
         within: Duration,
-    ) -> BoxFuture<'_, Result<BTreeMap<SegmentId, Stamped>, String>>;
+    ) -> BoxFuture<'a, Result<BTreeMap<SegmentId, Stamped>, String>>;
 }
 
 /// Makes cuts while this node leads.

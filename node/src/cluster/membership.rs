@@ -86,6 +86,7 @@ pub struct Candidate {
 pub struct Membership {
     identity: Arc<Identity>,
     raft: Raft,
+    member: peers::Member,
     standing: Arc<Standing>,
     leading: JoinHandle<()>,
 }
@@ -109,18 +110,19 @@ impl Membership {
             }
         };
         let identity = Arc::new(identity);
-        let transport = Arc::new(peers::Member::new(peers, &identity));
+        let member = peers::Member::new(peers, &identity);
+        let transport = Arc::new(member.clone());
         let initial_facts = Facts::new(facts::Settings { slots: SLOTS as u16 });
         let settings = raft::Settings { id: identity.node, seed: fastrand::u64(..), initial_facts };
         let raft = Raft::start(settings, store, transport).await?;
         standing.take_part(birth, Arc::clone(&identity), raft.clone());
         let founding = Founding::of(identity.founders.clone());
         let leading = tokio::spawn(lead(raft.clone(), founding.clone()));
-        let member = Membership { identity, raft, standing, leading };
-        match member.settle(&founding).await {
-            Ok(()) => Ok(member),
+        let membership = Membership { identity, raft, member, standing, leading };
+        match membership.settle(&founding).await {
+            Ok(()) => Ok(membership),
             Err(error) => {
-                member.end().await;
+                membership.end().await;
                 Err(error)
             }
         }
@@ -129,6 +131,16 @@ impl Membership {
     /// Who it is.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Its part in the cluster.
+    pub fn raft(&self) -> Raft {
+        self.raft.clone()
+    }
+
+    /// The ways to the other members.
+    pub fn member(&self) -> peers::Member {
+        self.member.clone()
     }
 
     /// Waits until it takes no part any more, and says why.

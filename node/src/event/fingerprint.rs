@@ -21,6 +21,12 @@ const _: () = assert!(SLOTS == 1 << u8::BITS);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FingerprintKey(pub [u8; 16]);
 
+/// A digest of bytes that anybody can make again. It tells apart what was not made to be
+/// mistaken for each other.
+pub fn digest(bytes: &[u8]) -> u128 {
+    SipHasher13::new().hash(bytes).as_u128()
+}
+
 impl FingerprintKey {
     /// Tells whether two nodes have the same key without giving it away.
     pub fn digest(&self) -> u128 {

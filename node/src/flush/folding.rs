@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -13,7 +14,7 @@ use crate::checkpoint::carries::{self, Carry};
 use crate::checkpoint::facts::Facts;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
-use crate::event::time::{UnixNanos, Window};
+use crate::event::time::Window;
 use crate::flush::delivery::Flush;
 use crate::flush::feed::{Batch, Consensus, Feed};
 use crate::flush::group::{CurrentWindow, Group, OpenFigures, alike};
@@ -28,7 +29,16 @@ const BATCHES_MAX: usize = 8;
 enum Command {
     Closed { group: u64, aggregation: u32, window: Window, given_up: SlotSet },
     Current { limit: usize, answer: oneshot::Sender<Vec<CurrentWindow>> },
-    Pending { before: UnixNanos, answer: oneshot::Sender<BTreeMap<u32, u64>> },
+    Pending { answer: oneshot::Sender<Option<Pending>> },
+}
+
+/// What of a node's slots was folded and not flushed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// The number of the newest cut.
+    pub cut: u64,
+    /// Records below it that are in no flushed window, by aggregation.
+    pub records: BTreeMap<u32, u64>,
 }
 
 /// Told at every cut how large an aggregation's open windows are; must not block.
@@ -64,12 +74,12 @@ impl Folding {
         current.await.unwrap_or_default()
     }
 
-    /// Records that were stamped before a time and are in no window that was flushed, by
-    /// aggregation; empty when the thread has ended.
-    pub async fn pending(&self, before: UnixNanos) -> BTreeMap<u32, u64> {
+    /// What is not flushed; `None` while less is folded than the newest cut counts, and when
+    /// the thread has ended.
+    pub async fn pending(&self) -> Option<Pending> {
         let (answer, pending) = oneshot::channel();
-        let _ = self.commands.send(Command::Pending { before, answer });
-        pending.await.unwrap_or_default()
+        let _ = self.commands.send(Command::Pending { answer });
+        pending.await.ok().flatten()
     }
 }
 
@@ -171,18 +181,24 @@ impl Folder {
                 let current = self.groups.values().flat_map(|group| group.current(limit));
                 drop(answer.send(current.collect()));
             }
-            Command::Pending { before, answer } => drop(answer.send(self.pending(before))),
+            Command::Pending { answer } => drop(answer.send(self.pending())),
         }
         Ok(())
     }
 
-    fn pending(&self, before: UnixNanos) -> BTreeMap<u32, u64> {
+    fn pending(&self) -> Option<Pending> {
         let facts = self.facts.borrow().clone();
-        let mut pending = BTreeMap::new();
-        for (number, records) in self.groups.values().flat_map(|g| g.pending(&facts, before)) {
-            *pending.entry(number).or_default() += records;
+        let cut = facts.latest_cut();
+        let mut records = BTreeMap::new();
+        for group in self.groups.values() {
+            if group.newest_reached(&facts) != Some(cut.number) {
+                return None;
+            }
+            for (number, pending) in group.pending(&facts, cut.time) {
+                *records.entry(number).or_default() += pending;
+            }
         }
-        pending
+        Some(Pending { cut: cut.number, records })
     }
 
     fn fold(&mut self, received: Received) -> Result<(), FlushError> {

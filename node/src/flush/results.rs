@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sheaf_proto::statistics::WindowCounts;
 
+use crate::aggregation::distinct_logs::count_table::MalformedTable;
 use crate::event::slots::SlotSet;
 use crate::event::time::{SECOND, UnixNanos, Window};
 use crate::store::{Store, StoreError, Table, keys};
@@ -30,8 +31,19 @@ pub struct SlotResults {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<WindowCounts>,
     /// Which table it is.
-    table: u64,
+    pub table: u64,
     chunks: u32,
+}
+
+/// Why a table is not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ResultsError {
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What it holds is no table.
+    #[error(transparent)]
+    Malformed(#[from] MalformedTable),
 }
 
 /// A table that is being written.
@@ -96,25 +108,24 @@ impl Results {
         rows.map(|row| self.store.decode(&row?.1)).collect()
     }
 
-    /// A chunk of a table; `None` behind the last one.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub fn chunk(
+    /// The chunks of a table, in their order.
+    pub fn chunks(
         &self,
         aggregation: u32,
         end: UnixNanos,
-        result: &SlotResults,
-        chunk: u32,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        if chunk >= result.chunks {
-            return Ok(None);
-        }
-        let key = keys::result_chunk(end, aggregation, result.table, chunk);
-        match self.store.get(Table::Results, &key)? {
-            Some(bytes) => Ok(Some(bytes)),
-            None => Err(self.store.missing("a chunk of a count table")),
-        }
+        result: SlotResults,
+    ) -> impl Iterator<Item = Result<Vec<u8>, StoreError>> + Send + use<> {
+        let store = Arc::clone(&self.store);
+        (0..result.chunks).map(move |chunk| {
+            let key = keys::result_chunk(end, aggregation, result.table, chunk);
+            let found = store.get(Table::Results, &key)?;
+            found.ok_or_else(|| store.missing("a chunk of a count table"))
+        })
+    }
+
+    /// Where the results are.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 }
 
@@ -151,9 +162,10 @@ mod tests {
     fn found(results: &Results, end: u64) -> Vec<(String, Vec<String>)> {
         let mut found = Vec::new();
         for result in results.find(1, UnixNanos(end)).unwrap() {
-            let chunk = |n| results.chunk(1, UnixNanos(end), &result, n).unwrap();
-            let chunks = (0..).map_while(chunk).map(|chunk| String::from_utf8(chunk).unwrap());
-            found.push((result.slots.to_string(), chunks.collect()));
+            let slots = result.slots.to_string();
+            let chunks = results.chunks(1, UnixNanos(end), result);
+            let chunks = chunks.map(|chunk| String::from_utf8(chunk.unwrap()).unwrap());
+            found.push((slots, chunks.collect()));
         }
         found.sort();
         found

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::event::entry::MalformedEntry;
 use crate::event::time::UnixNanos;
 use crate::journal::follow::Followed;
 use crate::journal::frame::{self, DamagedFrame, Header};
@@ -47,6 +48,14 @@ pub enum JournalError {
         segment: u64,
         /// The missing entry's number.
         index: u64,
+    },
+    /// An entry whose checksum is right cannot be read: it is another version's.
+    #[error("read entry {} of segment {}: {source}", position.index, position.segment)]
+    Malformed {
+        /// Where it stands.
+        position: Position,
+        /// What is wrong with it.
+        source: MalformedEntry,
     },
     /// The process ends in the midst of reading.
     #[error("reading the journal was interrupted")]

@@ -9,13 +9,13 @@ use serde_json::Value;
 use crate::checkpoint::facts::checkpoints::Progress;
 use crate::checkpoint::facts::command::Applied;
 use crate::checkpoint::facts::cuts::Cut;
-use crate::checkpoint::facts::extent::Extent;
+use crate::journal::Extent;
 use crate::checkpoint::facts::forget::Loss;
 use crate::checkpoint::facts::ledger::Ledger;
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::windows::{WindowFact, is_expired};
 use crate::checkpoint::facts::{Facts, SegmentId, Slot};
-use crate::event::time::UnixNanos;
+use crate::event::time::{UnixNanos, Window};
 
 /// An aggregation, and how far it was flushed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +72,8 @@ impl Aggregation {
 pub(super) struct Aggregations {
     pub(super) next: u32,
     pub(super) known: BTreeMap<u32, Aggregation>,
+    /// The window whose line was recorded last, with its aggregation.
+    pub(super) last_printed: Option<(u32, Window)>,
 }
 
 impl Aggregations {

@@ -142,7 +142,9 @@ impl Facts {
             } else if !is_claimed {
                 CompleteAnswer::NotClaimed
             } else {
-                aggregation.finish(slot, settings, now);
+                let cut = progress.claimed.and_then(|claimed| self.cuts.get(claimed.cut));
+                let cut = cut.map(|cut| cut.time);
+                aggregation.finish(slot, cut, settings, now);
                 CompleteAnswer::Completed
             };
             answers.insert(slot, answer);
@@ -205,12 +207,21 @@ impl Aggregation {
         self.slots.get(&slot).copied().unwrap_or(Progress::from_cut(self.since))
     }
 
-    /// Makes a slot's claim its last checkpoint.
-    pub(super) fn finish(&mut self, slot: Slot, settings: Settings, now: UnixNanos) {
+    /// Makes a slot's claim its last checkpoint. The slot goes on from the claim's cut, whose
+    /// time this is, if that is the window's end: a later one has something of the next window.
+    pub(super) fn finish(
+        &mut self,
+        slot: Slot,
+        cut: Option<UnixNanos>,
+        settings: Settings,
+        now: UnixNanos,
+    ) {
         let mut progress = self.progress(slot);
         let Some(checkpoint) = progress.claimed.take() else { return };
         let Checkpoint { window, records, distinct, incomplete, .. } = checkpoint;
-        progress.carried = progress.carried.max(checkpoint.cut);
+        if cut == Some(window.end) {
+            progress.carried = progress.carried.max(checkpoint.cut);
+        }
         progress.through = progress.through.max(window.end);
         progress.flushed = Some(checkpoint);
         if !incomplete {
@@ -417,6 +428,17 @@ mod tests {
         cluster.place(1, &[2]);
         let stale = cluster.repeat(stale);
         assert_eq!(stale, Applied::Carries([(1, CarryAnswer::StaleEpoch)].into()));
+    }
+
+    #[test]
+    fn a_slot_goes_on_from_the_cut_at_its_windows_end_and_from_no_later_one() {
+        let mut cluster = cluster();
+        let at_end = cluster.facts.latest_cut().number;
+        cluster.flush_slot(0, WINDOW);
+        assert_eq!(cluster.facts.aggregations()[&0].carried(0), at_end);
+        cluster.cut(21, &[]);
+        cluster.flush_slot(0, window(10, 20));
+        assert_eq!(cluster.facts.aggregations()[&0].carried(0), at_end);
     }
 
     #[test]

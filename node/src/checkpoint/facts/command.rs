@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::checkpoint::Digest;
 use crate::checkpoint::facts::checkpoints::Checkpoint;
-use crate::checkpoint::facts::extent::Extent;
+use crate::journal::Extent;
 use crate::checkpoint::facts::windows::Printed;
 use crate::checkpoint::facts::{SegmentId, Slot};
 use crate::event::node::NodeId;
@@ -155,6 +155,9 @@ pub enum Command {
     /// What was claimed was delivered, and the slots' owners have the results and the
     /// carry. Each slot is judged on its own.
     ///
+    /// A slot whose claim was at the cut at the window's end goes on from there: whoever
+    /// completes it has flushed or carried all that is below, older windows too.
+    ///
     /// Again: [`CompleteAnswer::Again`].
     Complete {
         /// The primary.
@@ -180,7 +183,8 @@ pub enum Command {
         /// The number of the cut.
         cut: u64,
     },
-    /// A window is about to be printed. Only after this may anybody print it.
+    /// A window is about to be printed. Only after this may anybody print it; whoever says
+    /// so has printed every line that it said this of before.
     ///
     /// Again: nothing changes, and it may be printed again.
     Print {

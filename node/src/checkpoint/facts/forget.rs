@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::facts::aggregations::Aggregation;
 use crate::checkpoint::facts::command::Applied;
 use crate::checkpoint::facts::cuts::Span;
-use crate::checkpoint::facts::extent::Extent;
+use crate::journal::Extent;
 use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::segments::{Segment, SegmentState};
@@ -129,7 +129,9 @@ impl Facts {
         let aggregation = self.aggregations.get_mut(number)?;
         for slot in loss.slots.iter() {
             // Nobody can tell whether it was delivered, so its number is used up.
-            aggregation.finish(slot, settings, now);
+            let claim = aggregation.progress(slot).claimed;
+            let cut = claim.and_then(|claim| self.cuts.get(claim.cut)).map(|cut| cut.time);
+            aggregation.finish(slot, cut, settings, now);
         }
         if !loss.slots.is_empty() {
             // Tables that were not printed in full cannot be any more.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::aggregations::Aggregation;
 use crate::checkpoint::facts::cuts::Cut;
-use crate::checkpoint::facts::extent::Extent;
+use crate::journal::Extent;
 
 /// An aggregation's totals since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::facts::extent::Extent;
+use crate::journal::Extent;
 use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::{SegmentId, Slot};
 use crate::event::node::NodeId;

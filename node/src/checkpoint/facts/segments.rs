@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::facts::command::Applied;
-use crate::checkpoint::facts::extent::Extent;
+use crate::journal::Extent;
 use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::{Facts, SegmentId};

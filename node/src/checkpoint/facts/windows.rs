@@ -127,6 +127,12 @@ impl Facts {
         }
     }
 
+    /// The window whose line was recorded last. Whoever recorded it may not have come to
+    /// print it; all earlier lines were printed.
+    pub fn last_printed(&self) -> Option<(u32, Window)> {
+        self.aggregations.last_printed
+    }
+
     pub(super) fn print(
         &mut self,
         number: u32,
@@ -159,6 +165,7 @@ impl Facts {
         }
         let settings = self.settings;
         self.aggregations.get_mut(number)?.window(window, settings).printed = Some(printed);
+        self.aggregations.last_printed = Some((number, window));
         Ok(Applied::Done)
     }
 }
@@ -176,7 +183,7 @@ impl Aggregation {
 
     /// Whether a slot has yet to be flushed for a window. Of windows that are not kept any
     /// more, only those after the newest one that was flushed.
-    pub(super) fn waits_for(&self, slot: Slot, window: Window, now: UnixNanos) -> bool {
+    pub fn waits_for(&self, slot: Slot, window: Window, now: UnixNanos) -> bool {
         match self.windows.get(&window.start) {
             Some(fact) => fact.waiting.contains(slot),
             None if is_expired(window.end, now) => window.start >= self.progress(slot).through,

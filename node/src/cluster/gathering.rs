@@ -1,0 +1,227 @@
+//! Merged statistics: the results of all slots, from whoever has them, added up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::future::join_all;
+use sheaf_proto::statistics::WindowCounts;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, spawn_blocking};
+use tracing::debug;
+
+use crate::aggregation::distinct_logs::count_table::{self, MalformedTable, Merged, Table};
+use crate::checkpoint::facts::Facts;
+use crate::checkpoint::facts::windows::WindowFact;
+use crate::cluster::live::Live;
+use crate::cluster::peers::{self, PeerError};
+use crate::event::fingerprint::SLOTS;
+use crate::event::node::NodeId;
+use crate::event::slots::SlotSet;
+use crate::event::time::Window;
+use crate::flush::results::{Results, SlotResults};
+use crate::flush::statistics::statistics;
+use crate::flush::{Aggregation, FlushError, aggregations};
+use crate::store::StoreError;
+
+/// How long a member may take to say which results it has, or to begin to send them.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+/// Chunks of one table that wait to be merged.
+const CHUNKS_MAX: usize = 4;
+
+/// Why the results of a window could not be added up.
+#[derive(Debug, thiserror::Error)]
+pub enum GatherError {
+    /// The facts do not know the window, or not that it is complete.
+    #[error("the window is not complete, or too old")]
+    Incomplete,
+    /// Nobody who was reached has the results of these slots.
+    #[error("nobody who was reached has the results of slots {0}")]
+    Missing(SlotSet),
+    /// What was added up is not what was claimed.
+    #[error("the results are not those that were claimed; please report this")]
+    Mismatch,
+    /// This node's database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A member did not send what it has.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// A table is damaged.
+    #[error(transparent)]
+    Malformed(#[from] MalformedTable),
+    /// The definition of the aggregation cannot be read.
+    #[error(transparent)]
+    Definition(#[from] FlushError),
+    /// The node is about to end.
+    #[error("interrupted")]
+    Interrupted(#[from] JoinError),
+}
+
+/// Adds up results; cheap to clone.
+#[derive(Clone)]
+pub struct Gathering {
+    /// This node.
+    pub node: NodeId,
+    /// The results that it has.
+    pub results: Results,
+    /// The ways to the other members.
+    pub members: peers::Member,
+    /// Which windows there are, and what was claimed of them.
+    pub facts: watch::Receiver<Arc<Facts>>,
+}
+
+/// Results that somebody has.
+struct Held {
+    slots: SlotSet,
+    summary: Option<WindowCounts>,
+    place: Place,
+}
+
+enum Place {
+    Here(SlotResults),
+    There { address: String, table: u64 },
+}
+
+/// The chunks of a table, wherever they come from.
+type Chunks = Box<dyn Iterator<Item = Result<Bytes, GatherError>> + Send>;
+
+impl Gathering {
+    /// What was counted in a complete window, with at most `limit` values.
+    ///
+    /// # Errors
+    /// When it is not complete, or not all results are reached.
+    pub async fn counts(
+        &self,
+        number: u32,
+        window: Window,
+        limit: usize,
+    ) -> Result<WindowCounts, GatherError> {
+        let facts = self.facts.borrow().clone();
+        let fact = complete(&facts, number, window).ok_or(GatherError::Incomplete)?;
+        let mut left = SlotSet::all(SLOTS as u16);
+        let mut tables = Vec::new();
+        for held in self.held(&facts, number, window).await? {
+            if let Some(summary) = held.summary
+                && held.slots.len() == SLOTS
+            {
+                return Ok(summary);
+            }
+            let slots: SlotSet = held.slots.iter().filter(|&slot| left.contains(slot)).collect();
+            left = left.iter().filter(|&slot| !slots.contains(slot)).collect();
+            if !slots.is_empty() {
+                let chunks = self.chunks(number, window, slots, held.place).await?;
+                tables.push(Table { slots, chunks });
+            }
+        }
+        if !left.is_empty() {
+            return Err(GatherError::Missing(left));
+        }
+        let records = fact.records;
+        let merging = spawn_blocking(move || count_table::merge(tables, records, limit));
+        let merged = merging.await?.map_err(|error| error.source)?;
+        check(&merged, &fact)?;
+        let known = aggregations(&facts)?.into_iter().find(|known| known.number == number);
+        let Aggregation { definition, .. } = known.ok_or(GatherError::Incomplete)?;
+        Ok(statistics(&definition, window, merged.counts))
+    }
+
+    /// What the other members have at the moment, of those that answer within a time.
+    pub async fn live_of_others(&self, limit: usize, within: Duration) -> Vec<Live> {
+        let facts = self.facts.borrow().clone();
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let asked = self.others(&facts).map(|(node, address)| async move {
+            let live = self.members.live(address, limit, within).await;
+            live.inspect_err(|error| debug!(%node, %error, "a member does not say what it has"))
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// The other members that are not gone, and where they are reached.
+    fn others<'a>(&self, facts: &'a Facts) -> impl Iterator<Item = (NodeId, &'a str)> + use<'a> {
+        let own = self.node;
+        let staying = facts.members().iter().filter(move |(node, member)| {
+            **node != own && !member.state.is_gone()
+        });
+        staying.map(|(&node, member)| (node, member.address.as_str()))
+    }
+
+    /// Who has which results: this node first.
+    async fn held(
+        &self,
+        facts: &Facts,
+        number: u32,
+        window: Window,
+    ) -> Result<Vec<Held>, GatherError> {
+        let here = self.results.find(number, window.end)?.into_iter().map(|result| Held {
+            slots: result.slots,
+            summary: result.summary.clone(),
+            place: Place::Here(result),
+        });
+        let mut held: Vec<_> = here.collect();
+        if held.iter().any(|held| held.slots.len() == SLOTS) {
+            return Ok(held);
+        }
+        let asked = self.others(facts).map(|(node, address)| async move {
+            let listed = self.members.tables(address, number, window.end, ANSWER_WAIT);
+            (node, address, listed.await)
+        });
+        for (node, address, listed) in join_all(asked).await {
+            match listed {
+                Ok(tables) => held.extend(tables.into_iter().map(|listed| Held {
+                    slots: listed.slots,
+                    summary: listed.summary,
+                    place: Place::There { address: address.to_owned(), table: listed.table },
+                })),
+                Err(error) => debug!(%node, %error, "a member does not say which results it has"),
+            }
+        }
+        Ok(held)
+    }
+
+    async fn chunks(
+        &self,
+        number: u32,
+        window: Window,
+        slots: SlotSet,
+        place: Place,
+    ) -> Result<Chunks, GatherError> {
+        match place {
+            Place::Here(result) => {
+                let results = self.results.clone();
+                Ok(Box::new(results.chunks(number, window.end, result).map(|chunk| Ok(chunk?.into()))))
+            }
+            Place::There { address, table } => {
+                let sent = self.members.results(&address, number, window.end, table, slots, ANSWER_WAIT);
+                let mut sent = sent.await?;
+                let (to, mut received) = mpsc::channel(CHUNKS_MAX);
+                tokio::spawn(async move {
+                    while let Some(chunk) = sent.next().await {
+                        if to.send(chunk.map_err(GatherError::from)).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+                Ok(Box::new(std::iter::from_fn(move || received.blocking_recv())))
+            }
+        }
+    }
+}
+
+/// What the facts say of a window that is complete.
+fn complete(facts: &Facts, number: u32, window: Window) -> Option<WindowFact> {
+    let fact = facts.aggregations().get(&number)?.windows.get(&window.start)?;
+    (fact.end == window.end && fact.waiting.is_empty()).then(|| fact.clone())
+}
+
+/// Refuses what is not what the slots' primaries have claimed.
+fn check(merged: &Merged, fact: &WindowFact) -> Result<(), GatherError> {
+    let digest = merged.slots.iter().fold(0_u128, |sum, slot| sum.wrapping_add(slot.digest));
+    let distinct: u64 = merged.slots.iter().map(|slot| slot.distinct).sum();
+    if (distinct, digest) == (fact.distinct, fact.digest.0) {
+        Ok(())
+    } else {
+        Err(GatherError::Mismatch)
+    }
+}

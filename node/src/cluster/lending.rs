@@ -1,0 +1,101 @@
+//! What a running node tells other members of its journal and its results.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt as _};
+use futures::{FutureExt as _, TryStreamExt as _};
+
+use crate::aggregation::distinct_logs::count_table::restrict;
+use crate::checkpoint::facts::SegmentId;
+use crate::cluster::live::{self, Live};
+use crate::cluster::peers::{Batches, Chunks, Declined, Holdings, Listed};
+use crate::cluster::routing::own;
+use crate::event::slots::SlotSet;
+use crate::event::time::UnixNanos;
+use crate::flush::folding::Folding;
+use crate::flush::results::{Results, ResultsError};
+use crate::journal::{Journal, Position, Stamped};
+
+/// A running node's journal and results.
+#[derive(Clone)]
+pub struct Lending {
+    /// Its journal.
+    pub journal: Journal,
+    /// What came of closed windows.
+    pub results: Results,
+    /// Its open windows.
+    pub folding: Folding,
+    /// What it has refused for good.
+    pub rejected: Arc<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>,
+}
+
+impl Lending {
+    /// What the node has at the moment, with at most `limit` values of each window.
+    pub async fn live(&self, limit: usize) -> Live {
+        Live {
+            accepted: self.journal.records(),
+            rejected: (self.rejected)(),
+            pending: self.folding.pending().await,
+            windows: live::windows(&self.folding, limit).await,
+        }
+    }
+}
+
+impl Holdings for Lending {
+    fn stamped(
+        &self,
+        time: UnixNanos,
+    ) -> BoxFuture<'_, Result<BTreeMap<SegmentId, Stamped>, Declined>> {
+        let stamped = self.journal.stamped(time);
+        stamped.map(|stamped| stamped.map_err(not_now)).boxed()
+    }
+
+    fn follow(&self, segment: SegmentId, from: u64, slots: SlotSet) -> Result<Batches, Declined> {
+        let follower = self.journal.follow(Position { segment, index: from });
+        let none = || Declined::NotNow(format!("this node has no segment {segment}"));
+        // Where an entry is damaged, the node that has it says so itself.
+        Ok(own(follower.ok_or_else(none)?, slots).map_err(not_now).boxed())
+    }
+
+    fn tables(&self, aggregation: u32, end: UnixNanos) -> Result<Vec<Listed>, Declined> {
+        let found = self.results.find(aggregation, end).map_err(not_now)?.into_iter();
+        let listed = found.map(|found| Listed {
+            table: found.table,
+            slots: found.slots,
+            summary: found.summary,
+        });
+        Ok(listed.collect())
+    }
+
+    fn results(
+        &self,
+        aggregation: u32,
+        end: UnixNanos,
+        table: u64,
+        slots: SlotSet,
+    ) -> Result<Chunks, Declined> {
+        let found = self.results.find(aggregation, end).map_err(not_now)?.into_iter();
+        let none = || Declined::NotNow(format!("this node has no table {table:x}"));
+        let found = found.into_iter().find(|found| found.table == table).ok_or_else(none)?;
+        let counted = found.slots.iter().filter(|&slot| slots.contains(slot)).collect();
+        let chunks = self.results.chunks(aggregation, end, found);
+        let chunks = restrict::<_, _, ResultsError>(chunks.map(|chunk| Ok(chunk?)), counted);
+        let chunks = chunks.map(|chunk| chunk.map(Bytes::from).map_err(not_now));
+        Ok(stream::iter(chunks).boxed())
+    }
+
+    fn live(&self, limit: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {
+        let live = async move {
+            let live = Lending::live(self, limit as usize).await;
+            serde_json::to_vec(&live).map(Bytes::from).map_err(not_now)
+        };
+        live.boxed()
+    }
+}
+
+fn not_now(error: impl std::fmt::Display) -> Declined {
+    Declined::NotNow(error.to_string())
+}
