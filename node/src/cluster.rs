@@ -4,8 +4,10 @@ pub mod membership; // from a volume to a member that takes part
 
 pub mod view; // the cluster as a node knows it, for people
 
-pub mod peers; // what nodes ask of each other
+pub mod proposals; // commands to the leader, wherever it is
 pub mod standing; // what a node is to the others
+
+pub mod peers; // what nodes ask of each other
 
 pub mod duties; // what the leader has to see to among the members
 pub mod formation; // how a cluster comes to be, decided from what everybody sees
@@ -13,3 +15,6 @@ pub mod placement; // which nodes own which slot
 
 pub mod address; // where a node is reached
 pub mod initial; // who forms a new cluster
+
+#[cfg(test)]
+mod example; // nodes for tests
