@@ -17,6 +17,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let files = protox::compile([format!("sheaf/v1/{file}.proto")], ["proto"])?;
         tonic_prost_build::configure()
             .bytes(".")
+            // The same message always has the same bytes.
+            .btree_map(".")
             // Some messages hold secrets, and what cannot be printed is not logged.
             .skip_debug(["."])
             // The program that connects chooses how.

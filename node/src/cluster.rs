@@ -15,9 +15,9 @@ pub mod routing; // entries to where they are folded
 pub mod stamping; // how much each node has stamped
 
 pub mod proposals; // commands to the leader, wherever it is
+pub mod standing; // what a node is to the others
 
 pub mod peers; // what nodes ask of each other
-pub mod standing; // what a node is to the others
 
 pub mod duties; // what the leader has to see to among the members
 pub mod formation; // how a cluster comes to be, decided from what everybody sees
@@ -25,3 +25,6 @@ pub mod placement; // which nodes own which slot
 
 pub mod address; // where a node is reached
 pub mod initial; // who forms a new cluster
+
+#[cfg(test)]
+mod example; // nodes for tests

@@ -52,7 +52,7 @@ const ELECTION_MAX: Duration = Duration::from_secs(1);
 /// own calls get through, this lets the others elect one that gets answers.
 const SILENCE: Duration = Duration::from_secs(2);
 /// How long a majority may take to decide.
-const DECISION_WAIT: Duration = Duration::from_secs(5);
+pub const DECISION_WAIT: Duration = Duration::from_secs(5);
 /// How long a member may take to receive and store a snapshot.
 const SNAPSHOT_WAIT: Duration = Duration::from_secs(30);
 /// Entries between two snapshots.
@@ -128,6 +128,15 @@ pub struct Member {
     pub address: String,
 }
 
+/// What the cluster decided on a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The index of the command's entry, the same on every node.
+    pub index: u64,
+    /// What the command did, or why it was refused.
+    pub outcome: Result<Applied, Refused>,
+}
+
 /// This node's part in the cluster; clones share it.
 #[derive(Clone)]
 pub struct Raft {
@@ -187,9 +196,19 @@ impl Raft {
     /// As [`ProposeError`] says. After [`ProposeError::Undecided`] the command may have
     /// been applied: whoever proposes it again makes sure that twice does no harm.
     pub async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
+        self.decide(command).await?.outcome.map_err(ProposeError::Refused)
+    }
+
+    /// As [`Raft::propose`], and says at which index the cluster decided: another node's
+    /// facts contain it after [`Raft::until_applied`].
+    ///
+    /// # Errors
+    /// As [`ProposeError`] says; a refusal is a decision.
+    pub async fn decide(&self, command: Command) -> Result<Decision, ProposeError> {
         let written = decided(self.core.client_write(command)).await?;
         // Only entries of Raft's own have no answer.
-        written.data.ok_or(ProposeError::Undecided)?.map_err(ProposeError::Refused)
+        let outcome = written.data.ok_or(ProposeError::Undecided)?;
+        Ok(Decision { index: written.log_id.index, outcome })
     }
 
     /// Adds a member that learns and does not vote. It catches up from then on:
@@ -314,6 +333,14 @@ impl Raft {
             Some(reason) => Err(Stopped { reason }),
             None => Ok(status),
         }
+    }
+
+    /// Waits until this node's facts contain the entry at `index` and all before it.
+    ///
+    /// # Errors
+    /// When Raft stops before.
+    pub async fn until_applied(&self, index: u64) -> Result<(), Stopped> {
+        self.until(|status| status.applied >= Some(index)).await.map(drop)
     }
 
     /// Answers a call that another member's [`Transport`] brought. What went wrong is

@@ -12,7 +12,7 @@ use crate::cluster::formation::Founding;
 use crate::event::node::NodeId;
 
 /// How many members vote at most: more would make each decision slower and none safer.
-pub const VOTERS_MAX: usize = 5;
+const VOTERS_MAX: usize = 5;
 
 /// A log that is this close to the leader's has caught up: the rest follows at once.
 const ENTRIES_BEHIND_MAX: u64 = 50;
@@ -114,29 +114,12 @@ pub fn first_voters(founding: &Founding) -> Vec<raft::Member> {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
     use crate::checkpoint::facts::Settings;
-    use crate::checkpoint::identity::Contribution;
+    use crate::cluster::example::{born, join, member};
 
-    fn born(number: u128) -> Birth {
-        let contribution = Contribution([number as u8; 16]);
-        let address = format!("node-{number}:1");
-        Birth { uuid: Uuid::from_u128(number), contribution, address, zone: None }
-    }
-
-    fn founding(members: u128) -> Founding {
+    fn founding(members: u8) -> Founding {
         Founding::of((1..=members).map(born).collect())
-    }
-
-    fn join(number: u128) -> Command {
-        let Birth { uuid, address, zone, .. } = born(number);
-        Command::Join { uuid, address, zone }
-    }
-
-    fn member(number: u128) -> raft::Member {
-        raft::Member { id: NodeId(number as u64), address: born(number).address }
     }
 
     fn nodes(numbers: &[u64]) -> BTreeSet<NodeId> {
@@ -144,11 +127,11 @@ mod tests {
     }
 
     /// Facts with so many active members.
-    fn active(members: u128) -> Facts {
+    fn active(members: u8) -> Facts {
         let mut facts = Facts::new(Settings { slots: 256 });
         for number in 1..=members {
             facts.apply(join(number)).unwrap();
-            facts.apply(Command::Activate { node: NodeId(number as u64) }).unwrap();
+            facts.apply(Command::Activate { node: NodeId(number.into()) }).unwrap();
         }
         facts
     }

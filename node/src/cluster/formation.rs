@@ -16,13 +16,15 @@ use std::hash::Hasher;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use uuid::Uuid;
 
-use crate::checkpoint::identity::Birth;
+use crate::checkpoint::identity::{Birth, Identity};
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::node::NodeId;
 
 /// The key under which the founders' uuids are hashed to a cluster's id. It is no secret,
 /// and must never change.
 const CLUSTER_KEY: &[u8; 16] = b"sheaf formation ";
+/// The id of the first founder.
+const FIRST: NodeId = NodeId(1);
 
 /// What a node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,12 +100,22 @@ impl Founding {
 
     /// The founders with their ids: from 1, in the order of their uuids.
     pub fn members(&self) -> impl Iterator<Item = (NodeId, &Birth)> {
-        (1..).map(NodeId).zip(&self.founders)
+        (FIRST.0..).map(NodeId).zip(&self.founders)
     }
 
-    /// The id of the founder that was born with this uuid.
-    pub fn node(&self, uuid: Uuid) -> Option<NodeId> {
-        self.members().find(|(_, founder)| founder.uuid == uuid).map(|(node, _)| node)
+    /// Who the founder is that was born with this uuid, if there is one.
+    pub fn founder(&self, uuid: Uuid) -> Option<Identity> {
+        let (node, _) = self.members().find(|(_, founder)| founder.uuid == uuid)?;
+        Some(self.identity(node))
+    }
+
+    fn identity(&self, node: NodeId) -> Identity {
+        Identity {
+            cluster: self.cluster(),
+            node,
+            fingerprint_key: self.fingerprint_key(),
+            founders: self.founders.clone(),
+        }
     }
 
     /// The founders, as each member has to tell them.
@@ -112,13 +124,18 @@ impl Founding {
     }
 }
 
+/// Who a node is that forms a cluster alone.
+pub fn alone(birth: Birth) -> Identity {
+    Founding::of(BTreeSet::from([birth])).identity(FIRST)
+}
+
 /// What a node that belongs to no cluster is to do after a round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Be a founder of this cluster: all of them see the same.
-    Form(Founding),
-    /// Be a founder of this cluster: another one has formed it before.
-    Adopt(Founding),
+    /// Be this founder: all of them see the same.
+    Form(Identity),
+    /// Be this founder: another one has formed the cluster before.
+    Adopt(Identity),
     /// Ask to be taken in: the cluster exists, and this node is not one of its founders.
     Join {
         /// The cluster.
@@ -267,18 +284,18 @@ fn enter(own: &Birth, cluster: Uuid, members: &[Member<'_>]) -> Decision {
         let addresses = vec![own.address.clone(), other.address.to_owned()];
         return Decision::Wait(vec![Why::Copied { addresses }]);
     }
-    let names_own =
-        |member: &&Member<'_>| member.founders.iter().any(|founder| founder.uuid == own.uuid);
-    let Some(member) = members.iter().find(names_own) else {
-        let through = members.iter().map(|member| member.address.to_owned()).collect();
-        return Decision::Join { cluster, through };
+    let names_own = |member: &Member<'_>| {
+        let founding = Founding { founders: member.founders.clone() };
+        Some((member.address.to_owned(), founding.founder(own.uuid)?))
     };
-    let founding = Founding { founders: member.founders.clone() };
-    if founding.cluster() != cluster {
-        let address = member.address.to_owned();
-        return Decision::Wait(vec![Why::Contradiction { address }]);
+    match members.iter().find_map(names_own) {
+        Some((_, identity)) if identity.cluster == cluster => Decision::Adopt(identity),
+        Some((address, _)) => Decision::Wait(vec![Why::Contradiction { address }]),
+        None => {
+            let through = members.iter().map(|member| member.address.to_owned()).collect();
+            Decision::Join { cluster, through }
+        }
     }
-    Decision::Adopt(founding)
 }
 
 /// What to do when nobody belongs to a cluster.
@@ -289,11 +306,16 @@ fn form(own: &Birth, expected: usize, seen: &[Answer]) -> Decision {
     if all_reached && founders.len() != expected {
         why.push(Why::Count { found: founders.len(), expected });
     }
-    if !founders.contains(own) {
+    let founding = Founding { founders };
+    let identity = founding.founder(own.uuid).filter(|_| founding.founders.contains(own));
+    if identity.is_none() {
         why.push(Why::NotListed);
     }
-    why.extend(copied(&founders));
-    if why.is_empty() { Decision::Form(Founding { founders }) } else { Decision::Wait(why) }
+    why.extend(copied(&founding.founders));
+    match identity {
+        Some(identity) if why.is_empty() => Decision::Form(identity),
+        _ => Decision::Wait(why),
+    }
 }
 
 /// Why this answer keeps a cluster of these founders from being formed.

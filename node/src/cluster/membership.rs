@@ -16,7 +16,7 @@ use crate::checkpoint::identity::{Birth, Identity, IdentityError};
 use crate::checkpoint::raft::{self, ProposeError, Raft, StartError, Stopped};
 use crate::cluster::address::PeerAddress;
 use crate::cluster::duties::{self, Duty};
-use crate::cluster::formation::{Answer, Decision, Founding, Why, decide, sight};
+use crate::cluster::formation::{self, Answer, Decision, Founding, Why, decide, sight};
 use crate::cluster::initial::InitialMembers;
 use crate::cluster::peers::{self, Peers, Reply};
 use crate::cluster::standing::Standing;
@@ -190,16 +190,14 @@ async fn find_cluster(
     let is_alone = initial.count() == 1
         && initial.addresses().iter().all(|address| address.to_string() == birth.address);
     if is_alone {
-        return founder(birth, &Founding::of(BTreeSet::from([birth.clone()])));
+        return formation::alone(birth.clone());
     }
     standing.wait(birth, BTreeSet::new(), Vec::new());
     let mut said = Vec::new();
     loop {
         let seen = ask_round(initial, peers).await;
         let why = match decide(birth, initial.count(), &seen) {
-            Decision::Form(founding) | Decision::Adopt(founding) => {
-                return founder(birth, &founding);
-            }
+            Decision::Form(identity) | Decision::Adopt(identity) => return identity,
             Decision::Join { cluster, through } => {
                 match join(peers, cluster, through, birth).await {
                     Ok(identity) => return identity,
@@ -215,17 +213,6 @@ async fn find_cluster(
         }
         standing.wait(birth, sight(&seen), why);
         sleep(ROUND).await;
-    }
-}
-
-/// Who a founder is.
-fn founder(birth: &Birth, founding: &Founding) -> Identity {
-    Identity {
-        cluster: founding.cluster(),
-        // A founding that was decided on has the node among its founders.
-        node: founding.node(birth.uuid).unwrap_or_default(),
-        fingerprint_key: founding.fingerprint_key(),
-        founders: founding.founders().clone(),
     }
 }
 

@@ -1,20 +1,27 @@
 //! What a node is to the others at the moment: what it answers them from.
 
-use std::collections::BTreeSet;
+mod attached; // journals and results, lent until they are taken back
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 
+use crate::checkpoint::facts::SegmentId;
 use crate::checkpoint::facts::command::{Applied, Command};
 use crate::checkpoint::identity::{Birth, Identity};
-use crate::checkpoint::raft::{ProposeError, Raft, Rpc};
+use crate::checkpoint::raft::{Decision, ProposeError, Raft, Rpc};
 use crate::cluster::formation::{Hello, State, Why};
-use crate::cluster::peers::{Answers, Declined, Reply};
+use crate::cluster::peers::{Answers, Batches, Chunks, Declined, Holdings, Reply, Stamped};
+use crate::event::slots::SlotSet;
+use crate::event::time::UnixNanos;
+use attached::Attached;
 
 /// What a node is to the others. It outlives the database that it is read from.
 #[derive(Default)]
 pub struct Standing {
     now: RwLock<Now>,
+    attached: Attached,
 }
 
 #[derive(Default)]
@@ -44,6 +51,17 @@ impl Standing {
         if let Now::Member { raft, .. } = &mut *self.write() {
             *raft = None;
         }
+    }
+
+    /// Other members are answered from these journals and results from now on.
+    pub fn attach(&self, holdings: Arc<dyn Holdings>) {
+        self.attached.attach(holdings);
+    }
+
+    /// Other members get nothing more: streams break off, and when this returns, nothing
+    /// of what was attached is in use.
+    pub async fn detach(&self) {
+        self.attached.detach().await;
     }
 
     /// Who it is, if it knows.
@@ -76,7 +94,7 @@ impl Standing {
     /// While it takes no part.
     pub fn member(&self) -> Result<(Arc<Identity>, Raft), Declined> {
         match &*self.read() {
-            Now::Starting => Err(Declined::NotNow("the node is starting".to_owned())),
+            Now::Starting => Err(starting()),
             Now::Member { identity, raft: Some(raft), .. } => {
                 Ok((Arc::clone(identity), raft.clone()))
             }
@@ -102,7 +120,7 @@ impl Standing {
 
 impl Answers for Standing {
     fn hello(&self) -> Result<Hello, Declined> {
-        Standing::hello(self).ok_or_else(|| Declined::NotNow("the node is starting".to_owned()))
+        Standing::hello(self).ok_or_else(starting)
     }
 
     fn identity(&self) -> Result<Arc<Identity>, Declined> {
@@ -119,12 +137,12 @@ impl Answers for Standing {
             return Err(Declined::NotNow(reason));
         }
         let Birth { uuid, address, zone, .. } = birth;
-        match raft.propose(Command::Join { uuid, address, zone }).await {
-            Ok(Applied::Node(node)) => Ok(Reply::Done(Identity { node, ..(*identity).clone() })),
-            Ok(_) => Err(Declined::NotNow("the cluster gave another answer".to_owned())),
-            Err(ProposeError::NotLeader { leader }) => Ok(Reply::NotLeader { leader }),
-            Err(error @ ProposeError::Refused(_)) => Err(Declined::Never(error.to_string())),
-            Err(error) => Err(Declined::NotNow(error.to_string())),
+        match reply(raft.propose(Command::Join { uuid, address, zone }).await)? {
+            Reply::Done(Applied::Node(node)) => {
+                Ok(Reply::Done(Identity { node, ..(*identity).clone() }))
+            }
+            Reply::Done(_) => Err(Declined::NotNow("the cluster gave another answer".to_owned())),
+            Reply::NotLeader { leader } => Ok(Reply::NotLeader { leader }),
         }
     }
 
@@ -132,119 +150,52 @@ impl Answers for Standing {
         Ok(self.member()?.1.answer(rpc, body).await)
     }
 
-    async fn propose(&self, command: Bytes) -> Result<Reply<Bytes>, Declined> {
+    async fn propose(&self, command: Command) -> Result<Reply<Decision>, Declined> {
         let (_, raft) = self.member()?;
-        let unreadable = |error: serde_json::Error| Declined::Never(error.to_string());
-        let command = serde_json::from_slice(&command).map_err(unreadable)?;
-        match raft.propose(command).await {
-            Ok(applied) => {
-                Ok(Reply::Done(serde_json::to_vec(&applied).map_err(unreadable)?.into()))
-            }
-            Err(ProposeError::NotLeader { leader }) => Ok(Reply::NotLeader { leader }),
-            Err(error @ ProposeError::Refused(_)) => Err(Declined::Never(error.to_string())),
-            Err(error) => Err(Declined::NotNow(error.to_string())),
-        }
+        reply(raft.decide(command).await)
+    }
+
+    async fn stamped(&self, time: UnixNanos) -> Result<BTreeMap<SegmentId, Stamped>, Declined> {
+        let lent = self.attached.borrow()?;
+        lent.answer(lent.holdings.stamped(time)).await
+    }
+
+    fn follow(&self, segment: SegmentId, from: u64, slots: SlotSet) -> Result<Batches, Declined> {
+        let lent = self.attached.borrow()?;
+        let batches = lent.holdings.follow(segment, from, slots)?;
+        Ok(lent.stream(batches))
+    }
+
+    fn results(
+        &self,
+        aggregation: u32,
+        start: UnixNanos,
+        slots: SlotSet,
+    ) -> Result<Chunks, Declined> {
+        let lent = self.attached.borrow()?;
+        let chunks = lent.holdings.results(aggregation, start, slots)?;
+        Ok(lent.stream(chunks))
+    }
+
+    async fn open(&self, limit: u32) -> Result<Bytes, Declined> {
+        let lent = self.attached.borrow()?;
+        lent.answer(lent.holdings.open(limit)).await
+    }
+}
+
+fn starting() -> Declined {
+    Declined::NotNow("the node is starting".to_owned())
+}
+
+/// What is said of a proposal to whoever sent it.
+fn reply<T>(proposed: Result<T, ProposeError>) -> Result<Reply<T>, Declined> {
+    match proposed {
+        Ok(done) => Ok(Reply::Done(done)),
+        Err(ProposeError::NotLeader { leader }) => Ok(Reply::NotLeader { leader }),
+        Err(error @ ProposeError::Refused(_)) => Err(Declined::Never(error.to_string())),
+        Err(error) => Err(Declined::NotNow(error.to_string())),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use futures::FutureExt;
-    use futures::future::BoxFuture;
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::checkpoint::facts::{Facts, Settings};
-    use crate::checkpoint::identity::Contribution;
-    use crate::checkpoint::raft::{self, Transport, TransportError};
-    use crate::cluster::view::view;
-    use crate::event::fingerprint::FingerprintKey;
-    use crate::event::node::NodeId;
-    use crate::store::{Disk, Store};
-
-    fn born(number: u128) -> Birth {
-        let contribution = Contribution([number as u8; 16]);
-        let address = format!("node-{number}:1");
-        Birth { uuid: Uuid::from_u128(number), contribution, address, zone: None }
-    }
-
-    fn join(Birth { uuid, address, zone, .. }: Birth) -> Command {
-        Command::Join { uuid, address, zone }
-    }
-
-    /// A way to nobody.
-    struct Nowhere;
-
-    impl Transport for Nowhere {
-        fn call<'a>(
-            &'a self,
-            _: NodeId,
-            _: &'a str,
-            _: Rpc,
-            _: Bytes,
-            _: Duration,
-        ) -> BoxFuture<'a, Result<Bytes, TransportError>> {
-            async { Err(TransportError("nobody is there".to_owned())) }.boxed()
-        }
-    }
-
-    /// Node 1, which leads alone, of a cluster that two nodes have formed.
-    async fn leader() -> (Standing, Raft) {
-        let identity = Identity {
-            cluster: Uuid::from_u128(7),
-            node: NodeId(1),
-            fingerprint_key: FingerprintKey([7; 16]),
-            founders: BTreeSet::from([born(1), born(2)]),
-        };
-        let initial_facts = Facts::new(Settings { slots: 256 });
-        let settings = raft::Settings { id: NodeId(1), seed: 1, initial_facts };
-        let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
-        let raft = Raft::start(settings, store, Arc::new(Nowhere)).await.unwrap();
-        let member = raft::Member { id: NodeId(1), address: "node-1:1".to_owned() };
-        raft.initialize(vec![member]).await.unwrap();
-        raft.until(raft::Status::leads).await.unwrap();
-        let standing = Standing::default();
-        standing.take_part(born(1), Arc::new(identity), raft.clone());
-        (standing, raft)
-    }
-
-    #[tokio::test]
-    async fn nobody_is_taken_in_before_the_founders_have_their_ids() {
-        let (standing, raft) = leader().await;
-        let early = standing.join(born(9)).await;
-        assert!(matches!(early, Err(Declined::NotNow(_))), "{early:?}");
-        for founder in [born(1), born(2)] {
-            raft.propose(join(founder)).await.unwrap();
-        }
-        let Ok(Reply::Done(identity)) = standing.join(born(9)).await else { panic!("refused") };
-        assert_eq!((identity.node, identity.cluster), (NodeId(3), Uuid::from_u128(7)));
-    }
-
-    #[tokio::test]
-    async fn a_member_that_takes_no_part_says_who_it_is_and_does_nothing() {
-        let (standing, _) = leader().await;
-        standing.leave();
-        let hello = Answers::hello(&standing).unwrap();
-        assert!(matches!(hello.state, State::Member { node: NodeId(1), .. }));
-        let joined = standing.join(born(9)).await;
-        assert!(matches!(joined, Err(Declined::NotNow(_))), "{joined:?}");
-    }
-
-    #[tokio::test]
-    async fn people_see_who_leads_or_what_the_node_waits_for() {
-        let (standing, raft) = leader().await;
-        raft.propose(join(born(1))).await.unwrap();
-        let seen = view(&standing);
-        assert_eq!((seen.formed, seen.node, seen.leader), (true, Some(1), Some(1)));
-        assert_eq!(seen.members[0].role, sheaf_proto::cluster::Role::Leader);
-
-        let waiting = Standing::default();
-        assert_eq!(view(&waiting).waiting, ["the node is starting"]);
-        let why = Why::Count { found: 1, expected: 3 };
-        waiting.wait(&born(1), BTreeSet::new(), vec![why.clone()]);
-        let seen = view(&waiting);
-        assert_eq!((seen.formed, seen.waiting), (false, vec![why.to_string()]));
-    }
-}
+mod tests;

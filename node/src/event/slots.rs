@@ -8,11 +8,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::event::fingerprint::SLOTS;
 
 const WORD_BITS: usize = u64::BITS as usize;
+const WORD_BYTES: usize = size_of::<u64>();
 
 /// Some of the slots, or all, or none.
 ///
 /// As text, and so in JSON, it is a list of ranges: `0-84,90,200-255`. Every set has
-/// one text; the empty set's is empty.
+/// one text; the empty set's is empty. Between nodes it is 32 bytes: slot `n` is bit
+/// `n % 8`, from the lowest, of byte `n / 8`.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct SlotSet([u64; SLOTS / WORD_BITS]);
 
@@ -52,6 +54,21 @@ impl SlotSet {
     pub fn iter(&self) -> impl Iterator<Item = u8> + use<> {
         let slots = *self;
         (0..=u8::MAX).filter(move |&slot| slots.contains(slot))
+    }
+
+    /// The set as nodes send it.
+    pub fn to_bytes(&self) -> [u8; SLOTS / 8] {
+        let mut bytes = [0; SLOTS / 8];
+        for (chunk, word) in bytes.chunks_exact_mut(WORD_BYTES).zip(self.0) {
+            chunk.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// The set that has these bytes; all bytes are some set's.
+    pub fn from_bytes(bytes: [u8; SLOTS / 8]) -> SlotSet {
+        let (words, _) = bytes.as_chunks::<WORD_BYTES>();
+        SlotSet(std::array::from_fn(|word| u64::from_le_bytes(words[word])))
     }
 
     /// Puts a slot into the set, if it is not there.
@@ -167,6 +184,13 @@ mod tests {
     }
 
     #[test]
+    fn a_set_is_one_bit_for_each_slot_between_nodes() {
+        let mut bytes = [0; 32];
+        (bytes[0], bytes[1], bytes[8], bytes[31]) = (0b1000_0001, 0b10, 0b1, 0b1000_0000);
+        assert_eq!(set(&[0, 7, 9, 64, 255]).to_bytes(), bytes);
+    }
+
+    #[test]
     fn another_text_is_refused() {
         for text in [
             " ", ",", "1,", ",1", "-", "1-", "-1", "256", "0-256", "+1", "01", "1 ", "2,1", "1,1",
@@ -192,6 +216,7 @@ mod tests {
             let mut rest = left;
             other.iter().for_each(|&slot| rest.remove(slot));
             prop_assert_eq!(rest, collect(&(&one - &other)));
+            prop_assert_eq!(SlotSet::from_bytes(right.to_bytes()), right);
         }
     }
 }

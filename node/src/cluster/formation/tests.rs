@@ -1,14 +1,13 @@
 use super::*;
 use crate::checkpoint::identity::Contribution;
+use crate::cluster::example::born;
 
 mod model; // nodes that decide against each other, and what may happen to them
 
 /// The birth of the node with this letter.
 fn birth(letter: char) -> Birth {
-    let number = letter as u128;
     let contribution = Contribution(std::array::from_fn(|index| letter as u8 ^ index as u8));
-    let address = format!("{letter}:9465");
-    Birth { uuid: Uuid::from_u128(number), contribution, address, zone: None }
+    Birth { contribution, address: format!("{letter}:9465"), ..born(letter as u8) }
 }
 
 fn births(letters: &str) -> BTreeSet<Birth> {
@@ -26,6 +25,11 @@ fn answer(letter: char, state: State) -> Answer {
 
 fn waiting(letter: char, sees: &str) -> Answer {
     answer(letter, State::Waiting { sees: births(sees) })
+}
+
+/// Who the node with this letter is, as one of these founders.
+fn founder(letter: char, founders: &str) -> Identity {
+    founding(founders).founder(birth(letter).uuid).unwrap()
 }
 
 /// A member of the cluster that these founders have formed.
@@ -50,21 +54,22 @@ fn words(decision: Decision) -> Vec<String> {
 fn a_cluster_is_formed_when_everybody_waits_and_sees_the_same() {
     let seen = ['c', 'a', 'b'].map(|letter| waiting(letter, "abc"));
     for own in ['a', 'b', 'c'] {
-        assert_eq!(decide(&birth(own), 3, &seen), Decision::Form(founding("abc")));
+        assert_eq!(decide(&birth(own), 3, &seen), Decision::Form(founder(own, "abc")));
     }
 }
 
 #[test]
 fn a_node_without_initial_members_forms_a_cluster_alone() {
-    let founding = Founding::of(BTreeSet::from([birth('a')]));
-    assert_eq!(founding.node(birth('a').uuid), Some(NodeId(1)));
-    assert_eq!(founding.fingerprint_key().0, birth('a').contribution.0);
+    let identity = alone(birth('a'));
+    assert_eq!((identity.node, identity.cluster), (NodeId(1), founding("a").cluster()));
+    assert_eq!(identity.fingerprint_key.0, birth('a').contribution.0);
+    assert_eq!(identity.founders, births("a"));
 }
 
 #[test]
 fn a_founder_adopts_what_another_founder_has_formed_whoever_else_is_silent() {
     let seen = [waiting('a', ""), silent('b'), member('c', "abc")];
-    assert_eq!(decide(&birth('a'), 3, &seen), Decision::Adopt(founding("abc")));
+    assert_eq!(decide(&birth('a'), 3, &seen), Decision::Adopt(founder('a', "abc")));
 }
 
 #[test]
@@ -72,7 +77,7 @@ fn a_founder_adopts_although_some_members_do_not_know_the_founders() {
     let cluster = founding("abc").cluster();
     let joined = answer('d', State::Member { cluster, node: NodeId(4), founders: births("") });
     let seen = [joined, waiting('a', ""), member('c', "abc")];
-    assert_eq!(decide(&birth('a'), 3, &seen), Decision::Adopt(founding("abc")));
+    assert_eq!(decide(&birth('a'), 3, &seen), Decision::Adopt(founder('a', "abc")));
 }
 
 #[test]
@@ -110,7 +115,7 @@ fn nodes_wait_while_they_are_too_few_or_too_many() {
 #[test]
 fn a_node_that_is_reached_by_two_addresses_counts_once() {
     let seen = [waiting('a', "ab"), waiting('a', "ab"), waiting('b', "ab")];
-    assert_eq!(decide(&birth('a'), 2, &seen), Decision::Form(founding("ab")));
+    assert_eq!(decide(&birth('a'), 2, &seen), Decision::Form(founder('a', "ab")));
 }
 
 #[test]
@@ -156,9 +161,7 @@ fn founders_that_do_not_make_the_cluster_are_not_believed() {
 /// The ids were computed by a separate implementation of SipHash-1-3-128.
 #[test]
 fn the_id_of_a_cluster_is_fixed() {
-    let numbered = |number| Birth { uuid: Uuid::from_u128(number), ..birth('x') };
-    let of =
-        |founders: &[u128]| Founding { founders: founders.iter().copied().map(numbered).collect() };
+    let of = |founders: &[u8]| Founding { founders: founders.iter().copied().map(born).collect() };
     assert_eq!(of(&[1]).cluster().to_string(), "abf064c0-b862-8641-bbd7-deb711611e19");
     assert_eq!(of(&[3, 1, 2]).cluster().to_string(), "78c0c8d2-2365-84d4-9c91-62c3b8a311fc");
 }
@@ -168,7 +171,8 @@ fn founders_are_numbered_by_their_uuids_and_share_one_key() {
     let founding = founding("cab");
     let ids: Vec<_> = founding.members().map(|(id, birth)| (id.0, birth.uuid)).collect();
     assert_eq!(ids, [(1, birth('a').uuid), (2, birth('b').uuid), (3, birth('c').uuid)]);
-    assert_eq!(founding.node(birth('d').uuid), None);
+    assert_eq!(founding.founder(birth('b').uuid).map(|own| own.node), Some(NodeId(2)));
+    assert_eq!(founding.founder(birth('d').uuid), None);
     // 'a' ^ 'b' ^ 'c' is 96, and of the three equal indexes one is left.
     assert_eq!(founding.fingerprint_key().0, std::array::from_fn(|index| 96 ^ index as u8));
 }

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use sheaf_proto::peer::peer_client::PeerClient;
-use sheaf_proto::peer::{self, join_response, propose_response};
+use sheaf_proto::peer::{self, join_response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -21,11 +20,11 @@ use tonic::{Code, Response, Status};
 use uuid::Uuid;
 
 use super::wire::{self, Malformed};
-use super::{MESSAGE_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, Reply};
+use super::{
+    CONNECTION_WINDOW, MESSAGE_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, Reply, STREAM_WINDOW,
+};
 use crate::checkpoint::identity::{Birth, Identity};
-use crate::checkpoint::raft::{Rpc, Transport, TransportError};
 use crate::cluster::formation::Hello;
-use crate::event::node::NodeId;
 
 /// A connection that does not come about within this time is tried anew at the next call.
 const CONNECT_WAIT: Duration = Duration::from_secs(1);
@@ -48,12 +47,19 @@ pub enum PeerError {
     Malformed(String),
 }
 
-/// The ways to other nodes: one connection to each address, made when it is needed and
-/// made again when it broke. Clones share them.
+/// The ways to other nodes: to each address one connection for calls and one for streams,
+/// made when they are needed and made again when they broke. Clones share them.
 #[derive(Clone)]
 pub struct Peers {
     open: Arc<dyn Fn(&Endpoint) -> Channel + Send + Sync>,
-    clients: Arc<Mutex<HashMap<String, PeerClient<Channel>>>>,
+    ways: Arc<Mutex<HashMap<String, Ways>>>,
+}
+
+/// The ways to one node.
+#[derive(Clone)]
+struct Ways {
+    calls: PeerClient<Channel>,
+    streams: PeerClient<Channel>,
 }
 
 impl Peers {
@@ -80,7 +86,7 @@ impl Peers {
                 connect(address).map(|stream| stream.map(TokioIo::new))
             }))
         };
-        Peers { open: Arc::new(open), clients: Arc::default() }
+        Peers { open: Arc::new(open), ways: Arc::default() }
     }
 
     /// Asks the node at `address` who it is.
@@ -88,7 +94,7 @@ impl Peers {
     /// # Errors
     /// As [`PeerError`] says.
     pub async fn hello(&self, address: &str, within: Duration) -> Result<Hello, PeerError> {
-        let mut client = self.client(address)?;
+        let mut client = self.calls(address)?;
         Ok(wire::hello(answer(within, client.hello(peer::HelloRequest {})).await?)?)
     }
 
@@ -107,7 +113,7 @@ impl Peers {
         use join_response::Answer;
         let cluster = Bytes::copy_from_slice(cluster.as_bytes());
         let request = peer::JoinRequest { cluster, birth: Some(wire::to_birth(birth)) };
-        let mut client = self.client(address)?;
+        let mut client = self.calls(address)?;
         match answer(within, client.join(request)).await?.answer {
             Some(Answer::Joined(joined)) => Ok(Reply::Done(wire::joined(joined)?)),
             Some(Answer::NotLeader(not)) => Ok(Reply::NotLeader { leader: wire::leader(not) }),
@@ -115,93 +121,48 @@ impl Peers {
         }
     }
 
-    fn client(&self, address: &str) -> Result<PeerClient<Channel>, PeerError> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(address) {
-            return Ok(client.clone());
+    /// For what is asked and answered.
+    pub(super) fn calls(&self, address: &str) -> Result<PeerClient<Channel>, PeerError> {
+        Ok(self.ways(address)?.calls)
+    }
+
+    /// For answers that go on and on, and that are read when there is time.
+    pub(super) fn streams(&self, address: &str) -> Result<PeerClient<Channel>, PeerError> {
+        Ok(self.ways(address)?.streams)
+    }
+
+    fn ways(&self, address: &str) -> Result<Ways, PeerError> {
+        let mut known = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ways) = known.get(address) {
+            return Ok(ways.clone());
         }
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|error| PeerError::Unreachable(error.to_string()))?
-            .connect_timeout(CONNECT_WAIT)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .keep_alive_while_idle(true);
+        let endpoint = endpoint(address)?;
         // What is too long to be sent is refused, in words, by the other side.
-        let client =
-            PeerClient::new((self.open)(&endpoint)).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        clients.insert(address.to_owned(), client.clone());
-        Ok(client)
+        let client = || PeerClient::new((self.open)(&endpoint));
+        let ways = Ways {
+            calls: client().max_decoding_message_size(MESSAGE_BYTES_MAX),
+            // An entry that was accepted has to get through.
+            streams: client().max_decoding_message_size(usize::MAX),
+        };
+        known.insert(address.to_owned(), ways.clone());
+        Ok(ways)
     }
 }
 
-/// A member that asks the others.
-#[derive(Clone)]
-pub struct Member {
-    peers: Peers,
-    caller: peer::Caller,
-}
-
-impl Member {
-    /// Asks as `identity`.
-    pub fn new(peers: Peers, identity: &Identity) -> Member {
-        Member { peers, caller: wire::to_caller(identity) }
-    }
-
-    /// Hands one of Raft's calls to the member at `address`, and returns its answer.
-    ///
-    /// # Errors
-    /// As [`PeerError`] says.
-    pub async fn raft(
-        &self,
-        address: &str,
-        rpc: Rpc,
-        body: Bytes,
-        within: Duration,
-    ) -> Result<Bytes, PeerError> {
-        let call = wire::to_call(rpc).into();
-        let request = peer::RaftRequest { caller: Some(self.caller.clone()), call, body };
-        let mut client = self.peers.client(address)?;
-        Ok(answer(within, client.raft(request)).await?.body)
-    }
-
-    /// Hands a command, in JSON, to the member at `address`, which is thought to lead;
-    /// returns what the command did, in JSON.
-    ///
-    /// # Errors
-    /// As [`PeerError`] says.
-    pub async fn propose(
-        &self,
-        address: &str,
-        command: Bytes,
-        within: Duration,
-    ) -> Result<Reply<Bytes>, PeerError> {
-        use propose_response::Response;
-        let request = peer::ProposeRequest { caller: Some(self.caller.clone()), command };
-        let mut client = self.peers.client(address)?;
-        match answer(within, client.propose(request)).await?.response {
-            Some(Response::Answer(answer)) => Ok(Reply::Done(answer)),
-            Some(Response::NotLeader(not)) => Ok(Reply::NotLeader { leader: wire::leader(not) }),
-            None => Err(Malformed("response").into()),
-        }
-    }
-}
-
-impl Transport for Member {
-    fn call<'a>(
-        &'a self,
-        _: NodeId,
-        address: &'a str,
-        rpc: Rpc,
-        body: Bytes,
-        within: Duration,
-    ) -> BoxFuture<'a, Result<Bytes, TransportError>> {
-        let answer = self.raft(address, rpc, body, within);
-        answer.map(|answer| answer.map_err(|error| TransportError(error.to_string()))).boxed()
-    }
+fn endpoint(address: &str) -> Result<Endpoint, PeerError> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| PeerError::Unreachable(error.to_string()))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_WAIT)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_while_idle(true))
 }
 
 /// The answer, if it comes in time.
-async fn answer<T>(
+pub(super) async fn answer<T>(
     within: Duration,
     asking: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, PeerError> {

@@ -1,12 +1,14 @@
 //! Answers other nodes.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{self, Stream, StreamExt as _};
+use futures::TryStreamExt as _;
+use futures::stream::{self, BoxStream, Stream, StreamExt as _};
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -20,10 +22,17 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::wire::{self, Caller, Malformed};
-use super::{MESSAGE_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, Reply};
+use super::{
+    Batches, CONNECTION_WINDOW, Chunks, MESSAGE_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, Reply,
+    STREAM_WINDOW, STREAMS_MAX, Stamped,
+};
+use crate::checkpoint::facts::SegmentId;
+use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::identity::{Birth, Identity};
-use crate::checkpoint::raft::Rpc;
+use crate::checkpoint::raft::{Decision, Rpc};
 use crate::cluster::formation::Hello;
+use crate::event::slots::SlotSet;
+use crate::event::time::UnixNanos;
 
 /// How long to wait when a connection cannot be accepted, for lack of file descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -62,11 +71,37 @@ pub trait Answers: Send + Sync + 'static {
     /// Answers one of Raft's own calls.
     fn raft(&self, rpc: Rpc, body: Bytes) -> impl Future<Output = Result<Bytes, Declined>> + Send;
 
-    /// Has the cluster apply a command, in JSON, and returns what it did, in JSON.
+    /// Has the cluster apply a command, and returns what it decided.
     fn propose(
         &self,
-        command: Bytes,
-    ) -> impl Future<Output = Result<Reply<Bytes>, Declined>> + Send;
+        command: Command,
+    ) -> impl Future<Output = Result<Reply<Decision>, Declined>> + Send;
+
+    /// As [`Holdings::stamped`](super::Holdings::stamped).
+    fn stamped(
+        &self,
+        time: UnixNanos,
+    ) -> impl Future<Output = Result<BTreeMap<SegmentId, Stamped>, Declined>> + Send;
+
+    /// As [`Holdings::follow`](super::Holdings::follow).
+    ///
+    /// # Errors
+    /// As it says, and while the node does not have its journals.
+    fn follow(&self, segment: SegmentId, from: u64, slots: SlotSet) -> Result<Batches, Declined>;
+
+    /// As [`Holdings::results`](super::Holdings::results).
+    ///
+    /// # Errors
+    /// As it says, and while the node does not have its results.
+    fn results(
+        &self,
+        aggregation: u32,
+        start: UnixNanos,
+        slots: SlotSet,
+    ) -> Result<Chunks, Declined>;
+
+    /// As [`Holdings::open`](super::Holdings::open).
+    fn open(&self, limit: u32) -> impl Future<Output = Result<Bytes, Declined>> + Send;
 }
 
 /// The connections that come to `listener`.
@@ -90,9 +125,8 @@ pub async fn serve<S, A>(
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: Answers,
 {
-    let service = PeerServer::new(Server { answers })
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    // What is too long to be sent is refused by the other side, which knows what it is.
+    let service = PeerServer::new(Server { answers }).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let connections = TaskTracker::new();
     {
         let mut incoming = pin!(incoming);
@@ -121,6 +155,9 @@ where
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     let service = TowerToHyperService::new(service);
@@ -211,11 +248,58 @@ impl<A: Answers> Peer for Server<A> {
         use propose_response::Response as Answer;
         let peer::ProposeRequest { caller, command } = request.into_inner();
         self.admit(caller)?;
-        let response = match self.answers.propose(command).await? {
-            Reply::Done(answer) => Answer::Answer(answer),
+        let response = match self.answers.propose(wire::command(&command)?).await? {
+            Reply::Done(decision) => Answer::Decision(wire::to_decision(&decision)?),
             Reply::NotLeader { leader } => Answer::NotLeader(wire::to_not_leader(leader)),
         };
         Ok(Response::new(peer::ProposeResponse { response: Some(response) }))
+    }
+
+    async fn stamped(
+        &self,
+        request: Request<peer::StampedRequest>,
+    ) -> Result<Response<peer::StampedResponse>, Status> {
+        let peer::StampedRequest { caller, time } = request.into_inner();
+        self.admit(caller)?;
+        let stamped = self.answers.stamped(wire::whole_second(time)?).await?;
+        Ok(Response::new(wire::to_stamped(&stamped)))
+    }
+
+    type FollowStream = BoxStream<'static, Result<peer::FollowResponse, Status>>;
+
+    async fn follow(
+        &self,
+        request: Request<peer::FollowRequest>,
+    ) -> Result<Response<Self::FollowStream>, Status> {
+        let peer::FollowRequest { caller, segment, from, slots } = request.into_inner();
+        self.admit(caller)?;
+        let batches = self.answers.follow(segment, from, wire::slots(&slots)?)?;
+        let messages = batches.map_ok(|batch| stream::iter(wire::to_batches(batch)).map(Ok));
+        Ok(Response::new(messages.map_err(Status::from).try_flatten().boxed()))
+    }
+
+    type ResultsStream = BoxStream<'static, Result<peer::ResultsResponse, Status>>;
+
+    async fn results(
+        &self,
+        request: Request<peer::ResultsRequest>,
+    ) -> Result<Response<Self::ResultsStream>, Status> {
+        let peer::ResultsRequest { caller, aggregation, start, slots } = request.into_inner();
+        self.admit(caller)?;
+        let (start, slots) = (UnixNanos(start), wire::slots(&slots)?);
+        let chunks = self.answers.results(aggregation, start, slots)?;
+        let messages = chunks.map_ok(|chunk| stream::iter(wire::to_chunks(chunk)).map(Ok));
+        Ok(Response::new(messages.map_err(Status::from).try_flatten().boxed()))
+    }
+
+    async fn open(
+        &self,
+        request: Request<peer::OpenRequest>,
+    ) -> Result<Response<peer::OpenResponse>, Status> {
+        let peer::OpenRequest { caller, limit } = request.into_inner();
+        self.admit(caller)?;
+        let windows = self.answers.open(limit).await?;
+        Ok(Response::new(peer::OpenResponse { windows }))
     }
 }
 

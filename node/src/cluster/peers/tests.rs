@@ -15,40 +15,31 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::*;
-use crate::checkpoint::identity::{Birth, Contribution, Identity};
-use crate::checkpoint::raft::{Rpc, Transport};
+use crate::checkpoint::facts::SegmentId;
+use crate::checkpoint::facts::command::{Applied, Command};
+use crate::checkpoint::facts::refused::Refused;
+use crate::checkpoint::identity::{Birth, Identity};
+use crate::checkpoint::raft::{Decision, Rpc, Transport};
+use crate::cluster::example::{self, CLUSTER, born, identity};
 use crate::cluster::formation::{Hello, State};
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::node::NodeId;
+use crate::event::slots::SlotSet;
+use crate::event::time::UnixNanos;
 use node::{Node, Script};
 
+mod asked; // what members ask of journals and results
 mod node; // a node whose answers are fixed
+mod streams; // streams that are slow, break, or end
 
 /// Nothing here takes this long.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// What is never answered is waited for as long as this.
 const SHORT: Duration = Duration::from_millis(50);
 
-const KEY: FingerprintKey = FingerprintKey([7; 16]);
-const CLUSTER: Uuid = Uuid::from_u128(1);
-
-fn identity(node: u64) -> Identity {
-    let founders = BTreeSet::from([birth(1), birth(2)]);
-    Identity { cluster: CLUSTER, node: NodeId(node), fingerprint_key: KEY, founders }
-}
-
 /// Node 2 of the cluster, over TCP.
 fn member() -> Member {
     Member::new(Peers::over_tcp(), &identity(2))
-}
-
-fn birth(number: u8) -> Birth {
-    Birth {
-        uuid: Uuid::from_u128(number.into()),
-        contribution: Contribution([number; 16]),
-        address: format!("node-{number}:9465"),
-        zone: (number > 1).then(|| format!("zone-{number}")),
-    }
 }
 
 fn refusal<T: fmt::Debug>(answer: Result<T, PeerError>) -> String {
@@ -68,10 +59,10 @@ fn trouble<T: fmt::Debug>(answer: Result<T, PeerError>) -> String {
 
 #[tokio::test]
 async fn a_hello_says_who_a_node_is_and_whom_it_sees_or_what_it_belongs_to() {
-    let waiting = State::Waiting { sees: BTreeSet::from([birth(1), birth(2)]) };
+    let waiting = State::Waiting { sees: BTreeSet::from([born(1), born(2)]) };
     let Identity { cluster, node, founders, .. } = identity(1);
     for state in [waiting, State::Member { cluster, node, founders }] {
-        let hello = Hello { birth: birth(1), state };
+        let hello = Hello { birth: born(1), state };
         let node = Node::start(Script { hello: Ok(hello.clone()), ..Script::member() });
         assert_eq!(Peers::over_tcp().hello(&node.address, DEADLINE).await, Ok(hello));
     }
@@ -81,33 +72,35 @@ async fn a_hello_says_who_a_node_is_and_whom_it_sees_or_what_it_belongs_to() {
 async fn a_node_that_joins_gets_all_that_it_has_to_keep() {
     let join = Ok(Reply::Done(identity(3)));
     let node = Node::start(Script { join, ..Script::member() });
-    let answer = Peers::over_tcp().join(&node.address, CLUSTER, &birth(3), DEADLINE).await;
+    let answer = Peers::over_tcp().join(&node.address, CLUSTER, &born(3), DEADLINE).await;
     assert_eq!(answer, Ok(Reply::Done(identity(3))));
     assert_eq!(node.heard(), ["join node-3:9465"]);
 }
 
 #[tokio::test]
 async fn a_node_that_does_not_lead_names_the_leader() {
-    let named = raft::Member { id: NodeId(2), address: "node-2:9465".to_owned() };
-    for leader in [Some(named), None] {
+    for leader in [Some(example::member(2)), None] {
         let join = Ok(Reply::NotLeader { leader: leader.clone() });
         let propose = Ok(Reply::NotLeader { leader: leader.clone() });
         let node = Node::start(Script { join, propose, ..Script::member() });
-        let joined = Peers::over_tcp().join(&node.address, CLUSTER, &birth(3), DEADLINE).await;
+        let joined = Peers::over_tcp().join(&node.address, CLUSTER, &born(3), DEADLINE).await;
         assert_eq!(joined, Ok(Reply::NotLeader { leader: leader.clone() }));
-        let proposed = member().propose(&node.address, Bytes::new(), DEADLINE).await;
+        let proposed = member().propose(&node.address, &example::join(3), DEADLINE).await;
         assert_eq!(proposed, Ok(Reply::NotLeader { leader }));
     }
 }
 
 #[tokio::test]
-async fn a_command_reaches_the_leader_and_its_answer_comes_back() {
-    let propose = Ok(Reply::Done(Bytes::from_static(b"\"Done\"")));
-    let node = Node::start(Script { propose, ..Script::member() });
-    let member = member();
-    let answer = member.propose(&node.address, Bytes::from_static(b"{}"), DEADLINE).await;
-    assert_eq!(answer, Ok(Reply::Done(Bytes::from_static(b"\"Done\""))));
-    assert_eq!(node.heard(), ["propose {}"]);
+async fn a_command_reaches_the_leader_and_what_was_decided_comes_back() {
+    let refused = Refused::NoNode { node: NodeId(9) };
+    for outcome in [Ok(Applied::Node(NodeId(3))), Err(refused)] {
+        let decision = Decision { index: 5, outcome };
+        let propose = Ok(Reply::Done(decision.clone()));
+        let node = Node::start(Script { propose, ..Script::member() });
+        let answer = member().propose(&node.address, &example::join(3), DEADLINE).await;
+        assert_eq!(answer, Ok(Reply::Done(decision)));
+        assert_eq!(node.heard(), [format!("propose {:?}", example::join(3))]);
+    }
 }
 
 #[tokio::test]
@@ -137,6 +130,19 @@ async fn a_message_may_have_many_megabytes_but_not_too_many() {
     assert_eq!(node.heard().len(), 1);
 }
 
+/// Makes every call that only members may make, and returns why each was refused.
+async fn refusals(member: &Member, address: &str) -> Vec<String> {
+    let slots = SlotSet::default();
+    vec![
+        refusal(member.raft(address, Rpc::Vote, Bytes::new(), DEADLINE).await),
+        refusal(member.propose(address, &example::join(3), DEADLINE).await),
+        refusal(member.stamped(address, UnixNanos(0), DEADLINE).await),
+        refusal(member.follow(address, 1, 0, slots, DEADLINE).await.map(drop)),
+        refusal(member.results(address, 1, UnixNanos(0), slots, DEADLINE).await.map(drop)),
+        refusal(member.open(address, 1, DEADLINE).await),
+    ]
+}
+
 #[tokio::test]
 async fn a_member_of_another_cluster_is_refused() {
     let node = Node::start(Script::member());
@@ -145,10 +151,7 @@ async fn a_member_of_another_cluster_is_refused() {
     let member = Member::new(Peers::over_tcp(), &stranger);
     let expected =
         format!("this is node 1 of cluster {CLUSTER}, and node 2 of cluster {other} calls");
-    let raft = member.raft(&node.address, Rpc::Vote, Bytes::new(), DEADLINE).await;
-    assert_eq!(refusal(raft), expected);
-    let propose = member.propose(&node.address, Bytes::new(), DEADLINE).await;
-    assert_eq!(refusal(propose), expected);
+    assert_eq!(refusals(&member, &node.address).await, vec![expected; 6]);
     assert!(node.heard().is_empty());
 }
 
@@ -161,10 +164,7 @@ async fn a_member_with_another_fingerprint_key_is_refused() {
         "node 1 and node 2 have different fingerprint keys, although both belong to cluster \
          {CLUSTER}"
     );
-    let raft = member.raft(&node.address, Rpc::Vote, Bytes::new(), DEADLINE).await;
-    assert_eq!(refusal(raft), expected);
-    let propose = member.propose(&node.address, Bytes::new(), DEADLINE).await;
-    assert_eq!(refusal(propose), expected);
+    assert_eq!(refusals(&member, &node.address).await, vec![expected; 6]);
     assert!(node.heard().is_empty());
 }
 
@@ -172,7 +172,7 @@ async fn a_member_with_another_fingerprint_key_is_refused() {
 async fn nobody_joins_another_cluster_than_the_one_it_saw() {
     let node = Node::start(Script::member());
     let seen = Uuid::from_u128(2);
-    let answer = Peers::over_tcp().join(&node.address, seen, &birth(3), DEADLINE).await;
+    let answer = Peers::over_tcp().join(&node.address, seen, &born(3), DEADLINE).await;
     let expected = format!("this node belongs to cluster {CLUSTER}, and not to {seen}");
     assert_eq!(refusal(answer), expected);
     assert!(node.heard().is_empty());
@@ -186,7 +186,7 @@ async fn a_node_that_waits_answers_nothing_but_hello() {
     let (peers, member) = (Peers::over_tcp(), member());
     let raft = member.raft(&node.address, Rpc::Vote, Bytes::new(), DEADLINE).await;
     assert_eq!(trouble(raft), expected);
-    let join = peers.join(&node.address, CLUSTER, &birth(3), DEADLINE).await;
+    let join = peers.join(&node.address, CLUSTER, &born(3), DEADLINE).await;
     assert_eq!(trouble(join), expected);
     peers.hello(&node.address, DEADLINE).await.unwrap();
     assert!(node.heard().is_empty());
@@ -197,7 +197,7 @@ async fn what_a_node_declines_arrives_with_its_reason() {
     let reason = || "node 3 was drained".to_owned();
     let join = Err(Declined::Never(reason()));
     let node = Node::start(Script { join, ..Script::member() });
-    let answer = Peers::over_tcp().join(&node.address, CLUSTER, &birth(3), DEADLINE).await;
+    let answer = Peers::over_tcp().join(&node.address, CLUSTER, &born(3), DEADLINE).await;
     assert_eq!(refusal(answer), reason());
     let hello = Err(Declined::NotNow(reason()));
     let node = Node::start(Script { hello, ..Script::member() });

@@ -1,4 +1,9 @@
 //! Messages and what they mean. What cannot be read names its field.
+//!
+//! Nodes of different versions talk to each other: a field never changes its number or
+//! its meaning. The golden tests hold the bytes.
+
+mod holdings; // what is told of journals and results
 
 use std::collections::BTreeSet;
 
@@ -6,11 +11,16 @@ use bytes::Bytes;
 use sheaf_proto::peer;
 use uuid::Uuid;
 
+use super::{Declined, PeerError};
+use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::identity::{Birth, Contribution, Identity};
-use crate::checkpoint::raft::{self, Rpc};
+use crate::checkpoint::raft::{self, Decision, Rpc};
 use crate::cluster::formation::{Hello, State};
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::node::NodeId;
+pub(super) use holdings::{
+    batch, slots, stamped, to_batches, to_chunks, to_slots, to_stamped, whole_second,
+};
 
 /// A message that no node sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -153,24 +163,35 @@ pub(super) fn call(call: peer::RaftCall) -> Result<Rpc, Malformed> {
     }
 }
 
+pub(super) fn to_command(command: &Command) -> Result<Bytes, Malformed> {
+    Ok(serde_json::to_vec(command).map_err(|_| Malformed("command"))?.into())
+}
+
+/// A command that this version does not know changes nothing, however often it comes.
+pub(super) fn command(json: &[u8]) -> Result<Command, Declined> {
+    let unreadable = |error| Declined::Never(format!("the command cannot be read: {error}"));
+    serde_json::from_slice(json).map_err(unreadable)
+}
+
+pub(super) fn to_decision(decision: &Decision) -> Result<peer::Decision, Malformed> {
+    let outcome = serde_json::to_vec(&decision.outcome).map_err(|_| Malformed("outcome"))?;
+    Ok(peer::Decision { index: decision.index, outcome: outcome.into() })
+}
+
+pub(super) fn decision(message: peer::Decision) -> Result<Decision, PeerError> {
+    let unreadable = |error| PeerError::Malformed(format!("the outcome cannot be read: {error}"));
+    let outcome = serde_json::from_slice(&message.outcome).map_err(unreadable)?;
+    Ok(Decision { index: message.index, outcome })
+}
+
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
-
-    fn born(number: u128) -> Birth {
-        let contribution = Contribution([number as u8; 16]);
-        let zone = number.is_multiple_of(2).then(|| "a".to_owned());
-        Birth { uuid: Uuid::from_u128(number), contribution, address: "a:1".to_owned(), zone }
-    }
-
-    fn identity() -> Identity {
-        Identity {
-            cluster: Uuid::from_u128(9),
-            node: NodeId(4),
-            fingerprint_key: FingerprintKey([3; 16]),
-            founders: BTreeSet::from([born(1)]),
-        }
-    }
+    use crate::checkpoint::facts::command::Applied;
+    use crate::checkpoint::facts::refused::Refused;
+    use crate::cluster::example::{born, identity, join};
 
     #[test]
     fn what_a_node_says_of_itself_is_understood() {
@@ -185,8 +206,37 @@ mod tests {
 
     #[test]
     fn a_new_member_learns_what_the_others_know() {
-        let identity = identity();
+        let identity = identity(4);
         assert_eq!(joined(to_joined(&identity)), Ok(identity));
+    }
+
+    #[test]
+    fn a_command_and_what_was_decided_on_it_arrive_as_they_are() {
+        let sent = join(2);
+        assert_eq!(command(&to_command(&sent).unwrap()), Ok(sent));
+        let refused = Err(Refused::NoSlot { slot: 7 });
+        for outcome in [Ok(Applied::Node(NodeId(3))), refused] {
+            let sent = Decision { index: 9, outcome };
+            assert_eq!(decision(to_decision(&sent).unwrap()), Ok(sent));
+        }
+    }
+
+    #[test]
+    fn a_command_of_another_version_is_declined_with_its_name() {
+        let error = command(br#"{"Dance":{}}"#).unwrap_err();
+        assert!(error.to_string().starts_with("the command cannot be read: unknown variant `Da"));
+        let outcome = Bytes::from_static(br#"{"Maybe":1}"#);
+        let error = decision(peer::Decision { index: 1, outcome }).unwrap_err();
+        assert!(matches!(error, PeerError::Malformed(_)), "{error}");
+    }
+
+    #[test]
+    fn the_bytes_of_a_decision_are_fixed() {
+        let refused = Decision { index: 300, outcome: Err(Refused::NoSlot { slot: 7 }) };
+        let mut bytes = vec![0x08, 0xac, 0x02, 0x12, 27];
+        bytes.extend_from_slice(br#"{"Err":{"NoSlot":{"slot":7}}}"#);
+        bytes[4] = bytes.len() as u8 - 5;
+        assert_eq!(to_decision(&refused).unwrap().encode_to_vec(), bytes);
     }
 
     #[test]
@@ -205,7 +255,7 @@ mod tests {
         assert_eq!(hello(peer::HelloResponse::default()), Err(Malformed("state")));
         assert_eq!(caller(None), Err(Malformed("caller")));
         let long =
-            peer::Caller { key_digest: Bytes::from_static(&[0; 17]), ..to_caller(&identity()) };
+            peer::Caller { key_digest: Bytes::from_static(&[0; 17]), ..to_caller(&identity(4)) };
         assert_eq!(caller(Some(long)), Err(Malformed("caller.key_digest")));
     }
 }

@@ -56,8 +56,7 @@ impl World {
 
     fn birth(&self, place: usize) -> Birth {
         let uuid = Uuid::from_u128(u128::from(self.0[place].wiped) << 8 | place as u128);
-        let (contribution, address) = (Contribution([0; 16]), place.to_string());
-        Birth { uuid, contribution, address, zone: None }
+        Birth { uuid, address: place.to_string(), ..born(place as u8) }
     }
 
     fn answer(&self, place: usize) -> Answer {
@@ -118,11 +117,10 @@ impl World {
     fn act(&mut self, place: usize, seen: &[Answer]) {
         let own = self.birth(place);
         let entered = match decide(&own, self.0.len(), seen) {
-            Decision::Form(founding) | Decision::Adopt(founding) => Some(State::Member {
-                cluster: founding.cluster(),
-                node: founding.node(own.uuid).expect("a founder"),
-                founders: founding.founders().clone(),
-            }),
+            Decision::Form(identity) | Decision::Adopt(identity) => {
+                let Identity { cluster, node, founders, .. } = identity;
+                Some(State::Member { cluster, node, founders })
+            }
             Decision::Join { cluster, .. } => self.take_in(cluster),
             Decision::Wait(_) => None,
         };

@@ -1,5 +1,8 @@
 //! A node whose answers are fixed, behind a real port.
 
+use std::collections::BTreeMap;
+
+use futures::StreamExt as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -12,11 +15,19 @@ pub(super) struct Script {
     pub(super) hello: Result<Hello, Declined>,
     pub(super) identity: Result<Identity, Declined>,
     pub(super) join: Result<Reply<Identity>, Declined>,
-    pub(super) propose: Result<Reply<Bytes>, Declined>,
+    pub(super) propose: Result<Reply<Decision>, Declined>,
     /// It never answers Raft's calls.
     pub(super) silent: bool,
     /// It answers Raft's calls when it is told to.
     pub(super) gate: Option<Arc<Notify>>,
+    /// How much it has stamped of its segments.
+    pub(super) stamped: Result<BTreeMap<SegmentId, Stamped>, Declined>,
+    /// The stream that whoever follows a segment from this index on gets.
+    pub(super) follow: Arc<dyn Fn(u64) -> Result<Batches, Declined> + Send + Sync>,
+    /// The table that it has.
+    pub(super) results: Arc<dyn Fn() -> Result<Chunks, Declined> + Send + Sync>,
+    /// Its open windows.
+    pub(super) open: Result<Bytes, Declined>,
     /// What it was asked, apart from hellos.
     pub(super) heard: watch::Sender<Vec<String>>,
 }
@@ -25,10 +36,14 @@ impl Script {
     /// Node 1 of the cluster, which does not lead.
     pub(super) fn member() -> Script {
         Script {
-            hello: Ok(Hello { birth: birth(1), state: State::Waiting { sees: BTreeSet::new() } }),
+            hello: Ok(Hello { birth: born(1), state: State::Waiting { sees: BTreeSet::new() } }),
             identity: Ok(identity(1)),
             join: Ok(Reply::NotLeader { leader: None }),
             propose: Ok(Reply::NotLeader { leader: None }),
+            stamped: Ok(BTreeMap::new()),
+            follow: Arc::new(|_| Ok(stream::empty().boxed())),
+            results: Arc::new(|| Ok(stream::empty().boxed())),
+            open: Ok(Bytes::new()),
             silent: false,
             gate: None,
             heard: watch::Sender::default(),
@@ -70,9 +85,34 @@ impl Answers for Script {
         Ok(body.to_ascii_uppercase().into())
     }
 
-    async fn propose(&self, command: Bytes) -> Result<Reply<Bytes>, Declined> {
-        self.hear(format!("propose {}", text(&command)));
+    async fn propose(&self, command: Command) -> Result<Reply<Decision>, Declined> {
+        self.hear(format!("propose {command:?}"));
         self.propose.clone()
+    }
+
+    async fn stamped(&self, time: UnixNanos) -> Result<BTreeMap<SegmentId, Stamped>, Declined> {
+        self.hear(format!("stamped {time}"));
+        self.stamped.clone()
+    }
+
+    fn follow(&self, segment: SegmentId, from: u64, slots: SlotSet) -> Result<Batches, Declined> {
+        self.hear(format!("follow {segment} from {from} for {slots}"));
+        (self.follow)(from)
+    }
+
+    fn results(
+        &self,
+        aggregation: u32,
+        start: UnixNanos,
+        slots: SlotSet,
+    ) -> Result<Chunks, Declined> {
+        self.hear(format!("results {aggregation} at {start} for {slots}"));
+        (self.results)()
+    }
+
+    async fn open(&self, limit: u32) -> Result<Bytes, Declined> {
+        self.hear(format!("open {limit}"));
+        self.open.clone()
     }
 }
 

@@ -1,0 +1,45 @@
+//! Nodes for tests, by number.
+
+use std::collections::BTreeSet;
+
+use uuid::Uuid;
+
+use crate::checkpoint::facts::command::Command;
+use crate::checkpoint::identity::{Birth, Contribution, Identity};
+use crate::checkpoint::raft;
+use crate::event::fingerprint::FingerprintKey;
+use crate::event::node::NodeId;
+
+/// The cluster that they belong to.
+pub(super) const CLUSTER: Uuid = Uuid::from_u128(1);
+
+/// A node on the day its volume was new. The zone of odd ones is not known.
+pub(super) fn born(number: u8) -> Birth {
+    Birth {
+        uuid: Uuid::from_u128(number.into()),
+        contribution: Contribution([number; 16]),
+        address: format!("node-{number}:9465"),
+        zone: number.is_multiple_of(2).then(|| format!("zone-{number}")),
+    }
+}
+
+/// A member of the cluster, which nodes 1 and 2 have formed.
+pub(super) fn identity(number: u8) -> Identity {
+    Identity {
+        cluster: CLUSTER,
+        node: NodeId(number.into()),
+        fingerprint_key: FingerprintKey([7; 16]),
+        founders: BTreeSet::from([born(1), born(2)]),
+    }
+}
+
+/// A member as Raft knows it.
+pub(super) fn member(number: u8) -> raft::Member {
+    raft::Member { id: NodeId(number.into()), address: born(number).address }
+}
+
+/// The node asks to belong to the cluster.
+pub(super) fn join(number: u8) -> Command {
+    let Birth { uuid, address, zone, .. } = born(number);
+    Command::Join { uuid, address, zone }
+}

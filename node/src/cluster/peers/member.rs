@@ -1,0 +1,181 @@
+//! Asks other nodes as a member of their cluster.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::{FutureExt as _, TryStreamExt as _};
+use sheaf_proto::peer::{self, propose_response};
+
+use super::client::answer;
+use super::wire::{self, Malformed};
+use super::{Batch, PeerError, Peers, Reply, Stamped};
+use crate::checkpoint::facts::SegmentId;
+use crate::checkpoint::facts::command::Command;
+use crate::checkpoint::identity::Identity;
+use crate::checkpoint::raft::{Decision, Rpc, Transport, TransportError};
+use crate::event::node::NodeId;
+use crate::event::slots::SlotSet;
+use crate::event::time::UnixNanos;
+
+/// Batches as they arrive. After an error there are no more; whoever wants them asks
+/// again, from the last `next` on.
+pub type Followed = BoxStream<'static, Result<Batch, PeerError>>;
+/// Pieces of one table as they arrive: it is whole when they end without an error.
+pub type Received = BoxStream<'static, Result<Bytes, PeerError>>;
+
+/// A member that asks the others.
+#[derive(Clone)]
+pub struct Member {
+    peers: Peers,
+    caller: peer::Caller,
+}
+
+impl Member {
+    /// Asks as `identity`.
+    pub fn new(peers: Peers, identity: &Identity) -> Member {
+        Member { peers, caller: wire::to_caller(identity) }
+    }
+
+    /// Hands one of Raft's calls to the member at `address`, and returns its answer.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says.
+    pub async fn raft(
+        &self,
+        address: &str,
+        rpc: Rpc,
+        body: Bytes,
+        within: Duration,
+    ) -> Result<Bytes, PeerError> {
+        let call = wire::to_call(rpc).into();
+        let request = peer::RaftRequest { caller: self.caller(), call, body };
+        let mut client = self.peers.calls(address)?;
+        Ok(answer(within, client.raft(request)).await?.body)
+    }
+
+    /// Hands a command to the member at `address`, which is thought to lead; returns what
+    /// the cluster decided.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says.
+    pub async fn propose(
+        &self,
+        address: &str,
+        command: &Command,
+        within: Duration,
+    ) -> Result<Reply<Decision>, PeerError> {
+        use propose_response::Response;
+        let command = wire::to_command(command)?;
+        let request = peer::ProposeRequest { caller: self.caller(), command };
+        let mut client = self.peers.calls(address)?;
+        match answer(within, client.propose(request)).await?.response {
+            Some(Response::Decision(decision)) => Ok(Reply::Done(wire::decision(decision)?)),
+            Some(Response::NotLeader(not)) => Ok(Reply::NotLeader { leader: wire::leader(not) }),
+            None => Err(Malformed("response").into()),
+        }
+    }
+
+    /// How much is stamped before `time`, a whole second, of each segment that the member
+    /// at `address` can tell of. Nothing more will be stamped before it there.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says.
+    pub async fn stamped(
+        &self,
+        address: &str,
+        time: UnixNanos,
+        within: Duration,
+    ) -> Result<BTreeMap<SegmentId, Stamped>, PeerError> {
+        let request = peer::StampedRequest { caller: self.caller(), time: time.0 };
+        let mut client = self.peers.calls(address)?;
+        Ok(wire::stamped(answer(within, client.stamped(request)).await?))
+    }
+
+    /// The entries of a segment, from the index `from` on, that the member at `address`
+    /// has: of each the part of `slots`. Live ones follow as they come. The stream ends
+    /// without an error when the segment is sealed and was read to its end. It is to
+    /// begin `within` that time, and then takes all the time that it needs; at most 128
+    /// streams from one member are open at a time, and another waits for its turn.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says; also in the stream, which is given up if the member has
+    /// gone silent.
+    pub async fn follow(
+        &self,
+        address: &str,
+        segment: SegmentId,
+        from: u64,
+        slots: SlotSet,
+        within: Duration,
+    ) -> Result<Followed, PeerError> {
+        let slots = wire::to_slots(slots);
+        let request = peer::FollowRequest { caller: self.caller(), segment, from, slots };
+        let mut client = self.peers.streams(address)?;
+        let messages = answer(within, client.follow(request)).await?;
+        let batches = stream::try_unfold((messages, from), async |(mut messages, from)| {
+            let Some(message) = messages.message().await? else { return Ok(None) };
+            let batch = wire::batch(message, from)?;
+            let next = batch.next;
+            Ok(Some((batch, (messages, next))))
+        });
+        Ok(batches.boxed())
+    }
+
+    /// The results of `slots` that the member at `address` has in a window of an
+    /// aggregation that is closed, and begins at `start`. They are to begin `within` that
+    /// time.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says, also in the stream.
+    pub async fn results(
+        &self,
+        address: &str,
+        aggregation: u32,
+        start: UnixNanos,
+        slots: SlotSet,
+        within: Duration,
+    ) -> Result<Received, PeerError> {
+        let (start, slots) = (start.0, wire::to_slots(slots));
+        let request = peer::ResultsRequest { caller: self.caller(), aggregation, start, slots };
+        let mut client = self.peers.streams(address)?;
+        let messages = answer(within, client.results(request)).await?;
+        Ok(messages.map_ok(|message| message.chunk).map_err(PeerError::from).boxed())
+    }
+
+    /// What the member at `address` has counted so far in the windows that are open, in
+    /// JSON, with at most `limit` counts for each.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says.
+    pub async fn open(
+        &self,
+        address: &str,
+        limit: u32,
+        within: Duration,
+    ) -> Result<Bytes, PeerError> {
+        let request = peer::OpenRequest { caller: self.caller(), limit };
+        let mut client = self.peers.calls(address)?;
+        Ok(answer(within, client.open(request)).await?.windows)
+    }
+
+    fn caller(&self) -> Option<peer::Caller> {
+        Some(self.caller.clone())
+    }
+}
+
+impl Transport for Member {
+    fn call<'a>(
+        &'a self,
+        _: NodeId,
+        address: &'a str,
+        rpc: Rpc,
+        body: Bytes,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Bytes, TransportError>> {
+        let answer = self.raft(address, rpc, body, within);
+        answer.map(|answer| answer.map_err(|error| TransportError(error.to_string()))).boxed()
+    }
+}

@@ -1,0 +1,230 @@
+//! What is told of journals and results.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use sheaf_proto::peer;
+
+use super::Malformed;
+use crate::checkpoint::facts::SegmentId;
+use crate::cluster::peers::{Batch, CHUNK_BYTES_MAX, Part, Stamped};
+use crate::event::slots::SlotSet;
+use crate::event::time::UnixNanos;
+
+/// What a part takes in a message beside its entry, at most: tags, lengths, index, stamp.
+const PART_HEAD_BYTES: usize = 32;
+
+pub(in crate::cluster::peers) fn whole_second(time: u64) -> Result<UnixNanos, Malformed> {
+    let time = UnixNanos(time);
+    if time == time.whole_second() { Ok(time) } else { Err(Malformed("time")) }
+}
+
+pub(in crate::cluster::peers) fn to_slots(slots: SlotSet) -> Bytes {
+    Bytes::copy_from_slice(&slots.to_bytes())
+}
+
+pub(in crate::cluster::peers) fn slots(bytes: &[u8]) -> Result<SlotSet, Malformed> {
+    bytes.try_into().map(SlotSet::from_bytes).map_err(|_| Malformed("slots"))
+}
+
+pub(in crate::cluster::peers) fn to_stamped(
+    stamped: &BTreeMap<SegmentId, Stamped>,
+) -> peer::StampedResponse {
+    let segments = stamped.iter().map(|(&segment, &Stamped { entries, records, last })| {
+        (segment, peer::Stamped { entries, records, last: last.0 })
+    });
+    peer::StampedResponse { segments: segments.collect() }
+}
+
+pub(in crate::cluster::peers) fn stamped(
+    message: peer::StampedResponse,
+) -> BTreeMap<SegmentId, Stamped> {
+    let segments = message.segments.into_iter();
+    let stamped = segments.map(|(segment, peer::Stamped { entries, records, last })| {
+        (segment, Stamped { entries, records, last: UnixNanos(last) })
+    });
+    stamped.collect()
+}
+
+/// A batch in messages of up to [`CHUNK_BYTES_MAX`], unless a single entry takes more.
+pub(in crate::cluster::peers) fn to_batches(batch: Batch) -> Vec<peer::FollowResponse> {
+    let (mut messages, mut parts, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for Part { index, stamp, entry } in batch.parts {
+        let length = PART_HEAD_BYTES + entry.len();
+        if bytes + length > CHUNK_BYTES_MAX && !parts.is_empty() {
+            // Of the entries between two parts the slots need nothing.
+            let parts = std::mem::take(&mut parts);
+            messages.push(peer::FollowResponse { next: index, parts });
+            bytes = 0;
+        }
+        bytes += length;
+        parts.push(peer::Part { index, stamp: stamp.0, entry });
+    }
+    messages.push(peer::FollowResponse { next: batch.next, parts });
+    messages
+}
+
+/// The batch that follows all entries before `from`. What is out of order is malformed:
+/// an entry that is counted twice, or passed over, makes all counts wrong.
+pub(in crate::cluster::peers) fn batch(
+    message: peer::FollowResponse,
+    from: u64,
+) -> Result<Batch, Malformed> {
+    let peer::FollowResponse { next, parts } = message;
+    let mut begin = from;
+    for part in &parts {
+        if part.index < begin || part.index >= next {
+            return Err(Malformed("parts.index"));
+        }
+        begin = part.index + 1;
+    }
+    if next < begin {
+        return Err(Malformed("next"));
+    }
+    let parts = parts.into_iter();
+    let parts = parts.map(|peer::Part { index, stamp, entry }| Part {
+        index,
+        stamp: UnixNanos(stamp),
+        entry,
+    });
+    Ok(Batch { next, parts: parts.collect() })
+}
+
+/// A piece of a table in messages of up to [`CHUNK_BYTES_MAX`].
+pub(in crate::cluster::peers) fn to_chunks(mut bytes: Bytes) -> Vec<peer::ResultsResponse> {
+    let mut messages = Vec::new();
+    while !bytes.is_empty() {
+        let chunk = bytes.split_to(bytes.len().min(CHUNK_BYTES_MAX));
+        messages.push(peer::ResultsResponse { chunk });
+    }
+    messages
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::cluster::example::identity;
+    use crate::cluster::peers::wire::to_caller;
+
+    fn part(index: u64, bytes: usize) -> Part {
+        let stamp = UnixNanos(1000 + index);
+        Part { index, stamp, entry: vec![index as u8; bytes].into() }
+    }
+
+    /// What arrives of a batch that follows the entries before 10.
+    fn sent(batch: Batch) -> Vec<Batch> {
+        let mut from = 10;
+        let read = |message: peer::FollowResponse| {
+            assert!(message.encoded_len() <= CHUNK_BYTES_MAX || message.parts.len() == 1);
+            let batch = super::batch(message, from).unwrap();
+            from = batch.next;
+            batch
+        };
+        to_batches(batch).into_iter().map(read).collect()
+    }
+
+    #[test]
+    fn a_batch_goes_into_as_few_messages_as_it_fits() {
+        let small = Batch { next: 20, parts: vec![part(10, 5), part(19, 5)] };
+        assert_eq!(sent(small.clone()), [small]);
+        let nothing = Batch { next: 20, parts: Vec::new() };
+        assert_eq!(sent(nothing.clone()), [nothing]);
+
+        let third = CHUNK_BYTES_MAX / 3 - PART_HEAD_BYTES;
+        let parts: Vec<_> = (10..14).map(|index| part(2 * index, third)).collect();
+        let batches = sent(Batch { next: 99, parts: parts.clone() });
+        let first = Batch { next: 26, parts: parts[..3].to_vec() };
+        assert_eq!(batches, [first, Batch { next: 99, parts: parts[3..].to_vec() }]);
+    }
+
+    #[test]
+    fn an_entry_that_is_larger_than_a_message_goes_alone() {
+        let parts = vec![part(10, 1), part(11, CHUNK_BYTES_MAX + 1), part(12, 1)];
+        let batches = sent(Batch { next: 13, parts });
+        let shapes: Vec<_> = batches.iter().map(|batch| (batch.next, batch.parts.len())).collect();
+        assert_eq!(shapes, [(11, 1), (12, 1), (13, 1)]);
+    }
+
+    #[test]
+    fn entries_out_of_order_are_malformed() {
+        let read = |from, next, indexes: &[u64]| {
+            let parts = indexes.iter().map(|&index| peer::Part { index, ..peer::Part::default() });
+            batch(peer::FollowResponse { next, parts: parts.collect() }, from).map(drop)
+        };
+        assert_eq!(read(3, 6, &[3, 5]), Ok(()));
+        assert_eq!(read(3, 3, &[]), Ok(()));
+        for indexes in [&[2, 5][..], &[4, 4], &[5, 4], &[6], &[u64::MAX]] {
+            assert_eq!(read(3, 6, indexes), Err(Malformed("parts.index")), "{indexes:?}");
+        }
+        assert_eq!(read(3, 2, &[]), Err(Malformed("next")));
+    }
+
+    #[test]
+    fn a_table_is_cut_into_pieces_and_is_whole_again() {
+        let table: Bytes = (0..600_000_u32).map(|at| (at % 251) as u8).collect();
+        let chunks: Vec<_> = to_chunks(table.clone()).into_iter().map(|m| m.chunk).collect();
+        assert!(chunks.iter().all(|chunk| chunk.len() <= CHUNK_BYTES_MAX));
+        assert_eq!((chunks.len(), chunks.concat()), (3, table.to_vec()));
+        assert!(to_chunks(Bytes::new()).is_empty());
+    }
+
+    #[test]
+    fn only_whole_seconds_are_asked_for() {
+        assert_eq!(whole_second(2_000_000_000), Ok(UnixNanos(2_000_000_000)));
+        assert_eq!(whole_second(2_000_000_001), Err(Malformed("time")));
+    }
+
+    #[test]
+    fn slots_are_32_bytes() {
+        let set: SlotSet = [0, 9, 255].into_iter().collect();
+        assert_eq!(slots(&to_slots(set)), Ok(set));
+        for length in [0, 31, 33] {
+            assert_eq!(slots(&vec![0; length]), Err(Malformed("slots")));
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_what_was_stamped_are_fixed() {
+        let told = BTreeMap::from([
+            (300, Stamped { entries: 2, records: 5, last: UnixNanos(0x0102_0304) }),
+            (1, Stamped { entries: 0, records: 0, last: UnixNanos(0) }),
+        ]);
+        let message = to_stamped(&told);
+        let first = [0x0a, 2, 0x08, 1];
+        let second = [0x0a, 18, 0x08, 0xac, 0x02, 0x12, 13, 0x08, 2, 0x10, 5, 0x19, 4, 3, 2, 1];
+        let bytes = [&first[..], &second, &[0; 4]].concat();
+        assert_eq!(message.encode_to_vec(), bytes);
+        let read = peer::StampedResponse::decode(&bytes[..]).unwrap();
+        assert_eq!(stamped(read), told);
+    }
+
+    #[test]
+    fn the_bytes_of_a_batch_are_fixed() {
+        let entry = Bytes::from_static(b"part");
+        let parts = vec![Part { index: 7, stamp: UnixNanos(0x0102_0304), entry }];
+        let message = to_batches(Batch { next: 9, parts }).remove(0);
+        let head = [0x08, 9, 0x12, 17, 0x08, 7, 0x11, 4, 3, 2, 1, 0, 0, 0, 0, 0x1a, 4];
+        assert_eq!(message.encode_to_vec(), [&head[..], b"part"].concat());
+    }
+
+    #[test]
+    fn the_bytes_of_requests_are_fixed() {
+        let set = to_slots([255].into_iter().collect());
+        let follow = peer::FollowRequest { caller: None, segment: 3, from: 4, slots: set.clone() };
+        let head = [0x10, 3, 0x18, 4, 0x22, 32];
+        let slots = [&[0; 31][..], &[0x80]].concat();
+        assert_eq!(follow.encode_to_vec(), [&head[..], &slots].concat());
+        let results = peer::ResultsRequest { caller: None, aggregation: 3, start: 4, slots: set };
+        let head = [0x10, 3, 0x19, 4, 0, 0, 0, 0, 0, 0, 0, 0x22, 32];
+        assert_eq!(results.encode_to_vec(), [&head[..], &slots].concat());
+
+        let caller = Some(to_caller(&identity(2)));
+        let stamped = peer::StampedRequest { caller: caller.clone(), time: 5 }.encode_to_vec();
+        assert_eq!(stamped[..2], [0x0a, 38]);
+        assert_eq!(stamped[40..], [0x11, 5, 0, 0, 0, 0, 0, 0, 0]);
+        let open = peer::OpenRequest { caller, limit: 5 }.encode_to_vec();
+        assert_eq!((&open[..40], &open[40..]), (&stamped[..40], &[0x10, 5][..]));
+    }
+}

@@ -1,0 +1,157 @@
+//! Nodes that reach each other over streams in memory.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use futures::future::{BoxFuture, ready};
+use futures::stream;
+use tokio::io::{DuplexStream, duplex};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::checkpoint::facts::Settings;
+use crate::checkpoint::raft::{self, Rpc, Transport, TransportError};
+use crate::cluster::example::{born, identity, member};
+use crate::cluster::peers::{Peers, serve};
+use crate::cluster::standing::Standing;
+use crate::store::{Disk, Store};
+
+/// Who is where, and who hears nothing of Raft.
+#[derive(Default)]
+struct Mesh {
+    doors: Mutex<BTreeMap<String, mpsc::UnboundedSender<io::Result<DuplexStream>>>>,
+    deaf: Mutex<Option<NodeId>>,
+}
+
+impl Mesh {
+    fn connect(&self, address: &str) -> io::Result<DuplexStream> {
+        let nobody = || io::Error::other(format!("nobody is at {address}"));
+        let (here, there) = duplex(1 << 16);
+        let doors = self.doors.lock().unwrap();
+        doors.get(address).ok_or_else(nobody)?.send(Ok(there)).map_err(|_| nobody())?;
+        Ok(here)
+    }
+
+    fn peers(self: &Arc<Mesh>) -> Peers {
+        let mesh = Arc::clone(self);
+        Peers::new(move |address: String| ready(mesh.connect(&address)))
+    }
+}
+
+/// Raft's calls, as far as they are heard.
+struct Ways {
+    member: Member,
+    mesh: Arc<Mesh>,
+}
+
+impl Transport for Ways {
+    fn call<'a>(
+        &'a self,
+        to: NodeId,
+        address: &'a str,
+        rpc: Rpc,
+        body: Bytes,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Bytes, TransportError>> {
+        if *self.mesh.deaf.lock().unwrap() == Some(to) {
+            return Box::pin(ready(Err(TransportError("it hears nothing".to_owned()))));
+        }
+        self.member.call(to, address, rpc, body, within)
+    }
+}
+
+struct Node {
+    raft: Raft,
+    member: Member,
+    off: CancellationToken,
+}
+
+/// Some nodes of a cluster whose voters are 1, 2 and 3.
+#[derive(Default)]
+pub(super) struct Nodes {
+    mesh: Arc<Mesh>,
+    nodes: Mutex<BTreeMap<u8, Node>>,
+}
+
+impl Nodes {
+    /// All three, without a leader.
+    pub(super) async fn without_leader() -> Nodes {
+        let nodes = Nodes::default();
+        for number in [1, 2, 3] {
+            nodes.start(number).await;
+        }
+        nodes
+    }
+
+    /// All three, with a leader that all of them know.
+    pub(super) async fn with_leader() -> Nodes {
+        let nodes = Nodes::without_leader().await;
+        nodes.begin().await;
+        let leader = nodes.raft(1).until(|status| status.leader.is_some()).await.unwrap().leader;
+        for number in [2, 3] {
+            nodes.raft(number).until(|status| status.leader == leader).await.unwrap();
+        }
+        nodes
+    }
+
+    /// Lets them elect a leader.
+    pub(super) async fn begin(&self) {
+        self.raft(1).initialize([1, 2, 3].map(member).into()).await.unwrap();
+    }
+
+    async fn start(&self, number: u8) {
+        let identity = identity(number);
+        let member = Member::new(self.mesh.peers(), &identity);
+        let settings = raft::Settings {
+            id: identity.node,
+            seed: number.into(),
+            initial_facts: Facts::new(Settings { slots: 256 }),
+        };
+        let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
+        let ways = Ways { member: member.clone(), mesh: Arc::clone(&self.mesh) };
+        let raft = Raft::start(settings, store, Arc::new(ways)).await.unwrap();
+        let standing = Standing::default();
+        standing.take_part(born(number), Arc::new(identity), raft.clone());
+
+        let (door, visitors) = mpsc::unbounded_channel();
+        self.mesh.doors.lock().unwrap().insert(born(number).address, door);
+        let incoming =
+            stream::unfold(visitors, async |mut visitors| Some((visitors.recv().await?, visitors)));
+        let off = CancellationToken::new();
+        tokio::spawn(serve(incoming, Arc::new(standing), off.clone()));
+        self.nodes.lock().unwrap().insert(number, Node { raft, member, off });
+    }
+
+    /// Ends a node without a word to the others.
+    pub(super) async fn stop(&self, number: u8) {
+        let Node { raft, off, .. } = self.nodes.lock().unwrap().remove(&number).unwrap();
+        self.mesh.doors.lock().unwrap().remove(&born(number).address);
+        off.cancel();
+        raft.shutdown().await;
+    }
+
+    pub(super) fn raft(&self, number: u8) -> Raft {
+        self.nodes.lock().unwrap()[&number].raft.clone()
+    }
+
+    pub(super) fn proposals(&self, number: u8) -> Proposals {
+        let nodes = self.nodes.lock().unwrap();
+        Proposals::new(nodes[&number].raft.clone(), nodes[&number].member.clone())
+    }
+
+    /// The leader, and the others.
+    pub(super) fn roles(&self) -> (u8, Vec<u8>) {
+        let numbers: Vec<u8> = self.nodes.lock().unwrap().keys().copied().collect();
+        let (leaders, others): (Vec<u8>, Vec<u8>) =
+            numbers.into_iter().partition(|number| self.raft(*number).leading().is_some());
+        (leaders[0], others)
+    }
+
+    /// From now on a node hears nothing of Raft, or all nodes hear everything.
+    pub(super) fn deafen(&self, number: Option<u8>) {
+        *self.mesh.deaf.lock().unwrap() = number.map(|number| NodeId(number.into()));
+    }
+}
