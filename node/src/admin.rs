@@ -30,10 +30,8 @@ pub trait Node: Send + Sync + 'static {
     -> BoxFuture<'_, Result<Vec<Box<RawValue>>, AdminError>>;
 
     /// The open windows as far as they have got.
-    fn current_windows(
-        &self,
-        scope: Scope,
-    ) -> BoxFuture<'_, Result<Vec<WindowCounts>, AdminError>>;
+    fn current_windows(&self, scope: Scope)
+    -> BoxFuture<'_, Result<Vec<WindowCounts>, AdminError>>;
 
     /// What came in against what went out.
     fn ledger(&self, scope: Scope) -> BoxFuture<'_, Result<Ledger, AdminError>>;

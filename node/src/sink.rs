@@ -51,7 +51,7 @@ pub enum SinkError {
 }
 
 /// A way out.
-pub trait Sink: Send {
+pub trait Sink: Send + Sync {
     /// What the sink can promise.
     fn promise(&self) -> Promise;
 

@@ -217,12 +217,12 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::get`]; a row that cannot be read ends the scan with an error.
-    pub fn scan(
-        &self,
+    pub fn scan<'a>(
+        &'a self,
         table: Table,
         from: &[u8],
         to: &[u8],
-    ) -> Result<impl Iterator<Item = Result<Row, StoreError>> + '_, StoreError> {
+    ) -> Result<impl Iterator<Item = Result<Row, StoreError>> + use<'a>, StoreError> {
         let rows = self.backend.scan(table, from, to).map_err(|reason| self.read_error(reason))?;
         Ok(rows.map(|row| row.map_err(|reason| self.read_error(reason))))
     }

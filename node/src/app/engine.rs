@@ -30,8 +30,8 @@ use crate::cluster::peers;
 use crate::cluster::printing::{PrintError, Printer};
 use crate::cluster::proposals::Proposals;
 use crate::cluster::routing::Routing;
-use crate::cluster::standing::Standing;
 use crate::cluster::stamping::Stamping;
+use crate::cluster::standing::Standing;
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::time::{Clock, UnixNanos};
 use crate::flush::delivery::Delivery;
@@ -163,9 +163,8 @@ impl Engine {
     /// When the database or the journal is damaged or cannot be used, or the node takes no
     /// part in its cluster any more.
     pub async fn start(start: Start) -> Result<Engine, EngineError> {
-        let Start {
-            settings, store, identity, raft, members, standing, metrics, intake, clock,
-        } = start;
+        let Start { settings, store, identity, raft, members, standing, metrics, intake, clock } =
+            start;
         let rejected = RejectedRecord::new(Arc::clone(&store));
         intake.received().resume(rejected.read()?);
         let replayed = check_journal(Arc::clone(&store)).await?;
@@ -256,7 +255,17 @@ impl Engine {
         let (key, packed) = (identity.fingerprint_key, Mutex::default());
         let reader = Reader { lending, gathering, store };
         Ok(Engine {
-            journal, reader, rejected, standing, facts, cutter, raft, key, packed, off, ends,
+            journal,
+            reader,
+            rejected,
+            standing,
+            facts,
+            cutter,
+            raft,
+            key,
+            packed,
+            off,
+            ends,
         })
     }
 

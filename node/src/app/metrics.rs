@@ -9,8 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::flush::delivery::{self, FlushFigures};
 use crate::cluster::printing;
+use crate::flush::delivery::{self, FlushFigures};
 use crate::flush::folding;
 use crate::flush::group::OpenFigures;
 use crate::intake::Intake;

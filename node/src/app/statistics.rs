@@ -184,7 +184,8 @@ impl Statistics {
     }
 
     fn forget_all_but(&self, windows: &[(u32, Window, Printed)]) {
-        let kept: BTreeSet<_> = windows.iter().map(|&(number, window, _)| (number, window)).collect();
+        let kept: BTreeSet<_> =
+            windows.iter().map(|&(number, window, _)| (number, window)).collect();
         self.lines().retain(|line, _| kept.contains(line));
     }
 

@@ -45,11 +45,7 @@ pub fn find(
 ///
 /// # Errors
 /// When the database cannot be read.
-pub fn newest(
-    store: &Store,
-    since: UnixNanos,
-    limit: usize,
-) -> Result<Vec<Vec<u8>>, StoreError> {
+pub fn newest(store: &Store, since: UnixNanos, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
     let (from, to) = (keys::window(since, 0), keys::window(UnixNanos(u64::MAX), 0));
     let mut lines = Vec::new();
     for row in store.scan(Table::Windows, &from, &to)? {
@@ -79,6 +75,9 @@ mod tests {
         assert_eq!(lines, [b"second".to_vec(), b"first".to_vec()]);
         assert_eq!(find(&store, 1, window(SECOND)).unwrap().as_deref(), Some(&b"first"[..]));
         record(&store, 1, window(2 * SECOND + KEPT), b"third").unwrap();
-        assert_eq!(newest(&store, UnixNanos(0), 9).unwrap(), [b"third".to_vec(), b"second".to_vec()]);
+        assert_eq!(
+            newest(&store, UnixNanos(0), 9).unwrap(),
+            [b"third".to_vec(), b"second".to_vec()]
+        );
     }
 }

@@ -16,7 +16,7 @@ use crate::event::node::NodeId;
 use crate::event::time::{SECOND, UnixNanos, Window};
 use crate::flush::aggregations;
 use crate::flush::feed::{Consensus, Disagreement};
-use crate::journal::{Extent, Stamped};
+use crate::journal::Stamped;
 
 /// How long a member may take to say how much is stamped.
 const ANSWER_WAIT: Duration = Duration::from_millis(500);

@@ -133,7 +133,10 @@ impl Gathering {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let asked = self.others(&facts).map(|(node, address)| async move {
             let live = self.members.live(address, limit, within).await;
-            live.inspect_err(|error| debug!(%node, %error, "a member does not say what it has"))
+            let live = live
+                .map_err(|error| error.to_string())
+                .and_then(|live| serde_json::from_slice(&live).map_err(|error| error.to_string()));
+            live.inspect_err(|error| debug!(%node, error, "a member does not say what it has"))
         });
         join_all(asked).await.into_iter().flatten().collect()
     }
@@ -141,9 +144,10 @@ impl Gathering {
     /// The other members that are not gone, and where they are reached.
     fn others<'a>(&self, facts: &'a Facts) -> impl Iterator<Item = (NodeId, &'a str)> + use<'a> {
         let own = self.node;
-        let staying = facts.members().iter().filter(move |(node, member)| {
-            **node != own && !member.state.is_gone()
-        });
+        let staying = facts
+            .members()
+            .iter()
+            .filter(move |(node, member)| **node != own && !member.state.is_gone());
         staying.map(|(&node, member)| (node, member.address.as_str()))
     }
 
@@ -190,10 +194,13 @@ impl Gathering {
         match place {
             Place::Here(result) => {
                 let results = self.results.clone();
-                Ok(Box::new(results.chunks(number, window.end, result).map(|chunk| Ok(chunk?.into()))))
+                Ok(Box::new(
+                    results.chunks(number, window.end, result).map(|chunk| Ok(chunk?.into())),
+                ))
             }
             Place::There { address, table } => {
-                let sent = self.members.results(&address, number, window.end, table, slots, ANSWER_WAIT);
+                let sent =
+                    self.members.results(&address, (number, window.end, table), slots, ANSWER_WAIT);
                 let mut sent = sent.await?;
                 let (to, mut received) = mpsc::channel(CHUNKS_MAX);
                 tokio::spawn(async move {

@@ -58,7 +58,8 @@ fn add(sum: &mut WindowCounts, part: WindowCounts) {
     sum.upper_bound |= part.upper_bound | more;
     // JSON values have no order, but their texts do.
     let key = |count: &ValueCount| (count.value.to_string(), count.kind.clone());
-    let mut values: BTreeMap<_, _> = sum.counts.drain(..).map(|count| (key(&count), count)).collect();
+    let mut values: BTreeMap<_, _> =
+        sum.counts.drain(..).map(|count| (key(&count), count)).collect();
     for count in part.counts {
         match values.entry(key(&count)) {
             Entry::Vacant(new) => drop(new.insert(count)),

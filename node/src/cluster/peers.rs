@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::checkpoint::raft;
 
 pub use client::{PeerError, Peers};
-pub use holdings::{Batch, Batches, Chunks, Holdings, Part, Stamped};
+pub use holdings::{Batch, Batches, Chunks, Holdings, Listed, Part, Stamped};
 pub use member::{Followed, Member, Received};
 pub use server::{Answers, Declined, accept, serve};
 

@@ -50,7 +50,7 @@ impl PrintError {
 }
 
 /// Told of each line whether the facts' ledger balances; must not block.
-pub type Observer = Box<dyn Fn(bool) + Send>;
+pub type Observer = Box<dyn Fn(bool) + Send + Sync>;
 
 /// Prints while this node leads.
 pub struct Printer {

@@ -3,17 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tracing::warn;
 
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::command::{Applied, Command};
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::raft::{self, DECISION_WAIT, Decision, Raft, Status, Stopped};
 use crate::cluster::peers::{Member, PeerError, Reply};
+use crate::flush::feed::{Consensus, Disagreement};
 
 /// How long a leader may take to answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(7);
+/// How long a decision may take before somebody is told.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to rest before a command is proposed again, unless another leads earlier.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -152,6 +158,28 @@ impl Proposals {
                 Err(Setback::Again(format!("node {} leads no more", leader.id)))
             }
         }
+    }
+}
+
+impl Consensus for Proposals {
+    fn facts(&self) -> watch::Receiver<Arc<Facts>> {
+        Proposals::facts(self)
+    }
+
+    fn propose(&self, command: Command) -> BoxFuture<'_, Result<Applied, Disagreement>> {
+        let deciding = async move {
+            loop {
+                match Proposals::propose(self, command.clone(), PATIENCE).await {
+                    Ok(applied) => return Ok(applied),
+                    Err(ProposalError::Refused(refused)) => return Err(refused.into()),
+                    Err(ProposalError::Stopped(stopped)) => return Err(stopped.into()),
+                    Err(error @ ProposalError::Undecided { .. }) => {
+                        warn!(%error, "the cluster does not decide; this node asks again");
+                    }
+                }
+            }
+        };
+        deciding.boxed()
     }
 }
 

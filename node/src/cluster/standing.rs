@@ -12,7 +12,7 @@ use crate::checkpoint::facts::command::{Applied, Command};
 use crate::checkpoint::identity::{Birth, Identity};
 use crate::checkpoint::raft::{Decision, ProposeError, Raft, Rpc};
 use crate::cluster::formation::{Hello, State, Why};
-use crate::cluster::peers::{Answers, Batches, Chunks, Declined, Holdings, Reply, Stamped};
+use crate::cluster::peers::{Answers, Batches, Chunks, Declined, Holdings, Listed, Reply, Stamped};
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
 use attached::Attached;
@@ -166,20 +166,25 @@ impl Answers for Standing {
         Ok(lent.stream(batches))
     }
 
+    fn tables(&self, aggregation: u32, end: UnixNanos) -> Result<Vec<Listed>, Declined> {
+        self.attached.borrow()?.holdings.tables(aggregation, end)
+    }
+
     fn results(
         &self,
         aggregation: u32,
-        start: UnixNanos,
+        end: UnixNanos,
+        table: u64,
         slots: SlotSet,
     ) -> Result<Chunks, Declined> {
         let lent = self.attached.borrow()?;
-        let chunks = lent.holdings.results(aggregation, start, slots)?;
+        let chunks = lent.holdings.results(aggregation, end, table, slots)?;
         Ok(lent.stream(chunks))
     }
 
-    async fn open(&self, limit: u32) -> Result<Bytes, Declined> {
+    async fn live(&self, limit: u32) -> Result<Bytes, Declined> {
         let lent = self.attached.borrow()?;
-        lent.answer(lent.holdings.open(limit)).await
+        lent.answer(lent.holdings.live(limit)).await
     }
 }
 

@@ -14,7 +14,7 @@ use crate::checkpoint::Digest;
 use crate::checkpoint::carries::{self, Carry};
 use crate::checkpoint::facts::checkpoints::Checkpoint;
 use crate::checkpoint::facts::command::{
-    Applied, CarryAnswer, ClaimAnswer, Command, CompleteAnswer, SlotClaim, SlotNumber,
+    Applied, ClaimAnswer, Command, CompleteAnswer, SlotClaim, SlotNumber,
 };
 use crate::checkpoint::facts::{Facts, Slot};
 use crate::event::fingerprint::SLOTS;
@@ -63,7 +63,7 @@ pub struct FlushFigures {
 }
 
 /// Told about every flush; must not block.
-pub type Observer = Box<dyn Fn(FlushFigures) + Send>;
+pub type Observer = Box<dyn Fn(FlushFigures) + Send + Sync>;
 
 /// Hands windows out.
 pub struct Delivery {
@@ -255,7 +255,9 @@ impl Delivery {
             may_die("checkpoint-after-complete");
             for (slot, answer) in answers {
                 match answer {
-                    CompleteAnswer::Completed | CompleteAnswer::Again => drop(numbers.remove(&slot)),
+                    CompleteAnswer::Completed | CompleteAnswer::Again => {
+                        drop(numbers.remove(&slot))
+                    }
                     CompleteAnswer::StaleEpoch => {}
                     CompleteAnswer::NotClaimed => {
                         let what = format!("slot {slot} lost its claim of {}", found.window);

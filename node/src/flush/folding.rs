@@ -138,7 +138,17 @@ impl Folder {
         let (sender, received) = mpsc::channel(BATCHES_MAX);
         let (groups, streams) = (BTreeMap::new(), BTreeMap::new());
         let (groups_made, waiting, is_behind) = (0, None, false);
-        Ok(Folder { parts, facts, groups, groups_made, streams, sender, received, waiting, is_behind })
+        Ok(Folder {
+            parts,
+            facts,
+            groups,
+            groups_made,
+            streams,
+            sender,
+            received,
+            waiting,
+            is_behind,
+        })
     }
 
     /// Folds and finds what is due until the last [`Folding`] is dropped.

@@ -98,11 +98,7 @@ impl Results {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn find(
-        &self,
-        aggregation: u32,
-        end: UnixNanos,
-    ) -> Result<Vec<SlotResults>, StoreError> {
+    pub fn find(&self, aggregation: u32, end: UnixNanos) -> Result<Vec<SlotResults>, StoreError> {
         let (from, to) = keys::results(end, aggregation);
         let rows = self.store.scan(Table::Results, &from, &to)?;
         rows.map(|row| self.store.decode(&row?.1)).collect()

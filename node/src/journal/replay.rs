@@ -125,7 +125,13 @@ pub fn replay<E: From<JournalError>>(
     let mut found = Replay { records: trimmed.records, ..Replay::default() };
     for (number, opened) in segments(store).map_err(JournalError::from)? {
         let begin = if number == trimmed.segment { trimmed.index } else { 0 };
-        read_segment(store, Position { segment: number, index: begin }, opened, &mut found, &mut visit)?;
+        read_segment(
+            store,
+            Position { segment: number, index: begin },
+            opened,
+            &mut found,
+            &mut visit,
+        )?;
     }
     check_acknowledged(store, trimmed, &found)?;
     Ok(found)
@@ -220,7 +226,9 @@ pub(super) fn records_before(
 ) -> Result<Option<u64>, JournalError> {
     let Position { segment, index } = position;
     let value = store.get(Table::Journal, &keys::entry(segment, index))?;
-    let header = value.map(|value| check(store, position, &keys::entry(segment, index), &value).map(|(header, _)| header));
+    let header = value.map(|value| {
+        check(store, position, &keys::entry(segment, index), &value).map(|(header, _)| header)
+    });
     Ok(header.transpose()?.map(|header| header.records_before))
 }
 
@@ -229,7 +237,11 @@ fn check_acknowledged(store: &Store, trimmed: Trimmed, found: &Replay) -> Result
     let Some(last) = watermark::acknowledged(store)? else { return Ok(()) };
     let was_trimmed = last < Position { segment: trimmed.segment, index: trimmed.index };
     let end = found.segments.get(&last.segment).map(|found| found.marks.end().entries);
-    if was_trimmed || end.is_some_and(|end| last.index < end) { Ok(()) } else { Err(gap(store, last)) }
+    if was_trimmed || end.is_some_and(|end| last.index < end) {
+        Ok(())
+    } else {
+        Err(gap(store, last))
+    }
 }
 
 /// Opens the segment `number`, behind those that `replay` found: they are never appended to

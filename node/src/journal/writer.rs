@@ -236,8 +236,7 @@ impl Writer {
         watermark::advance(&self.store, last)?;
         may_die("journal-before-acknowledge");
         (self.observer)(CommitFigures { entries: group.len(), bytes, took: began.elapsed() });
-        let appended =
-            Extent { entries: group.len() as u64, records: records - self.records };
+        let appended = Extent { entries: group.len() as u64, records: records - self.records };
         self.segments.append(position.segment, stamp, appended);
         self.acknowledge(stamp, group, records);
         (self.next, self.last_stamp, self.records) = (position, stamp, records);

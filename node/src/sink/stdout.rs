@@ -33,7 +33,7 @@ impl<W: Write + Send> Stdout<W> {
     }
 }
 
-impl<W: Write + Send> Sink for Stdout<W> {
+impl<W: Write + Send + Sync> Sink for Stdout<W> {
     fn promise(&self) -> Promise {
         Promise::Repeatable
     }

@@ -147,7 +147,10 @@ mod tests {
         assert_eq!(segment(0x0102), [2, 0, 0, 0, 0, 0, 0, 1, 2]);
         assert_eq!(carry(7, UnixNanos(9), 3), [8, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9, 3]);
         assert_eq!(result(UnixNanos(1), 2, 3)[7..], [1, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 3]);
-        assert_eq!(result_chunk(UnixNanos(1), 2, 3, 4)[12..], [2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 4]);
+        assert_eq!(
+            result_chunk(UnixNanos(1), 2, 3, 4)[12..],
+            [2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 4]
+        );
         assert_eq!(entry(1, 2), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2]);
         assert_eq!(window(UnixNanos(1), 2), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
         assert_eq!((IDENTITY, TRIMMED, REJECTED, BIRTH), ([1], [3], [7], [9]));

@@ -9,13 +9,13 @@ use serde_json::Value;
 use crate::checkpoint::facts::checkpoints::Progress;
 use crate::checkpoint::facts::command::Applied;
 use crate::checkpoint::facts::cuts::Cut;
-use crate::journal::Extent;
 use crate::checkpoint::facts::forget::Loss;
 use crate::checkpoint::facts::ledger::Ledger;
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::windows::{WindowFact, is_expired};
 use crate::checkpoint::facts::{Facts, SegmentId, Slot};
 use crate::event::time::{UnixNanos, Window};
+use crate::journal::Extent;
 
 /// An aggregation, and how far it was flushed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

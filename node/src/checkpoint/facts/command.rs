@@ -10,11 +10,11 @@ use uuid::Uuid;
 
 use crate::checkpoint::Digest;
 use crate::checkpoint::facts::checkpoints::Checkpoint;
-use crate::journal::Extent;
 use crate::checkpoint::facts::windows::Printed;
 use crate::checkpoint::facts::{SegmentId, Slot};
 use crate::event::node::NodeId;
 use crate::event::time::{UnixNanos, Window};
+use crate::journal::Extent;
 
 /// One change of the facts: one entry of Raft.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

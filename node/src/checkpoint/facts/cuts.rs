@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::facts::command::Applied;
-use crate::journal::Extent;
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::segments::Segment;
 use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::event::time::{UnixNanos, Window};
+use crate::journal::Extent;
 
 /// How many of the latest cuts are kept even if nothing refers to them: whoever has just
 /// folded up to one can still claim at it.

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::facts::aggregations::Aggregation;
 use crate::checkpoint::facts::command::Applied;
 use crate::checkpoint::facts::cuts::Span;
-use crate::journal::Extent;
 use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::segments::{Segment, SegmentState};
@@ -17,6 +16,7 @@ use crate::checkpoint::facts::{Facts, SegmentId, Slot};
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
+use crate::journal::Extent;
 
 /// What an aggregation lost with a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,11 +4,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::journal::Extent;
 use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::{SegmentId, Slot};
 use crate::event::node::NodeId;
 use crate::event::time::{UnixNanos, Window};
+use crate::journal::Extent;
 
 /// Why a command contradicts the facts, and what to do instead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

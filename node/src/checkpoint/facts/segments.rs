@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::facts::command::Applied;
-use crate::journal::Extent;
 use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::event::node::NodeId;
 use crate::event::time::UnixNanos;
+use crate::journal::Extent;
 
 /// A segment that some slot may still ask for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

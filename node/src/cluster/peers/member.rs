@@ -11,7 +11,7 @@ use sheaf_proto::peer::{self, propose_response};
 
 use super::client::answer;
 use super::wire::{self, Malformed};
-use super::{Batch, PeerError, Peers, Reply, Stamped};
+use super::{Batch, Listed, PeerError, Peers, Reply, Stamped};
 use crate::checkpoint::facts::SegmentId;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::identity::Identity;
@@ -23,7 +23,7 @@ use crate::event::time::UnixNanos;
 /// Batches as they arrive. After an error there are no more; whoever wants them asks
 /// again, from the last `next` on.
 pub type Followed = BoxStream<'static, Result<Batch, PeerError>>;
-/// Pieces of one table as they arrive: it is whole when they end without an error.
+/// Chunks of one count table as they arrive: it is whole when they end without an error.
 pub type Received = BoxStream<'static, Result<Bytes, PeerError>>;
 
 /// A member that asks the others.
@@ -124,41 +124,55 @@ impl Member {
         Ok(batches.boxed())
     }
 
-    /// The results of `slots` that the member at `address` has in a window of an
-    /// aggregation that is closed, and begins at `start`. They are to begin `within` that
-    /// time.
+    /// The count tables that the member at `address` has of an aggregation's window that
+    /// ended at `end`.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says.
+    pub async fn tables(
+        &self,
+        address: &str,
+        aggregation: u32,
+        end: UnixNanos,
+        within: Duration,
+    ) -> Result<Vec<Listed>, PeerError> {
+        let request = peer::TablesRequest { caller: self.caller(), aggregation, end: end.0 };
+        let mut client = self.peers.calls(address)?;
+        Ok(wire::tables(answer(within, client.tables(request)).await?)?)
+    }
+
+    /// What `slots` have of such a table. It is to begin `within` that time.
     ///
     /// # Errors
     /// As [`PeerError`] says, also in the stream.
     pub async fn results(
         &self,
         address: &str,
-        aggregation: u32,
-        start: UnixNanos,
+        (aggregation, end, table): (u32, UnixNanos, u64),
         slots: SlotSet,
         within: Duration,
     ) -> Result<Received, PeerError> {
-        let (start, slots) = (start.0, wire::to_slots(slots));
-        let request = peer::ResultsRequest { caller: self.caller(), aggregation, start, slots };
+        let (caller, end, slots) = (self.caller(), end.0, wire::to_slots(slots));
+        let request = peer::ResultsRequest { caller, aggregation, end, table, slots };
         let mut client = self.peers.streams(address)?;
         let messages = answer(within, client.results(request)).await?;
         Ok(messages.map_ok(|message| message.chunk).map_err(PeerError::from).boxed())
     }
 
-    /// What the member at `address` has counted so far in the windows that are open, in
-    /// JSON, with at most `limit` counts for each.
+    /// What the member at `address` has accepted, refused, and counted so far in the windows
+    /// that are open, in JSON, with at most `limit` counts for each.
     ///
     /// # Errors
     /// As [`PeerError`] says.
-    pub async fn open(
+    pub async fn live(
         &self,
         address: &str,
         limit: u32,
         within: Duration,
     ) -> Result<Bytes, PeerError> {
-        let request = peer::OpenRequest { caller: self.caller(), limit };
+        let request = peer::LiveRequest { caller: self.caller(), limit };
         let mut client = self.peers.calls(address)?;
-        Ok(answer(within, client.open(request)).await?.windows)
+        Ok(answer(within, client.live(request)).await?.live)
     }
 
     fn caller(&self) -> Option<peer::Caller> {

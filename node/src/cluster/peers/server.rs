@@ -23,8 +23,8 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::wire::{self, Caller, Malformed};
 use super::{
-    Batches, CONNECTION_WINDOW, Chunks, MESSAGE_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, Reply,
-    STREAM_WINDOW, STREAMS_MAX, Stamped,
+    Batches, CONNECTION_WINDOW, Chunks, Listed, MESSAGE_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT,
+    Reply, STREAM_WINDOW, STREAMS_MAX, Stamped,
 };
 use crate::checkpoint::facts::SegmentId;
 use crate::checkpoint::facts::command::Command;
@@ -89,6 +89,12 @@ pub trait Answers: Send + Sync + 'static {
     /// As it says, and while the node does not have its journals.
     fn follow(&self, segment: SegmentId, from: u64, slots: SlotSet) -> Result<Batches, Declined>;
 
+    /// As [`Holdings::tables`](super::Holdings::tables).
+    ///
+    /// # Errors
+    /// As it says, and while the node does not have its results.
+    fn tables(&self, aggregation: u32, end: UnixNanos) -> Result<Vec<Listed>, Declined>;
+
     /// As [`Holdings::results`](super::Holdings::results).
     ///
     /// # Errors
@@ -96,12 +102,13 @@ pub trait Answers: Send + Sync + 'static {
     fn results(
         &self,
         aggregation: u32,
-        start: UnixNanos,
+        end: UnixNanos,
+        table: u64,
         slots: SlotSet,
     ) -> Result<Chunks, Declined>;
 
-    /// As [`Holdings::open`](super::Holdings::open).
-    fn open(&self, limit: u32) -> impl Future<Output = Result<Bytes, Declined>> + Send;
+    /// As [`Holdings::live`](super::Holdings::live).
+    fn live(&self, limit: u32) -> impl Future<Output = Result<Bytes, Declined>> + Send;
 }
 
 /// The connections that come to `listener`.
@@ -278,28 +285,38 @@ impl<A: Answers> Peer for Server<A> {
         Ok(Response::new(messages.map_err(Status::from).try_flatten().boxed()))
     }
 
+    async fn tables(
+        &self,
+        request: Request<peer::TablesRequest>,
+    ) -> Result<Response<peer::TablesResponse>, Status> {
+        let peer::TablesRequest { caller, aggregation, end } = request.into_inner();
+        self.admit(caller)?;
+        let tables = self.answers.tables(aggregation, UnixNanos(end))?;
+        Ok(Response::new(wire::to_tables(&tables)?))
+    }
+
     type ResultsStream = BoxStream<'static, Result<peer::ResultsResponse, Status>>;
 
     async fn results(
         &self,
         request: Request<peer::ResultsRequest>,
     ) -> Result<Response<Self::ResultsStream>, Status> {
-        let peer::ResultsRequest { caller, aggregation, start, slots } = request.into_inner();
+        let peer::ResultsRequest { caller, aggregation, end, table, slots } = request.into_inner();
         self.admit(caller)?;
-        let (start, slots) = (UnixNanos(start), wire::slots(&slots)?);
-        let chunks = self.answers.results(aggregation, start, slots)?;
-        let messages = chunks.map_ok(|chunk| stream::iter(wire::to_chunks(chunk)).map(Ok));
-        Ok(Response::new(messages.map_err(Status::from).try_flatten().boxed()))
+        let (end, slots) = (UnixNanos(end), wire::slots(&slots)?);
+        let chunks = self.answers.results(aggregation, end, table, slots)?;
+        let messages = chunks.map_ok(|chunk| peer::ResultsResponse { chunk });
+        Ok(Response::new(messages.map_err(Status::from).boxed()))
     }
 
-    async fn open(
+    async fn live(
         &self,
-        request: Request<peer::OpenRequest>,
-    ) -> Result<Response<peer::OpenResponse>, Status> {
-        let peer::OpenRequest { caller, limit } = request.into_inner();
+        request: Request<peer::LiveRequest>,
+    ) -> Result<Response<peer::LiveResponse>, Status> {
+        let peer::LiveRequest { caller, limit } = request.into_inner();
         self.admit(caller)?;
-        let windows = self.answers.open(limit).await?;
-        Ok(Response::new(peer::OpenResponse { windows }))
+        let live = self.answers.live(limit).await?;
+        Ok(Response::new(peer::LiveResponse { live }))
     }
 }
 

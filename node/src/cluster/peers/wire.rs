@@ -19,7 +19,7 @@ use crate::cluster::formation::{Hello, State};
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::node::NodeId;
 pub(super) use holdings::{
-    batch, slots, stamped, to_batches, to_chunks, to_slots, to_stamped, whole_second,
+    batch, slots, stamped, tables, to_batches, to_slots, to_stamped, to_tables, whole_second,
 };
 
 /// A message that no node sends.

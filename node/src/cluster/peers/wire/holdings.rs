@@ -7,9 +7,10 @@ use sheaf_proto::peer;
 
 use super::Malformed;
 use crate::checkpoint::facts::SegmentId;
-use crate::cluster::peers::{Batch, CHUNK_BYTES_MAX, Part, Stamped};
+use crate::cluster::peers::{Batch, CHUNK_BYTES_MAX, Listed, Part, Stamped};
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
+use crate::journal::Extent;
 
 /// What a part takes in a message beside its entry, at most: tags, lengths, index, stamp.
 const PART_HEAD_BYTES: usize = 32;
@@ -30,7 +31,8 @@ pub(in crate::cluster::peers) fn slots(bytes: &[u8]) -> Result<SlotSet, Malforme
 pub(in crate::cluster::peers) fn to_stamped(
     stamped: &BTreeMap<SegmentId, Stamped>,
 ) -> peer::StampedResponse {
-    let segments = stamped.iter().map(|(&segment, &Stamped { entries, records, last })| {
+    let segments = stamped.iter().map(|(&segment, &Stamped { before, last })| {
+        let Extent { entries, records } = before;
         (segment, peer::Stamped { entries, records, last: last.0 })
     });
     peer::StampedResponse { segments: segments.collect() }
@@ -41,7 +43,8 @@ pub(in crate::cluster::peers) fn stamped(
 ) -> BTreeMap<SegmentId, Stamped> {
     let segments = message.segments.into_iter();
     let stamped = segments.map(|(segment, peer::Stamped { entries, records, last })| {
-        (segment, Stamped { entries, records, last: UnixNanos(last) })
+        let before = Extent { entries, records };
+        (segment, Stamped { before, last: UnixNanos(last) })
     });
     stamped.collect()
 }
@@ -90,14 +93,26 @@ pub(in crate::cluster::peers) fn batch(
     Ok(Batch { next, parts: parts.collect() })
 }
 
-/// A piece of a table in messages of up to [`CHUNK_BYTES_MAX`].
-pub(in crate::cluster::peers) fn to_chunks(mut bytes: Bytes) -> Vec<peer::ResultsResponse> {
-    let mut messages = Vec::new();
-    while !bytes.is_empty() {
-        let chunk = bytes.split_to(bytes.len().min(CHUNK_BYTES_MAX));
-        messages.push(peer::ResultsResponse { chunk });
-    }
-    messages
+pub(in crate::cluster::peers) fn to_tables(
+    tables: &[Listed],
+) -> Result<peer::TablesResponse, Malformed> {
+    let listed = tables.iter().map(|Listed { table, slots, summary }| {
+        let summary = summary.as_ref().map(serde_json::to_vec).transpose();
+        let summary = summary.map_err(|_| Malformed("tables.summary"))?.map(Bytes::from);
+        Ok(peer::Table { table: *table, slots: to_slots(*slots), summary })
+    });
+    Ok(peer::TablesResponse { tables: listed.collect::<Result<_, Malformed>>()? })
+}
+
+pub(in crate::cluster::peers) fn tables(
+    message: peer::TablesResponse,
+) -> Result<Vec<Listed>, Malformed> {
+    let listed = message.tables.into_iter().map(|peer::Table { table, slots: set, summary }| {
+        let summary = summary.map(|summary| serde_json::from_slice(&summary)).transpose();
+        let summary = summary.map_err(|_| Malformed("tables.summary"))?;
+        Ok(Listed { table, slots: slots(&set)?, summary })
+    });
+    listed.collect()
 }
 
 #[cfg(test)]
