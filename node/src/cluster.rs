@@ -21,6 +21,7 @@ pub mod peers; // what nodes ask of each other
 
 pub mod duties; // what the leader has to see to among the members
 pub mod formation; // how a cluster comes to be, decided from what everybody sees
+pub mod owners; // which slots get other owners
 pub mod placement; // which nodes own which slot
 
 pub mod address; // where a node is reached

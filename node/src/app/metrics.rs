@@ -165,7 +165,9 @@ impl Metrics {
     /// Reports here whether the ledger balanced when a line was printed.
     pub fn line_observer(&self) -> printing::Observer {
         let unbalanced = self.flushes.unbalanced.clone();
-        Box::new(move |balanced| drop(unbalanced.inc_by(u64::from(!balanced))))
+        Box::new(move |balanced| {
+            unbalanced.inc_by(u64::from(!balanced));
+        })
     }
 
     /// Takes over what the intake has counted.

@@ -11,7 +11,7 @@ use crate::app::engine::EngineError;
 
 /// Which threads go first when the cores are busy.
 #[derive(Clone, Copy)]
-pub enum Priority {
+pub(super) enum Priority {
     /// Those that a sender waits for.
     Senders,
     /// Those that nobody waits for: what they do takes milliseconds at a time. They get
@@ -37,7 +37,7 @@ impl Priority {
 ///
 /// # Errors
 /// When the system gives no thread.
-pub fn spawn(
+pub(super) fn spawn(
     name: &'static str,
     priority: Priority,
     ends: UnboundedSender<Result<(), EngineError>>,

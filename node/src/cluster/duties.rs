@@ -2,6 +2,7 @@
 //! Raft's own list of members, acted on elsewhere.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::command::Command;
@@ -9,6 +10,7 @@ use crate::checkpoint::facts::members::{Member, MemberState};
 use crate::checkpoint::identity::Birth;
 use crate::checkpoint::raft::{self, Status};
 use crate::cluster::formation::Founding;
+use crate::cluster::owners;
 use crate::event::node::NodeId;
 
 /// How many members vote at most: more would make each decision slower and none safer.
@@ -30,12 +32,24 @@ pub enum Duty {
     Dismiss(NodeId),
 }
 
+impl fmt::Display for Duty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Duty::Propose(Command::Place { changes }) => {
+                write!(f, "new owners for {} slots", changes.len())
+            }
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
+
 /// What the leader has to do next, if anything. When it is done, there may be more.
 pub fn next(founding: &Founding, facts: &Facts, status: &Status) -> Option<Duty> {
     first_join(founding, facts)
         .or_else(|| teach(facts, status))
         .or_else(|| let_vote(facts, status))
         .or_else(|| activate(facts, status))
+        .or_else(|| place(founding, facts))
         .or_else(|| dismiss(facts, status))
 }
 
@@ -82,6 +96,16 @@ fn activate(facts: &Facts, status: &Status) -> Option<Duty> {
         member.state == MemberState::Joining && has_caught_up(*id, status)
     };
     staying(facts).find(is_due).map(|(&node, _)| Duty::Propose(Command::Activate { node }))
+}
+
+/// All founders are there when the first slots are placed: to move them would only take time.
+fn place(founding: &Founding, facts: &Facts) -> Option<Duty> {
+    let mut founders = founding.members();
+    let is_active = |id| facts.members().get(&id).is_some_and(|m| m.state == MemberState::Active);
+    if facts.slots().is_empty() && !founders.all(|(id, _)| is_active(id)) {
+        return None;
+    }
+    owners::next(facts).map(Duty::Propose)
 }
 
 fn dismiss(facts: &Facts, status: &Status) -> Option<Duty> {

@@ -313,7 +313,7 @@ async fn lead(raft: Raft, founding: Founding) {
 }
 
 async fn do_duty(raft: &Raft, duty: Duty) -> bool {
-    let what = format!("{duty:?}");
+    let what = duty.to_string();
     let done = match duty {
         Duty::Propose(command) => raft.propose(command).await.map(drop),
         Duty::Teach(member) => raft.add_learner(member).await,

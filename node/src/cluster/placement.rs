@@ -27,6 +27,11 @@ const _: () = assert!(COPIES_MAX <= 3);
 #[serde(try_from = "u8", into = "u8")]
 pub struct Copies(u8);
 
+impl Copies {
+    /// A lone owner.
+    pub const ONE: Copies = Copies(1);
+}
+
 impl TryFrom<u8> for Copies {
     type Error = InvalidCopies;
 

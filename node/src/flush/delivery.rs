@@ -256,7 +256,7 @@ impl Delivery {
             for (slot, answer) in answers {
                 match answer {
                     CompleteAnswer::Completed | CompleteAnswer::Again => {
-                        drop(numbers.remove(&slot))
+                        numbers.remove(&slot);
                     }
                     CompleteAnswer::StaleEpoch => {}
                     CompleteAnswer::NotClaimed => {

@@ -96,13 +96,9 @@ async fn commands_are_decided_while_the_lead_goes_round() {
             }
         }));
     }
-    while proposing.iter().any(|proposing| !proposing.is_finished()) {
-        for to in [1, 2, 3] {
-            for from in [1, 2, 3] {
-                // It leads, or another one does.
-                let _ = nodes.raft(from).transfer_leadership(NodeId(to)).await;
-            }
-        }
+    for to in [1, 2, 3, 1, 2, 3] {
+        let leader = nodes.leader().await;
+        leader.transfer_leadership(NodeId(to)).await.unwrap();
     }
     futures::future::try_join_all(proposing).await.unwrap();
     assert_eq!(members(&nodes.proposals(1)).len(), 30);

@@ -142,6 +142,14 @@ impl Nodes {
         Proposals::new(nodes[&number].raft.clone(), nodes[&number].member.clone())
     }
 
+    /// The node that leads, when one does.
+    pub(super) async fn leader(&self) -> Raft {
+        let known = self.raft(1).until(|status| status.leader.is_some()).await.unwrap();
+        let leader = self.raft(known.leader.unwrap().0 as u8);
+        leader.until(Status::leads).await.unwrap();
+        leader
+    }
+
     /// The leader, and the others.
     pub(super) fn roles(&self) -> (u8, Vec<u8>) {
         let numbers: Vec<u8> = self.nodes.lock().unwrap().keys().copied().collect();
