@@ -160,6 +160,15 @@ mod tests {
         facts
     }
 
+    /// What is due when all slots are where they are to be.
+    fn next(founding: &Founding, facts: &Facts, status: &Status) -> Option<Duty> {
+        let mut facts = facts.clone();
+        if let Some(place) = owners::next(&facts) {
+            facts.apply(place).unwrap();
+        }
+        super::next(founding, &facts, status)
+    }
+
     /// What node 1 knows as the leader when all others have caught up.
     fn leads(voters: &[u64], learners: &[u64]) -> Status {
         let others = voters.iter().chain(learners).filter(|id| **id != 1);
@@ -206,6 +215,18 @@ mod tests {
         assert_eq!(duty, Some(Duty::Propose(Command::Activate { node: NodeId(3) })));
         facts.apply(Command::Activate { node: NodeId(3) }).unwrap();
         assert_eq!(next(&founding(2), &facts, &leads(&[1, 2, 3], &[])), None);
+    }
+
+    #[test]
+    fn slots_are_placed_once_all_founders_are_there() {
+        let mut facts = active(2);
+        facts.apply(join(3)).unwrap();
+        let mut status = leads(&[1, 2, 3], &[]);
+        status.replicated.insert(NodeId(3), Some(1));
+        assert_eq!(super::next(&founding(3), &facts, &status), None);
+        facts.apply(Command::Activate { node: NodeId(3) }).unwrap();
+        let duty = super::next(&founding(3), &facts, &status).unwrap();
+        assert_eq!(duty.to_string(), "new owners for 256 slots");
     }
 
     #[test]

@@ -32,11 +32,11 @@ impl Node for Fake {
         ready(Ok(raw)).boxed()
     }
 
-    fn current_windows(&self) -> BoxFuture<'_, Result<Vec<WindowCounts>, AdminError>> {
+    fn current_windows(&self, _: Scope) -> BoxFuture<'_, Result<Vec<WindowCounts>, AdminError>> {
         ready(Err(AdminError::Unavailable("still starting".to_owned()))).boxed()
     }
 
-    fn ledger(&self) -> BoxFuture<'_, Result<Ledger, AdminError>> {
+    fn ledger(&self, _: Scope) -> BoxFuture<'_, Result<Ledger, AdminError>> {
         if self.broken {
             return ready(Err(AdminError::Internal("it does not balance".to_owned()))).boxed();
         }

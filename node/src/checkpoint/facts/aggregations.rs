@@ -227,6 +227,14 @@ mod tests {
         assert_eq!(cluster.facts.trimmed(segment), 20);
     }
 
+    /// Carries everything up to the latest cut.
+    fn carry(cluster: &mut Cluster) {
+        let latest = cluster.facts.latest_cut().number;
+        for slot in [0, 1] {
+            cluster.accept(cluster.carry_command(slot, latest));
+        }
+    }
+
     #[test]
     fn an_ended_aggregation_stays_until_it_is_flushed_and_its_windows_are_old() {
         let mut cluster = Cluster::of(1);
@@ -256,6 +264,7 @@ mod tests {
         cluster.cut(20, &[(segment, 20)]);
         assert_eq!(cluster.facts.trimmed(segment), 5);
         cluster.flush(window(0, 10));
+        carry(&mut cluster);
         cluster.cut(30, &[(segment, 30)]);
         assert_eq!(cluster.facts.trimmed(segment), 30);
     }
@@ -269,6 +278,8 @@ mod tests {
         cluster.cut(11, &[(segment, 4)]);
         cluster.flush(window(0, 10));
         cluster.cut(9000, &[]);
+        assert_eq!(lives(&cluster), [(0, "by-foo", 1, Some(2))]);
+        carry(&mut cluster);
         assert_eq!(lives(&cluster), [(0, "by-foo", 1, Some(2))]);
         cluster.flush(window(10, 20));
         assert_eq!(lives(&cluster), []);

@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use super::command::{Change, ClaimAnswer, CompleteAnswer, SlotClaim, SlotNumber};
-use super::extent::Extent;
 use super::windows::{Outcome, Printed};
 use super::*;
 use crate::checkpoint::Digest;
 use crate::event::time::{SECOND, UnixNanos, Window};
+use crate::journal::Extent;
 use uuid::Uuid;
 
 mod honest; // complete windows have everything

@@ -138,8 +138,9 @@ async fn refusals(member: &Member, address: &str) -> Vec<String> {
         refusal(member.propose(address, &example::join(3), DEADLINE).await),
         refusal(member.stamped(address, UnixNanos(0), DEADLINE).await),
         refusal(member.follow(address, 1, 0, slots, DEADLINE).await.map(drop)),
-        refusal(member.results(address, 1, UnixNanos(0), slots, DEADLINE).await.map(drop)),
-        refusal(member.open(address, 1, DEADLINE).await),
+        refusal(member.tables(address, 1, UnixNanos(0), DEADLINE).await),
+        refusal(member.results(address, (1, UnixNanos(0), 1), slots, DEADLINE).await.map(drop)),
+        refusal(member.live(address, 1, DEADLINE).await),
     ]
 }
 
@@ -151,7 +152,7 @@ async fn a_member_of_another_cluster_is_refused() {
     let member = Member::new(Peers::over_tcp(), &stranger);
     let expected =
         format!("this is node 1 of cluster {CLUSTER}, and node 2 of cluster {other} calls");
-    assert_eq!(refusals(&member, &node.address).await, vec![expected; 6]);
+    assert_eq!(refusals(&member, &node.address).await, vec![expected; 7]);
     assert!(node.heard().is_empty());
 }
 
@@ -164,7 +165,7 @@ async fn a_member_with_another_fingerprint_key_is_refused() {
         "node 1 and node 2 have different fingerprint keys, although both belong to cluster \
          {CLUSTER}"
     );
-    assert_eq!(refusals(&member, &node.address).await, vec![expected; 6]);
+    assert_eq!(refusals(&member, &node.address).await, vec![expected; 7]);
     assert!(node.heard().is_empty());
 }
 

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use futures::{StreamExt as _, TryStreamExt as _};
+use sheaf_proto::statistics::{Other, WindowCounts, WindowSpan};
 
 use super::*;
+use crate::journal::Extent;
 
 fn slots(of: &str) -> SlotSet {
     of.parse().unwrap()
@@ -12,8 +14,9 @@ fn slots(of: &str) -> SlotSet {
 
 #[tokio::test]
 async fn a_node_tells_how_much_it_has_stamped_before_a_time() {
-    let one = Stamped { entries: 3, records: 40, last: UnixNanos(1_999_999_999) };
-    let told = BTreeMap::from([(1, one), (u64::MAX, Stamped { entries: 0, ..one })]);
+    let before = Extent { entries: 3, records: 40 };
+    let one = Stamped { before, last: UnixNanos(1_999_999_999) };
+    let told = BTreeMap::from([(1, one), (u64::MAX, Stamped::default())]);
     let node = Node::start(Script { stamped: Ok(told.clone()), ..Script::member() });
     let time = UnixNanos(2_000_000_000);
     assert_eq!(member().stamped(&node.address, time, DEADLINE).await, Ok(told));
@@ -49,27 +52,48 @@ async fn a_segment_is_followed_from_an_index_on_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_table_arrives_whole() {
-    const TABLE: &[u8] = &[7; 3 * CHUNK_BYTES_MAX + 1];
-    let results = || {
-        let (one, other) = TABLE.split_at(CHUNK_BYTES_MAX + 1);
-        Ok(stream::iter([one, other].map(|bytes| Ok(Bytes::from_static(bytes)))).boxed())
+async fn tables_are_listed_and_arrive_chunk_by_chunk() {
+    const END: UnixNanos = UnixNanos(10_000_000_000);
+    let chunks = [Bytes::from_static(b"one"), Bytes::from(vec![7; CHUNK_BYTES_MAX])];
+    let sent = chunks.clone();
+    let results = move || Ok(stream::iter(sent.clone().map(Ok)).boxed());
+    let summary = WindowCounts {
+        aggregation: "by-foo".to_owned(),
+        kind: "DistinctLogs".to_owned(),
+        attribute: "foo".to_owned(),
+        window: WindowSpan { start: END.timestamp(), end: END.timestamp() },
+        complete: false,
+        revision: 0,
+        records: 5,
+        distinct: 2,
+        upper_bound: false,
+        unknown: 2,
+        counts: Vec::new(),
+        other: Other::default(),
     };
-    let node = Node::start(Script { results: Arc::new(results), ..Script::member() });
-    let start = UnixNanos(10_000_000_000);
-    let chunks = member().results(&node.address, 2, start, slots("9"), DEADLINE).await.unwrap();
-    let chunks: Vec<_> = chunks.try_collect().await.unwrap();
-    assert!(chunks.iter().all(|chunk| chunk.len() <= CHUNK_BYTES_MAX));
-    assert_eq!(chunks.concat(), TABLE);
-    assert_eq!(node.heard(), ["results 2 at 1970-01-01T00:00:10Z for 9"]);
+    let listed = vec![
+        Listed { table: u64::MAX, slots: slots("9"), summary: None },
+        Listed { table: 1, slots: slots("0-8"), summary: Some(summary) },
+    ];
+    let tables = Ok(listed.clone());
+    let node = Node::start(Script { tables, results: Arc::new(results), ..Script::member() });
+    let member = member();
+    assert_eq!(member.tables(&node.address, 2, END, DEADLINE).await, Ok(listed));
+    let asked = member.results(&node.address, (2, END, 7), slots("9"), DEADLINE).await.unwrap();
+    assert_eq!(asked.try_collect::<Vec<_>>().await.unwrap(), chunks);
+    let heard = [
+        "tables 2 until 1970-01-01T00:00:10Z",
+        "results 2 until 1970-01-01T00:00:10Z, table 7, for 9",
+    ];
+    assert_eq!(node.heard(), heard);
 }
 
 #[tokio::test]
-async fn open_windows_are_told() {
-    let windows = Bytes::from_static(b"[{}]");
-    let node = Node::start(Script { open: Ok(windows.clone()), ..Script::member() });
-    assert_eq!(member().open(&node.address, 100, DEADLINE).await, Ok(windows));
-    assert_eq!(node.heard(), ["open 100"]);
+async fn what_a_node_has_at_the_moment_is_told() {
+    let live = Bytes::from_static(b"{}");
+    let node = Node::start(Script { live: Ok(live.clone()), ..Script::member() });
+    assert_eq!(member().live(&node.address, 100, DEADLINE).await, Ok(live));
+    assert_eq!(node.heard(), ["live 100"]);
 }
 
 #[tokio::test]
@@ -80,7 +104,8 @@ async fn what_a_node_does_not_have_is_declined_before_a_stream_begins() {
         stamped: Err(Declined::NotNow(NOT_NOW.to_owned())),
         follow: Arc::new(|_| Err(Declined::Never(NEVER.to_owned()))),
         results: Arc::new(|| Err(Declined::NotNow(NOT_NOW.to_owned()))),
-        open: Err(Declined::Never(NEVER.to_owned())),
+        tables: Err(Declined::NotNow(NOT_NOW.to_owned())),
+        live: Err(Declined::Never(NEVER.to_owned())),
         ..Script::member()
     });
     let (member, address) = (member(), &node.address);
@@ -88,7 +113,8 @@ async fn what_a_node_does_not_have_is_declined_before_a_stream_begins() {
     assert_eq!(trouble(member.stamped(address, start, DEADLINE).await), NOT_NOW);
     let follow = member.follow(address, 4, 0, slots, DEADLINE).await;
     assert_eq!(refusal(follow.map(drop)), NEVER);
-    let results = member.results(address, 1, start, slots, DEADLINE).await;
+    assert_eq!(trouble(member.tables(address, 1, start, DEADLINE).await), NOT_NOW);
+    let results = member.results(address, (1, start, 1), slots, DEADLINE).await;
     assert_eq!(trouble(results.map(drop)), NOT_NOW);
-    assert_eq!(refusal(member.open(address, 1, DEADLINE).await), NEVER);
+    assert_eq!(refusal(member.live(address, 1, DEADLINE).await), NEVER);
 }

@@ -26,8 +26,10 @@ pub(super) struct Script {
     pub(super) follow: Arc<dyn Fn(u64) -> Result<Batches, Declined> + Send + Sync>,
     /// The table that it has.
     pub(super) results: Arc<dyn Fn() -> Result<Chunks, Declined> + Send + Sync>,
-    /// Its open windows.
-    pub(super) open: Result<Bytes, Declined>,
+    /// Its count tables.
+    pub(super) tables: Result<Vec<Listed>, Declined>,
+    /// What it has at the moment.
+    pub(super) live: Result<Bytes, Declined>,
     /// What it was asked, apart from hellos.
     pub(super) heard: watch::Sender<Vec<String>>,
 }
@@ -43,7 +45,8 @@ impl Script {
             stamped: Ok(BTreeMap::new()),
             follow: Arc::new(|_| Ok(stream::empty().boxed())),
             results: Arc::new(|| Ok(stream::empty().boxed())),
-            open: Ok(Bytes::new()),
+            tables: Ok(Vec::new()),
+            live: Ok(Bytes::new()),
             silent: false,
             gate: None,
             heard: watch::Sender::default(),
@@ -100,19 +103,25 @@ impl Answers for Script {
         (self.follow)(from)
     }
 
+    fn tables(&self, aggregation: u32, end: UnixNanos) -> Result<Vec<Listed>, Declined> {
+        self.hear(format!("tables {aggregation} until {end}"));
+        self.tables.clone()
+    }
+
     fn results(
         &self,
         aggregation: u32,
-        start: UnixNanos,
+        end: UnixNanos,
+        table: u64,
         slots: SlotSet,
     ) -> Result<Chunks, Declined> {
-        self.hear(format!("results {aggregation} at {start} for {slots}"));
+        self.hear(format!("results {aggregation} until {end}, table {table}, for {slots}"));
         (self.results)()
     }
 
-    async fn open(&self, limit: u32) -> Result<Bytes, Declined> {
-        self.hear(format!("open {limit}"));
-        self.open.clone()
+    async fn live(&self, limit: u32) -> Result<Bytes, Declined> {
+        self.hear(format!("live {limit}"));
+        self.live.clone()
     }
 }
 

@@ -177,15 +177,6 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_cut_into_pieces_and_is_whole_again() {
-        let table: Bytes = (0..600_000_u32).map(|at| (at % 251) as u8).collect();
-        let chunks: Vec<_> = to_chunks(table.clone()).into_iter().map(|m| m.chunk).collect();
-        assert!(chunks.iter().all(|chunk| chunk.len() <= CHUNK_BYTES_MAX));
-        assert_eq!((chunks.len(), chunks.concat()), (3, table.to_vec()));
-        assert!(to_chunks(Bytes::new()).is_empty());
-    }
-
-    #[test]
     fn only_whole_seconds_are_asked_for() {
         assert_eq!(whole_second(2_000_000_000), Ok(UnixNanos(2_000_000_000)));
         assert_eq!(whole_second(2_000_000_001), Err(Malformed("time")));
@@ -203,8 +194,11 @@ mod tests {
     #[test]
     fn the_bytes_of_what_was_stamped_are_fixed() {
         let told = BTreeMap::from([
-            (300, Stamped { entries: 2, records: 5, last: UnixNanos(0x0102_0304) }),
-            (1, Stamped { entries: 0, records: 0, last: UnixNanos(0) }),
+            (
+                300,
+                Stamped { before: Extent { entries: 2, records: 5 }, last: UnixNanos(0x0102_0304) },
+            ),
+            (1, Stamped::default()),
         ]);
         let message = to_stamped(&told);
         let first = [0x0a, 2, 0x08, 1];
@@ -231,15 +225,17 @@ mod tests {
         let head = [0x10, 3, 0x18, 4, 0x22, 32];
         let slots = [&[0; 31][..], &[0x80]].concat();
         assert_eq!(follow.encode_to_vec(), [&head[..], &slots].concat());
-        let results = peer::ResultsRequest { caller: None, aggregation: 3, start: 4, slots: set };
-        let head = [0x10, 3, 0x19, 4, 0, 0, 0, 0, 0, 0, 0, 0x22, 32];
+        let (caller, aggregation, end, table) = (None, 3, 4, 5);
+        let results = peer::ResultsRequest { caller, aggregation, end, table, slots: set };
+        let (end, table) = ([0x19, 4, 0, 0, 0, 0, 0, 0, 0], [0x21, 5, 0, 0, 0, 0, 0, 0, 0]);
+        let head = [&[0x10, 3][..], &end, &table, &[0x2a, 32]].concat();
         assert_eq!(results.encode_to_vec(), [&head[..], &slots].concat());
 
         let caller = Some(to_caller(&identity(2)));
         let stamped = peer::StampedRequest { caller: caller.clone(), time: 5 }.encode_to_vec();
         assert_eq!(stamped[..2], [0x0a, 38]);
         assert_eq!(stamped[40..], [0x11, 5, 0, 0, 0, 0, 0, 0, 0]);
-        let open = peer::OpenRequest { caller, limit: 5 }.encode_to_vec();
-        assert_eq!((&open[..40], &open[40..]), (&stamped[..40], &[0x10, 5][..]));
+        let live = peer::LiveRequest { caller, limit: 5 }.encode_to_vec();
+        assert_eq!((&live[..40], &live[40..]), (&stamped[..40], &[0x10, 5][..]));
     }
 }

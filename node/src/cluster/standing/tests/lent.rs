@@ -55,11 +55,16 @@ impl Holdings for Engine {
         }
     }
 
-    fn results(&self, _: u32, _: UnixNanos, _: SlotSet) -> Result<Chunks, Declined> {
+    fn tables(&self, aggregation: u32, _: UnixNanos) -> Result<Vec<Listed>, Declined> {
+        let slots = SlotSet::default();
+        Ok(vec![Listed { table: u64::from(aggregation), slots, summary: None }])
+    }
+
+    fn results(&self, _: u32, _: UnixNanos, _: u64, _: SlotSet) -> Result<Chunks, Declined> {
         Ok(self.held(stream::iter([Ok(Bytes::from_static(b"table"))])))
     }
 
-    fn open(&self, limit: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {
+    fn live(&self, limit: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {
         async move { Ok(limit.to_string().into()) }.boxed()
     }
 }
@@ -82,8 +87,9 @@ async fn a_node_without_an_engine_is_starting() {
     let (start, slots) = (UnixNanos(0), SlotSet::default());
     assert_eq!(not_now(standing.stamped(start).await), "the node is starting");
     assert_eq!(not_now(standing.follow(0, 0, slots)), "the node is starting");
-    assert_eq!(not_now(standing.results(0, start, slots)), "the node is starting");
-    assert_eq!(not_now(standing.open(1).await), "the node is starting");
+    assert_eq!(not_now(standing.tables(0, start)), "the node is starting");
+    assert_eq!(not_now(standing.results(0, start, 0, slots)), "the node is starting");
+    assert_eq!(not_now(standing.live(1).await), "the node is starting");
 }
 
 #[tokio::test]
@@ -92,9 +98,10 @@ async fn others_get_what_the_engine_has() {
     standing.attach(Engine::start());
     let batches: Vec<_> = follow(&standing, 0).collect().await;
     assert_eq!(batches, [Ok(batch(6)), Ok(batch(7))]);
-    let chunks = standing.results(0, UnixNanos(0), SlotSet::default()).unwrap();
+    let chunks = standing.results(0, UnixNanos(0), 0, SlotSet::default()).unwrap();
     assert_eq!(chunks.collect::<Vec<_>>().await, [Ok(Bytes::from_static(b"table"))]);
-    assert_eq!(standing.open(7).await, Ok(Bytes::from_static(b"7")));
+    assert_eq!(standing.tables(7, UnixNanos(0)).unwrap()[0].table, 7);
+    assert_eq!(standing.live(7).await, Ok(Bytes::from_static(b"7")));
     let error = standing.follow(9, 0, SlotSet::default()).err();
     assert_eq!(error, Some(Declined::Never("there is no segment 9".to_owned())));
 }
@@ -127,9 +134,9 @@ async fn an_engine_that_is_taken_back_is_held_by_nobody_whoever_reads() {
         assert_eq!(not_now(last.clone()), "the node is stopping");
         assert!(before.len() <= 1 && before.iter().all(Result::is_ok), "{before:?}");
     }
-    assert_eq!(not_now(standing.open(1).await), "the node is starting");
+    assert_eq!(not_now(standing.live(1).await), "the node is starting");
     standing.attach(engine);
-    assert_eq!(standing.open(1).await, Ok(Bytes::from_static(b"1")));
+    assert_eq!(standing.live(1).await, Ok(Bytes::from_static(b"1")));
 }
 
 #[tokio::test]
