@@ -29,6 +29,7 @@ use crate::app::engine::{Engine, EngineError};
 use crate::app::metrics::Metrics;
 use crate::app::settings::Settings;
 use crate::app::statistics::Statistics;
+use crate::blocking;
 use crate::cluster::membership::{Candidate, Membership};
 use crate::cluster::peers::{self, Peers};
 use crate::cluster::standing::Standing;
@@ -189,7 +190,7 @@ impl Node {
 
     async fn start(&self) -> Result<Running, EngineError> {
         let settings = self.settings.clone();
-        let opened = tokio::task::spawn_blocking(move || Engine::open_store(&settings)).await;
+        let opened = blocking::run(move || Engine::open_store(&settings)).await;
         let store = opened.map_err(|_| EngineError::Panicked("start"))??;
         let membership = Membership::begin(self.candidate(Arc::clone(&store))).await?;
         match self.start_engine(store, &membership).await {

@@ -8,6 +8,7 @@ mod extent; // how much of a segment
 pub mod follow; // a segment's entries, as they become durable
 pub mod frame; // an entry's bytes: number, stamp, checksums
 mod marks; // how much is stamped before which second
+mod queue; // what waits for the writer, and when it is due
 pub mod replay; // what is there at the start, checked
 mod segments; // which segments there are
 mod tail; // the newest entries, in memory
@@ -26,10 +27,10 @@ pub use extent::Extent;
 use follow::Follower;
 pub use frame::FRAME_BYTES;
 pub use marks::Marks;
+use queue::Queue;
 pub use replay::{JournalError, Replay};
 use segments::Segments;
 use tail::Tail;
-use writer::Queue;
 pub use writer::Writer;
 
 /// Where an entry stands: its identity.

@@ -22,4 +22,5 @@ pub mod store; // tables and atomic batches, in a folder or in memory
 
 pub mod event; // what flows, and its bytes
 
+pub mod blocking; // where work runs that takes long
 pub mod failpoint; // where a test makes the node die

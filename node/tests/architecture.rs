@@ -16,7 +16,7 @@ const FLOORS: &[&[&str]] = &[
     &["journal"],
     &["store"],
     &["event"],
-    &["failpoint"],
+    &["blocking", "failpoint"],
 ];
 
 /// Libraries that a single file may name, and those in the folder beside it.

@@ -16,6 +16,7 @@ use crate::app::folder;
 use crate::app::metrics::Metrics;
 use crate::app::settings::{Settings, StatsFormat};
 use crate::app::threads::{Priority, spawn};
+use crate::blocking;
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::identity::Identity;
@@ -40,7 +41,7 @@ use crate::flush::folding::{self, Folder, Folding};
 use crate::flush::results::Results;
 use crate::flush::{FlushError, FlushSettings, aggregations};
 use crate::intake::{Intake, Packing};
-use crate::journal::{Journal, JournalError, Replay, replay};
+use crate::journal::{Journal, JournalError, Replay, Writer, replay};
 use crate::sink::Sink;
 use crate::sink::stdout::{Format, Stdout};
 use crate::store::{Store, StoreError};
@@ -189,7 +190,7 @@ impl Engine {
             clock,
             metrics.commit_observer(),
         )?;
-        spawn("journal", Priority::Senders, parts.end.clone(), move || Ok(writer.run()?))?;
+        parts.write(writer)?;
 
         let (folding, commands) = Folding::new();
         let (flushes, to_flush) = unbounded_channel();
@@ -315,11 +316,12 @@ impl Engine {
     /// Records what `intake` rejected so far, in the background.
     pub fn record_rejected(&self, intake: &Intake) {
         let (rejected, intake) = (self.rejected.clone(), intake.clone());
-        tokio::task::spawn_blocking(move || {
+        let writing = blocking::run(move || {
             if let Err(error) = rejected.write(|| intake.received().rejected()) {
                 warn!(%error, "what was rejected is not recorded");
             }
         });
+        tokio::spawn(writing);
     }
 
     /// Opens the database in the data folder. Blocks for as long as that takes.
@@ -365,23 +367,38 @@ struct Parts {
 }
 
 impl Parts {
-    /// Runs a part in a thread of its own, until it is told to end.
+    /// Runs the journal's writer, which ends with the journal.
+    fn write(&self, writer: Writer) -> Result<(), EngineError> {
+        let end = self.end.clone();
+        if blocking::is_alone() {
+            tokio::spawn(async move { end.send(writer.run_as_task().await.map_err(Into::into)) });
+            return Ok(());
+        }
+        spawn("journal", Priority::Senders, end, move || Ok(writer.run()?))
+    }
+
+    /// Runs a part in a thread of its own if there are several, until it is told to end.
     fn run(
         &self,
         name: &'static str,
         part: impl Future<Output = Result<(), EngineError>> + Send + 'static,
     ) -> Result<(), EngineError> {
-        let (runtime, off) = (Handle::current(), self.off.clone());
+        let (runtime, off, end) = (Handle::current(), self.off.clone(), self.end.clone());
+        if blocking::is_alone() {
+            tokio::spawn(
+                async move { end.send(off.run_until_cancelled(part).await.unwrap_or(Ok(()))) },
+            );
+            return Ok(());
+        }
         let run = move || runtime.block_on(off.run_until_cancelled(part)).unwrap_or(Ok(()));
-        spawn(name, Priority::Folding, self.end.clone(), run)
+        spawn(name, Priority::Folding, end, run)
     }
 }
 
 /// Reads and checks all that is in the journal.
 async fn check_journal(store: Arc<Store>) -> Result<Replay, EngineError> {
-    let checking =
-        tokio::task::spawn_blocking(move || replay::replay(&store, |_| Ok::<_, JournalError>(())));
-    let checked = checking.await.map_err(|_| EngineError::Panicked("start"))?;
+    let checking = move || replay::replay(&store, |_| Ok::<_, JournalError>(()));
+    let checked = blocking::run(checking).await.map_err(|_| EngineError::Panicked("start"))?;
     Ok(checked?)
 }
 

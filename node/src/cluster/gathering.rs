@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
 use futures::future::join_all;
+use futures::{StreamExt as _, TryStreamExt as _};
 use sheaf_proto::statistics::WindowCounts;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, spawn_blocking};
 use tracing::debug;
 
 use crate::aggregation::distinct_logs::count_table::{self, MalformedTable, Merged, Table};
+use crate::blocking::{self, Interrupted};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::windows::WindowFact;
 use crate::cluster::live::Live;
@@ -56,7 +56,7 @@ pub enum GatherError {
     Definition(#[from] FlushError),
     /// The node is about to end.
     #[error("interrupted")]
-    Interrupted(#[from] JoinError),
+    Interrupted(#[from] Interrupted),
 }
 
 /// Adds up results; cheap to clone.
@@ -119,7 +119,7 @@ impl Gathering {
             return Err(GatherError::Missing(left));
         }
         let records = fact.records;
-        let merging = spawn_blocking(move || count_table::merge(tables, records, limit));
+        let merging = blocking::run(move || count_table::merge(tables, records, limit));
         let merged = merging.await?.map_err(|error| error.source)?;
         check(&merged, &fact)?;
         let known = aggregations(&facts)?.into_iter().find(|known| known.number == number);
@@ -201,11 +201,15 @@ impl Gathering {
             Place::There { address, table } => {
                 let sent =
                     self.members.results(&address, (number, window.end, table), slots, ANSWER_WAIT);
-                let mut sent = sent.await?;
+                let mut sent = sent.await?.map_err(GatherError::from);
+                if blocking::is_alone() {
+                    let all: Vec<_> = sent.collect().await;
+                    return Ok(Box::new(all.into_iter()));
+                }
                 let (to, mut received) = mpsc::channel(CHUNKS_MAX);
                 tokio::spawn(async move {
                     while let Some(chunk) = sent.next().await {
-                        if to.send(chunk.map_err(GatherError::from)).await.is_err() {
+                        if to.send(chunk).await.is_err() {
                             return;
                         }
                     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 
+use crate::blocking;
 use crate::event::time::UnixNanos;
 use crate::journal::replay;
 use crate::journal::tail::{End, Tail};
@@ -75,8 +75,7 @@ impl Follower {
             return Ok(Vec::new());
         }
         let (store, from) = (Arc::clone(&self.store), self.position());
-        let reading = spawn_blocking(move || replay::read(&store, from, end, bytes));
-        let read = reading.await.map_err(|_| JournalError::Interrupted)?;
+        let read = blocking::run(move || replay::read(&store, from, end, bytes)).await?;
         self.pass(read?)
     }
 

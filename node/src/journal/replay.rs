@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::blocking::Interrupted;
 use crate::event::entry::MalformedEntry;
 use crate::event::time::UnixNanos;
 use crate::journal::follow::Followed;
@@ -59,7 +60,7 @@ pub enum JournalError {
     },
     /// The process ends in the midst of reading.
     #[error("reading the journal was interrupted")]
-    Interrupted,
+    Interrupted(#[from] Interrupted),
 }
 
 /// Where the journal begins: everything before it was flushed.

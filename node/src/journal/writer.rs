@@ -1,138 +1,30 @@
-//! The journal's writer, a thread of its own: stamps, writes, syncs, acknowledges.
+//! The journal's writer: stamps, writes, syncs, acknowledges.
 //!
 //! Group commit: what is queued when a sync begins goes into one write. A lone
-//! sender is synced at once; under load syncs are kept [`SYNC_PACE`] apart, so that
-//! a fast disk is not worn by tiny groups.
+//! sender is synced at once; under load syncs are kept apart, so that a fast disk is not
+//! worn by tiny groups.
 
-use std::collections::BTreeMap;
-use std::mem;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
-use tokio::sync::oneshot;
+use std::sync::Arc;
+use std::time::Instant;
 
 use crate::event::time::{Clock, UnixNanos};
 use crate::failpoint::may_die;
 use crate::journal::frame::{self, Header};
+use crate::journal::queue::{Append, GROUP_BYTES_ENOUGH, Pace, Question, Queue, Work};
 use crate::journal::replay::{JournalError, Replay};
 use crate::journal::segments::Segments;
 use crate::journal::tail::{Durable, Tail};
 use crate::journal::watermark;
-use crate::journal::{
-    AppendError, CommitFigures, Extent, Hold, Observer, Opening, Position, Stamped,
-};
+use crate::journal::{CommitFigures, Extent, Observer, Opening, Position};
 use crate::store::{Store, Table, keys};
 
-/// How far apart syncs begin under load.
-const SYNC_PACE: Duration = Duration::from_millis(2);
-/// A group is written without waiting further at this size.
-const GROUP_BYTES_ENOUGH: usize = 1 << 20;
 /// Entries in a group at most.
 const GROUP_ENTRIES_MAX: usize = 4096;
 /// Bytes in a group at most, but for one entry that is larger alone.
 const GROUP_BYTES_MAX: usize = 8 << 20;
 const _: () = assert!(GROUP_BYTES_ENOUGH <= GROUP_BYTES_MAX);
 
-/// An entry that waits for the writer.
-struct Append {
-    frame: Vec<u8>,
-    records: u64,
-    hold: Hold,
-    durable: oneshot::Sender<Position>,
-}
-
-/// Somebody who wants to know how much is stamped before a time.
-struct Question {
-    time: UnixNanos,
-    answer: oneshot::Sender<BTreeMap<u64, Stamped>>,
-}
-
-/// What waits for the writer.
-#[derive(Default)]
-struct Waiting {
-    appends: Vec<Append>,
-    bytes: usize,
-    questions: Vec<Question>,
-    closed: bool,
-}
-
-/// What waits in front of the writer. It is bounded by the admission budget, which
-/// every entry's hold is a part of.
-#[derive(Default)]
-pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
-    changed: Condvar,
-}
-
-impl Queue {
-    pub(super) fn append(
-        &self,
-        frame: Vec<u8>,
-        records: u64,
-        hold: Hold,
-    ) -> Result<oneshot::Receiver<Position>, AppendError> {
-        let (durable, acknowledged) = oneshot::channel();
-        let mut waiting = self.lock();
-        if waiting.closed {
-            return Err(AppendError::Closed);
-        }
-        waiting.bytes += frame.len();
-        waiting.appends.push(Append { frame, records, hold, durable });
-        drop(waiting);
-        self.changed.notify_one();
-        Ok(acknowledged)
-    }
-
-    pub(super) fn stamped(
-        &self,
-        time: UnixNanos,
-    ) -> Result<oneshot::Receiver<BTreeMap<u64, Stamped>>, AppendError> {
-        let (answer, stamped) = oneshot::channel();
-        let mut waiting = self.lock();
-        if waiting.closed {
-            return Err(AppendError::Closed);
-        }
-        waiting.questions.push(Question { time, answer });
-        drop(waiting);
-        self.changed.notify_one();
-        Ok(stamped)
-    }
-
-    pub(super) fn close(&self) {
-        self.lock().closed = true;
-        self.changed.notify_one();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Whoever panicked held it for a push or a flag: what is there is whole.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for something to do; under load, waits on until `not_before`.
-    /// `None` when the queue is closed and empty.
-    fn next(&self, loaded: bool, not_before: Instant) -> Option<(Vec<Question>, Vec<Append>)> {
-        let mut waiting = self.lock();
-        while waiting.appends.is_empty() && waiting.questions.is_empty() {
-            if waiting.closed {
-                return None;
-            }
-            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-        }
-        while (loaded || waiting.appends.len() > 1)
-            && waiting.bytes < GROUP_BYTES_ENOUGH
-            && waiting.questions.is_empty()
-            && !waiting.closed
-        {
-            let Some(left) = not_before.checked_duration_since(Instant::now()) else { break };
-            let waited = self.changed.wait_timeout(waiting, left);
-            waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        waiting.bytes = 0;
-        Some((mem::take(&mut waiting.questions), mem::take(&mut waiting.appends)))
-    }
-}
-
-/// Commits what is appended; run by a thread of its own.
+/// Commits what is appended; run by a thread of its own, or a task.
 pub struct Writer {
     queue: Arc<Queue>,
     tail: Arc<Tail>,
@@ -173,37 +65,50 @@ impl Writer {
         Arc::clone(&self.queue)
     }
 
-    /// Commits until the journal is closed and everything in it is durable.
+    /// Commits, as a thread, until the journal is closed and everything in it is durable.
     ///
     /// # Errors
     /// When a commit fails: its senders and all later ones are refused.
     pub fn run(mut self) -> Result<(), JournalError> {
-        let result = self.commit_all();
-        // Whatever still waits is refused: its sender sees its channel close.
-        let mut waiting = self.queue.lock();
-        waiting.closed = true;
-        waiting.appends.clear();
-        waiting.questions.clear();
-        drop(waiting);
-        self.tail.close();
-        result
+        let mut pace = Pace::idle();
+        let mut done = Ok(());
+        while let (Ok(()), Some(work)) = (&done, self.queue.next(pace)) {
+            pace = Pace::begin(work.appends.len());
+            done = self.work(work);
+        }
+        self.end();
+        done
     }
 
-    fn commit_all(&mut self) -> Result<(), JournalError> {
-        let mut began = Instant::now();
-        let mut loaded = false;
-        while let Some((questions, appends)) = self.queue.next(loaded, began + SYNC_PACE) {
-            // Nothing is in flight here: all that was stamped is durable.
-            for question in questions {
-                self.answer(question);
-            }
-            loaded = appends.len() > 1;
-            began = Instant::now();
-            let mut appends = appends.into_iter().peekable();
-            while appends.peek().is_some() {
-                let group = take_group(&mut appends);
-                self.commit(group)?;
-            }
+    /// As [`Writer::run`], as a task.
+    ///
+    /// # Errors
+    /// As [`Writer::run`].
+    pub async fn run_as_task(mut self) -> Result<(), JournalError> {
+        let mut pace = Pace::idle();
+        let mut done = Ok(());
+        while let (Ok(()), Some(work)) = (&done, self.queue.next_as_task(pace).await) {
+            pace = Pace::begin(work.appends.len());
+            done = self.work(work);
+        }
+        self.end();
+        done
+    }
+
+    fn end(&self) {
+        self.queue.give_up();
+        self.tail.close();
+    }
+
+    /// Nothing is in flight here: all that was stamped is durable.
+    fn work(&mut self, Work { questions, appends }: Work) -> Result<(), JournalError> {
+        for question in questions {
+            self.answer(question);
+        }
+        let mut appends = appends.into_iter().peekable();
+        while appends.peek().is_some() {
+            let group = take_group(&mut appends);
+            self.commit(group)?;
         }
         Ok(())
     }

@@ -50,9 +50,12 @@ pub enum MalformedTable {
     /// Another version of Sheaf wrote the chunk, or nobody did.
     #[error("version {0} of count tables is unknown")]
     Version(u8),
-    /// A number is not written as it has to be, or numbers are too large to be added.
+    /// A number does not fit in 64 bits, or is written in more bytes than it needs.
     #[error("a number is too large or too long")]
     Number,
+    /// Counts together do not fit in 64 bits.
+    #[error("the counts are too large")]
+    Overflow,
     /// The hash of a value is not above the one before.
     #[error("values are out of order")]
     Order,

@@ -129,7 +129,7 @@ impl Sum {
     fn add(&mut self, row: &CountRow<'_>) -> Result<(), MalformedTable> {
         let count = row.total();
         // All other sums are parts of this one.
-        self.distinct = self.distinct.checked_add(count).ok_or(MalformedTable::Number)?;
+        self.distinct = self.distinct.checked_add(count).ok_or(MalformedTable::Overflow)?;
         self.sums.add(row);
         if row.hash != self.hash {
             self.ranking.add(&self.canonical, self.count);

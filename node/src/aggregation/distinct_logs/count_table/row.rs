@@ -68,7 +68,7 @@ pub(super) fn read<'a>(
         if *count == 0 {
             return Err(MalformedTable::Zero);
         }
-        total = total.checked_add(*count).ok_or(MalformedTable::Number)?;
+        total = total.checked_add(*count).ok_or(MalformedTable::Overflow)?;
     }
     Ok(Read { hash, canonical, rest: rest.0 })
 }

@@ -62,11 +62,12 @@ fn hex(bytes: &[u8]) -> String {
 
 #[test]
 fn the_bytes_of_a_chunk_are_fixed() {
-    let dense: Vec<(u8, u64)> = (0..33).map(|slot| (2 * slot, 1)).collect();
+    let every_other: Vec<(u8, u64)> = (0..33).map(|slot| (2 * slot, 1)).collect();
     let rows = Rows::from([
         (HASH, row(b"ab", &[(3, 1), (200, 300)])),
         (HASH + 1, row(b"", &[(255, u64::MAX)])),
-        (HASH + 2, row(b"c", &dense)),
+        (HASH + 2, row(b"c", &every_other)),
+        (HASH + 3, row(b"d", &every_other[..32])),
     ]);
     let expected = [
         "01",
@@ -77,6 +78,9 @@ fn the_bytes_of_a_chunk_are_fixed() {
         "01",
         &"00".repeat(23),
         &"01".repeat(33),
+        "030102030405060708090a0b0c0d0e0f 01 64 1f",
+        "00020406080a0c0e10121416181a1c1e20222426282a2c2e30323436383a3c3e",
+        &"01".repeat(32),
     ];
     let chunks = write(&rows);
     assert_eq!(chunks.len(), 1);
@@ -127,7 +131,7 @@ fn what_is_no_chunk_is_refused_with_the_reason() {
         (row(&[0, 7, 0x81, 0]), MalformedTable::Number),
         (row(&too_large), MalformedTable::Number),
         (row(&[[0, 7].as_slice(), &[0xff; 10]].concat()), MalformedTable::Number),
-        (row(&too_many), MalformedTable::Number),
+        (row(&too_many), MalformedTable::Overflow),
         (row(&[1, 7, 7, 1, 1]), MalformedTable::Slots),
         (row(&[1, 7, 6, 1, 1]), MalformedTable::Slots),
         (row(&dense(254, [0xff; 32])), MalformedTable::Slots),
@@ -172,7 +176,7 @@ fn sums_that_do_not_fit_are_refused() {
     let slots = |slot: u8| -> SlotSet { [slot].into_iter().collect() };
     let (most, one) = (table(1, u64::MAX), table(2, 1));
     let error = merged(&[(slots(1), &most), (slots(2), &one)]).unwrap_err();
-    assert_eq!((error.table, error.source), (1, MalformedTable::Number));
+    assert_eq!((error.table, error.source), (1, MalformedTable::Overflow));
     assert!(merged(&[(slots(1), &most), (slots(3), &one)]).is_ok());
 }
 
