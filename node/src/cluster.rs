@@ -9,6 +9,7 @@ pub mod gathering; // the results of all slots, added up
 pub mod live; // what is counted and not flushed yet, added up
 
 pub mod cutting; // the leader's cuts
+pub mod leases; // who may stamp until when
 pub mod lending; // a node's journal and results, for the others
 pub mod opening; // a segment for each life of a node
 pub mod routing; // entries to where they are folded

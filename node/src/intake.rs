@@ -18,7 +18,7 @@ use crate::event::fingerprint::FingerprintKey;
 use crate::intake::admission::{Admission, Busy, Closed, Permit, Why};
 use crate::intake::scan::{Plan, RejectReason, Rejected, Scan, Scanner};
 use crate::intake::wire::Undecodable;
-use crate::journal::{FRAME_BYTES, Journal, frame};
+use crate::journal::{AppendError, FRAME_BYTES, Journal, frame};
 
 /// Records in one request at most. A record that says nothing takes two bytes, and ten
 /// times as much when it is packed.
@@ -185,7 +185,12 @@ impl Intake {
             permit.grow(entry.len().saturating_sub(permit.bytes())).await?;
             permit.shrink_to(entry.len());
             let durable = opened.journal.append(entry, accepted, Box::new(permit)).await;
-            durable.map_err(|_| self.refuse())?;
+            durable.map_err(|error| match error {
+                AppendError::Closed => self.refuse(),
+                AppendError::NoLease => {
+                    self.shared.admission.refuse(Why::Closed(Closed::Leaderless))
+                }
+            })?;
         }
         received.requests.fetch_add(1, Ordering::Relaxed);
         received.accepted.fetch_add(accepted, Ordering::Relaxed);

@@ -58,6 +58,8 @@ pub struct Opening {
     pub segment: u64,
     /// Nothing in it may be stamped before this.
     pub floor: UnixNanos,
+    /// What is stamped before this may be appended: longer leases come with questions.
+    pub lease: UnixNanos,
 }
 
 /// Something to be dropped when an entry has been folded.
@@ -69,6 +71,9 @@ pub enum AppendError {
     /// The journal is closed, or its disk failed.
     #[error("the journal takes nothing at the moment")]
     Closed,
+    /// The cluster's leader has not been heard of for too long. The request is not durable.
+    #[error("nobody allows the node to stamp at the moment")]
+    NoLease,
 }
 
 /// What a commit did, for the metrics.
@@ -123,7 +128,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the journal is closed or its disk failed; the entry may be durable all
-    /// the same.
+    /// the same. Without a lease it is not.
     pub async fn append(
         &self,
         frame: Vec<u8>,
@@ -131,16 +136,20 @@ impl Journal {
         hold: Hold,
     ) -> Result<Position, AppendError> {
         let durable = self.queue.append(frame, records, hold)?;
-        durable.await.map_err(|_| AppendError::Closed)
+        durable.await.map_err(|_| AppendError::Closed)?
     }
 
     /// How much of each of this node's segments is stamped before `time`, a whole second;
-    /// from then on nothing more is.
+    /// from then on nothing more is. What is stamped before `lease` may be appended.
     ///
     /// # Errors
     /// When the journal is closed or its disk failed.
-    pub async fn stamped(&self, time: UnixNanos) -> Result<BTreeMap<u64, Stamped>, AppendError> {
-        self.queue.stamped(time)?.await.map_err(|_| AppendError::Closed)
+    pub async fn stamped(
+        &self,
+        time: UnixNanos,
+        lease: UnixNanos,
+    ) -> Result<BTreeMap<u64, Stamped>, AppendError> {
+        self.queue.stamped(time, lease)?.await.map_err(|_| AppendError::Closed)
     }
 
     /// The open segment.

@@ -20,6 +20,9 @@ pub struct WindowCounts {
     pub window: WindowSpan,
     /// Whether nothing of the window is missing; such a line never changes.
     pub complete: bool,
+    /// What an incomplete window waits for; another line follows when it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<WaitsFor>,
     /// How often the window was printed with other content, from 1.
     pub revision: u32,
     /// The records that were accepted in the window.
@@ -36,6 +39,17 @@ pub struct WindowCounts {
     pub counts: Vec<ValueCount>,
     /// What `counts` leaves out.
     pub other: Other,
+}
+
+/// What is missing of a window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitsFor {
+    /// The slots that were not flushed, as ranges: `0-84,90`.
+    pub slots: String,
+    /// The ids of the nodes that have to flush them.
+    pub nodes: Vec<u64>,
+    /// The segments of which nobody can tell what the window has.
+    pub segments: Vec<u64>,
 }
 
 /// A half-open interval, aligned to the clock.

@@ -17,8 +17,9 @@ use crate::app::metrics::Metrics;
 use crate::app::settings::{Settings, StatsFormat};
 use crate::app::threads::{Priority, spawn};
 use crate::blocking;
-use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::command::Command;
+use crate::checkpoint::facts::segments::SegmentState;
+use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::checkpoint::identity::Identity;
 use crate::checkpoint::raft::Raft;
 use crate::checkpoint::rejected::RejectedRecord;
@@ -75,6 +76,9 @@ pub enum EngineError {
     /// The cluster did not agree to what the node needs.
     #[error(transparent)]
     Consensus(#[from] Disagreement),
+    /// The cluster has given the node up for silent, and no longer takes what it appends.
+    #[error("the cluster seals segment {0}, as this node was silent for too long")]
+    Sealed(SegmentId),
     /// A thread could not be started.
     #[error("start the {name} thread: {source}")]
     Thread {
@@ -98,6 +102,7 @@ impl EngineError {
             EngineError::Folder { .. }
             | EngineError::Store(_)
             | EngineError::Journal(_)
+            | EngineError::Sealed(_)
             | EngineError::Thread { .. } => true,
             EngineError::Flush(error) => error.is_retryable(),
             EngineError::Print(error) => error.is_retryable(),
@@ -229,20 +234,6 @@ impl Engine {
             members: members.clone(),
             facts: facts.clone(),
         };
-        let sink = Stdout::new(io::stdout(), format(settings.stats_format));
-        info!(promise = ?sink.promise(), "windows go to stdout");
-        let printer = Printer {
-            cluster: identity.cluster,
-            raft: raft.clone(),
-            consensus: Arc::clone(&consensus),
-            gathering: gathering.clone(),
-            sink: Box::new(sink),
-            store: Arc::clone(&store),
-            values_max: settings.stats_limit,
-            observer: metrics.line_observer(),
-        };
-        parts.run("print", async move { Ok(printer.run().await?) })?;
-
         let refused = intake.clone();
         let lending = Lending {
             journal: journal.clone(),
@@ -250,7 +241,23 @@ impl Engine {
             folding,
             rejected: Arc::new(move || refused.received().rejected()),
         };
+        let sink = Stdout::new(io::stdout(), format(settings.stats_format));
+        info!(promise = ?sink.promise(), "windows go to stdout");
+        let printer = Printer {
+            cluster: identity.cluster,
+            raft: raft.clone(),
+            consensus: Arc::clone(&consensus),
+            gathering: gathering.clone(),
+            lending: lending.clone(),
+            sink: Box::new(sink),
+            store: Arc::clone(&store),
+            values_max: settings.stats_limit,
+            observer: metrics.line_observer(),
+        };
+        parts.run("print", async move { Ok(printer.run().await?) })?;
+
         standing.attach(Arc::new(lending.clone()));
+        parts.watch_segment(opening.segment, facts.clone());
         let stamping = Stamping { node, journal: journal.clone(), members };
         let cutter = tokio::sync::Mutex::new(Cutter::new(consensus, Arc::new(stamping)));
         let (key, packed) = (identity.fingerprint_key, Mutex::default());
@@ -300,8 +307,8 @@ impl Engine {
     /// # Errors
     /// When the node takes no part any more.
     pub async fn cut(&self, now: UnixNanos) -> Result<(), EngineError> {
-        if self.raft.leading().is_some() {
-            self.cutter.lock().await.cut(now).await?;
+        if let Some(term) = self.raft.leading() {
+            self.cutter.lock().await.cut(term, now).await?;
         }
         Ok(())
     }
@@ -375,6 +382,21 @@ impl Parts {
             return Ok(());
         }
         spawn("journal", Priority::Senders, end, move || Ok(writer.run()?))
+    }
+
+    /// Ends the engine when the cluster begins to seal its segment: another has to be opened.
+    fn watch_segment(&self, segment: SegmentId, mut facts: watch::Receiver<Arc<Facts>>) {
+        let (end, off) = (self.end.clone(), self.off.clone());
+        let is_sealed = move |facts: &Arc<Facts>| {
+            let known = facts.segments().get(&segment);
+            known.is_none_or(|known| known.state != SegmentState::Open)
+        };
+        tokio::spawn(off.run_until_cancelled_owned(async move {
+            if facts.wait_for(is_sealed).await.is_ok() {
+                // If nobody listens, the engine has ended.
+                let _ = end.send(Err(EngineError::Sealed(segment)));
+            }
+        }));
     }
 
     /// Runs a part in a thread of its own if there are several, until it is told to end.

@@ -10,8 +10,10 @@ use tracing::{debug, warn};
 
 use crate::aggregation::definition::Kind;
 use crate::checkpoint::facts::command::Command;
-use crate::checkpoint::facts::segments::Segment;
+use crate::checkpoint::facts::segments::{Segment, SegmentState};
 use crate::checkpoint::facts::{Facts, SegmentId};
+use crate::checkpoint::raft::Term;
+use crate::cluster::leases::Leases;
 use crate::event::node::NodeId;
 use crate::event::time::{SECOND, UnixNanos, Window};
 use crate::flush::aggregations;
@@ -26,12 +28,14 @@ const CUTS_MAX: usize = 1 << 12;
 
 /// Asks members how much is stamped before a time.
 pub trait AskStamped: Send + Sync {
-    /// What a member says of its segments, or why it says nothing.
+    /// What a member says of its segments, or why it says nothing. It may stamp until
+    /// `lease` from then on.
     fn stamped<'a>(
         &'a self,
         node: NodeId,
         address: &'a str,
         time: UnixNanos,
+        lease: UnixNanos,
         within: Duration,
     ) -> BoxFuture<'a, Result<BTreeMap<SegmentId, Stamped>, String>>;
 }
@@ -42,32 +46,54 @@ pub struct Cutter {
     members: Arc<dyn AskStamped>,
     /// The members that did not answer last time: nobody waits for them.
     silent: BTreeSet<NodeId>,
+    /// Who may stamp until when, in the term in which this node leads.
+    leases: Option<(Term, Leases)>,
 }
 
 impl Cutter {
     /// A cutter of this cluster.
     pub fn new(consensus: Arc<dyn Consensus>, members: Arc<dyn AskStamped>) -> Cutter {
-        Cutter { consensus, members, silent: BTreeSet::new() }
+        Cutter { consensus, members, silent: BTreeSet::new(), leases: None }
     }
 
-    /// Has the cluster cut at the last whole second at or before `now`, and before at the end
-    /// of each window that something may be in and that has no cut at its end.
+    /// As the leader in `term`, has the cluster cut at the last whole second at or before
+    /// `now`, and before at the end of each window that something may be in and that has no
+    /// cut at its end. Renews the leases, and begins to seal the segments of those who have
+    /// been silent for too long.
     ///
     /// # Errors
     /// When the node takes no part any more. If another leader was faster, nothing happens.
-    pub async fn cut(&mut self, now: UnixNanos) -> Result<(), Disagreement> {
+    pub async fn cut(&mut self, term: Term, now: UnixNanos) -> Result<(), Disagreement> {
+        if self.leases.as_ref().is_none_or(|(leading, _)| *leading != term) {
+            self.leases = Some((term, Leases::begin(now)));
+        }
         let facts = self.consensus.facts().borrow().clone();
-        let (latest, now) = (facts.latest_cut().time, now.whole_second());
-        if now <= latest {
+        let (latest, time) = (facts.latest_cut().time, now.whole_second());
+        if time <= latest {
             return Ok(());
         }
-        let stamped = self.ask(&facts, now).await;
+        let stamped = self.ask(&facts, time, now).await;
         let last = stamped.values().map(|stamped| stamped.last).max().unwrap_or_default();
-        for time in ends(&lengths(&facts), latest, now, last) {
-            let stamped = self.ask(&facts, time).await;
+        for time in ends(&lengths(&facts), latest, time, last) {
+            let stamped = self.ask(&facts, time, now).await;
             self.propose(&facts, time, stamped).await?;
         }
-        self.propose(&facts, now, stamped).await
+        self.propose(&facts, time, stamped).await?;
+        self.seal_silent(&facts, now).await
+    }
+
+    /// Nobody waits for what a silent node may still append: it gets no more leases.
+    async fn seal_silent(&self, facts: &Facts, now: UnixNanos) -> Result<(), Disagreement> {
+        let Some((_, leases)) = &self.leases else { return Ok(()) };
+        for (&id, segment) in facts.segments() {
+            let Segment { writer, floor, .. } = *segment;
+            if segment.state == SegmentState::Open && leases.is_silent(writer, now) {
+                let ceiling = leases.ceiling(writer, floor);
+                warn!(node = %writer, segment = id, %ceiling, "a silent member's segment is sealed");
+                self.consensus.propose(Command::BeginSeal { segment: id, ceiling }).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn propose(
@@ -92,27 +118,38 @@ impl Cutter {
     }
 
     /// How much is stamped before a time of each segment of which somebody has to tell.
-    async fn ask(&mut self, facts: &Facts, time: UnixNanos) -> BTreeMap<SegmentId, Stamped> {
+    async fn ask(
+        &mut self,
+        facts: &Facts,
+        time: UnixNanos,
+        now: UnixNanos,
+    ) -> BTreeMap<SegmentId, Stamped> {
         let unknown = facts.segments().iter().filter(|(_, segment)| has_to_be_told(segment, time));
         let unknown: BTreeMap<_, _> = unknown.collect();
         let nodes: BTreeSet<_> = unknown.values().flat_map(|segment| tellers(segment)).collect();
         let asked = nodes.into_iter().filter_map(|node| Some((node, facts.members().get(&node)?)));
-        let answers = asked.map(|(node, member)| {
-            let wait = if self.silent.contains(&node) { ANSWER_WAIT / 10 } else { ANSWER_WAIT };
-            let answer = self.members.stamped(node, &member.address, time, wait);
-            async move { (node, answer.await) }
-        });
+        let Cutter { members, silent, leases, .. } = self;
+        let Some((_, leases)) = leases else { return BTreeMap::new() };
+        let answers: Vec<_> = asked
+            .map(|(node, member)| {
+                let wait = if silent.contains(&node) { ANSWER_WAIT / 10 } else { ANSWER_WAIT };
+                let lease = leases.grant(node, now);
+                let answer = members.stamped(node, &member.address, time, lease, wait);
+                async move { (node, answer.await) }
+            })
+            .collect();
         let mut stamped = BTreeMap::new();
         for (node, answer) in join_all(answers).await {
             match answer {
                 Ok(told) => {
-                    self.silent.remove(&node);
+                    silent.remove(&node);
+                    leases.hear(node, now);
                     stamped.extend(told.into_iter().filter(|(id, _)| {
                         unknown.get(id).is_some_and(|segment| tellers(segment).any(|n| n == node))
                     }));
                 }
                 Err(reason) => {
-                    if self.silent.insert(node) {
+                    if silent.insert(node) {
                         warn!(%node, reason, "a member does not say how much it has stamped");
                     }
                 }

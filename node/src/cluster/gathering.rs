@@ -14,7 +14,8 @@ use crate::aggregation::distinct_logs::count_table::{self, MalformedTable, Merge
 use crate::blocking::{self, Interrupted};
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::windows::WindowFact;
-use crate::cluster::live::Live;
+use crate::cluster::lending::Lending;
+use crate::cluster::live::{self, Live};
 use crate::cluster::peers::{self, PeerError};
 use crate::event::fingerprint::SLOTS;
 use crate::event::node::NodeId;
@@ -84,6 +85,14 @@ enum Place {
     There { address: String, table: u64 },
 }
 
+/// What of the results is reached.
+enum Reached {
+    /// What they add up to, all of them.
+    Summary(Box<WindowCounts>),
+    /// Some tables, and the slots that are in none.
+    Tables { tables: Vec<Table<Chunks>>, missing: SlotSet },
+}
+
 /// The chunks of a table, wherever they come from.
 type Chunks = Box<dyn Iterator<Item = Result<Bytes, GatherError>> + Send>;
 
@@ -100,24 +109,14 @@ impl Gathering {
     ) -> Result<WindowCounts, GatherError> {
         let facts = self.facts.borrow().clone();
         let fact = complete(&facts, number, window).ok_or(GatherError::Incomplete)?;
-        let mut left = SlotSet::all(SLOTS as u16);
-        let mut tables = Vec::new();
-        for held in self.held(&facts, number, window).await? {
-            if let Some(summary) = held.summary
-                && held.slots.len() == SLOTS
-            {
-                return Ok(summary);
+        let all = SlotSet::all(SLOTS as u16);
+        let tables = match self.reach(&facts, number, window, all).await? {
+            Reached::Summary(summary) => return Ok(*summary),
+            Reached::Tables { missing, .. } if !missing.is_empty() => {
+                return Err(GatherError::Missing(missing));
             }
-            let slots: SlotSet = held.slots.iter().filter(|&slot| left.contains(slot)).collect();
-            left = left.iter().filter(|&slot| !slots.contains(slot)).collect();
-            if !slots.is_empty() {
-                let chunks = self.chunks(number, window, slots, held.place).await?;
-                tables.push(Table { slots, chunks });
-            }
-        }
-        if !left.is_empty() {
-            return Err(GatherError::Missing(left));
-        }
+            Reached::Tables { tables, .. } => tables,
+        };
         let records = fact.records;
         let merging = blocking::run(move || count_table::merge(tables, records, limit));
         let merged = merging.await?.map_err(|error| error.source)?;
@@ -125,6 +124,46 @@ impl Gathering {
         let known = aggregations(&facts)?.into_iter().find(|known| known.number == number);
         let Aggregation { definition, .. } = known.ok_or(GatherError::Incomplete)?;
         Ok(statistics(&definition, window, merged.counts))
+    }
+
+    /// What was counted in a window of which something is missing, as far as it is reached,
+    /// with at most `limit` values.
+    ///
+    /// # Errors
+    /// When this node's database fails, or the aggregation is not known.
+    pub async fn partial(
+        &self,
+        number: u32,
+        window: Window,
+        own: &Lending,
+        limit: usize,
+    ) -> Result<WindowCounts, GatherError> {
+        let facts = self.facts.borrow().clone();
+        let known = aggregations(&facts)?.into_iter().find(|known| known.number == number);
+        let definition = known.ok_or(GatherError::Incomplete)?.definition;
+        let all = SlotSet::all(SLOTS as u16);
+        let fact =
+            facts.aggregations().get(&number).and_then(|known| known.windows.get(&window.start));
+        let waiting = fact.map_or(all, |fact| fact.waiting);
+        let flushed = all.iter().filter(|&slot| !waiting.contains(slot)).collect();
+        let tables = match self.reach(&facts, number, window, flushed).await? {
+            Reached::Summary(summary) => return Ok(*summary),
+            Reached::Tables { tables, .. } => tables,
+        };
+        let records = fact.map_or(0, |fact| fact.records);
+        let values_max = live::VALUES_MAX;
+        let merging = blocking::run(move || count_table::merge(tables, records, values_max));
+        let merged = merging.await?.map_err(|error| error.source)?;
+        let flushed = statistics(&definition, window, merged.counts);
+        let mut live = self.live_of_others(values_max, ANSWER_WAIT).await;
+        live.push(own.live(values_max).await);
+        let name = definition.name.as_str();
+        let is_of = |part: &WindowCounts| {
+            part.aggregation == name && part.window.start == window.start.timestamp()
+        };
+        let open = live.into_iter().flat_map(|live| live.windows).filter(is_of);
+        let sum = live::add_up(open.chain([flushed]), limit).pop();
+        sum.ok_or(GatherError::Incomplete)
     }
 
     /// What the other members have at the moment, of those that answer within a time.
@@ -149,6 +188,32 @@ impl Gathering {
             .iter()
             .filter(move |(node, member)| **node != own && !member.state.is_gone());
         staying.map(|(&node, member)| (node, member.address.as_str()))
+    }
+
+    /// The results of these slots, as far as somebody who is reached has them.
+    async fn reach(
+        &self,
+        facts: &Facts,
+        number: u32,
+        window: Window,
+        slots: SlotSet,
+    ) -> Result<Reached, GatherError> {
+        let mut missing = slots;
+        let mut tables = Vec::new();
+        for held in self.held(facts, number, window).await? {
+            if let Some(summary) = held.summary
+                && held.slots.len() == SLOTS
+            {
+                return Ok(Reached::Summary(Box::new(summary)));
+            }
+            let slots: SlotSet = held.slots.iter().filter(|&slot| missing.contains(slot)).collect();
+            missing = missing.iter().filter(|&slot| !slots.contains(slot)).collect();
+            if !slots.is_empty() {
+                let chunks = self.chunks(number, window, slots, held.place).await?;
+                tables.push(Table { slots, chunks });
+            }
+        }
+        Ok(Reached::Tables { tables, missing })
     }
 
     /// Who has which results: this node first.

@@ -48,8 +48,9 @@ impl Holdings for Lending {
     fn stamped(
         &self,
         time: UnixNanos,
+        lease: UnixNanos,
     ) -> BoxFuture<'_, Result<BTreeMap<SegmentId, Stamped>, Declined>> {
-        let stamped = self.journal.stamped(time);
+        let stamped = self.journal.stamped(time, lease);
         stamped.map(|stamped| stamped.map_err(not_now)).boxed()
     }
 

@@ -7,6 +7,7 @@ use crate::checkpoint::facts::command::{Applied, Command};
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::segments::SegmentState;
 use crate::checkpoint::facts::{Facts, SegmentId};
+use crate::cluster::leases;
 use crate::event::node::NodeId;
 use crate::event::time::UnixNanos;
 use crate::flush::feed::{Consensus, Disagreement};
@@ -29,7 +30,8 @@ pub async fn open(
             Ok(Applied::Segment(segment)) => {
                 let facts = facts(consensus);
                 let floor = facts.segments().get(&segment).map(|opened| opened.floor);
-                return Ok(Opening { segment, floor: floor.unwrap_or(facts.latest_cut().time) });
+                let floor = floor.unwrap_or(facts.latest_cut().time);
+                return Ok(Opening { segment, floor, lease: leases::first(floor) });
             }
             // It was opened, and the answer was lost: nobody has appended to it.
             Ok(_) | Err(Disagreement::Refused(Refused::StillOpen { .. })) => {}

@@ -1,9 +1,10 @@
 //! The leader's lines: each window of the whole cluster, once it is complete.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sheaf_proto::statistics::WindowCounts;
+use sheaf_proto::statistics::{WaitsFor, WindowCounts};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -15,13 +16,16 @@ use crate::checkpoint::facts::windows::{Completeness, Outcome, Printed, WindowFa
 use crate::checkpoint::printed;
 use crate::checkpoint::raft::{Raft, Status};
 use crate::cluster::gathering::{GatherError, Gathering};
+use crate::cluster::lending::Lending;
 use crate::event::fingerprint::digest;
-use crate::event::time::Window;
+use crate::event::time::{UnixNanos, Window};
 use crate::failpoint::may_die;
 use crate::flush::feed::{Consensus, Disagreement};
 use crate::sink::{DeliveryKey, Sink, SinkError};
 use crate::store::{Store, StoreError};
 
+/// How long after its end a window that is not complete is printed as such.
+const GRACE: Duration = Duration::from_secs(15);
 /// How long to rest when the results of a window cannot be added up.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
@@ -60,8 +64,10 @@ pub struct Printer {
     pub raft: Raft,
     /// Where a line is agreed on before it is printed.
     pub consensus: Arc<dyn Consensus>,
-    /// Where the counts come from.
+    /// Where the counts come from ..
     pub gathering: Gathering,
+    /// .. and what this node has of windows that are not complete.
+    pub lending: Lending,
     /// Where lines go.
     pub sink: Box<dyn Sink>,
     /// Where is noted what was printed.
@@ -104,8 +110,15 @@ impl Printer {
     }
 
     async fn print_all(&mut self, facts: &Facts) -> Result<(), PrintError> {
-        for (aggregation, window) in complete(facts) {
+        let mut due = due(facts);
+        due.extend(self.stuck(facts).await);
+        due.sort_by_key(|&(number, window)| (window.end, number));
+        due.dedup();
+        for (aggregation, window) in due {
             let Some(line) = self.line(facts, aggregation, window).await? else { continue };
+            if line.counts.records == 0 {
+                continue;
+            }
             let Line { aggregation, window, printed, .. } = line;
             let command = Command::Print { aggregation, window, printed };
             match self.consensus.propose(command).await {
@@ -118,6 +131,23 @@ impl Printer {
             }
         }
         Ok(())
+    }
+
+    /// Windows that this node has something of, and that no slot was flushed for although
+    /// they ended a while ago: the cuts miss something of them.
+    async fn stuck(&self, facts: &Facts) -> Vec<(u32, Window)> {
+        if facts.latest_cut().missing.is_empty() {
+            return Vec::new();
+        }
+        let given_up = given_up(facts);
+        let open = self.lending.folding.current(0).await.into_iter();
+        let stuck = open.filter_map(|open| {
+            let (number, window) = (open.aggregation.number, open.window);
+            let known = facts.aggregations().get(&number)?;
+            let is_new = !known.windows.contains_key(&window.start);
+            (is_new && window.end <= given_up).then_some((number, window))
+        });
+        stuck.collect()
     }
 
     /// Prints the line again that was agreed on last, unless this node knows that it was.
@@ -146,11 +176,22 @@ impl Printer {
         aggregation: u32,
         window: Window,
     ) -> Result<Option<Line>, PrintError> {
-        let mut counts = match self.gathering.counts(aggregation, window, self.values_max).await {
+        let completeness = facts.is_complete(aggregation, window);
+        let outcome = completeness.outcome();
+        let limit = self.values_max;
+        let counts = match outcome {
+            Outcome::Waiting => {
+                self.gathering.partial(aggregation, window, &self.lending, limit).await
+            }
+            Outcome::Complete | Outcome::Lost => {
+                self.gathering.counts(aggregation, window, limit).await
+            }
+        };
+        let mut counts = match counts {
             Ok(counts) => counts,
             Err(GatherError::Store(error)) => return Err(error.into()),
             Err(error) => {
-                warn!(%window, %error, "a complete window cannot be printed yet");
+                warn!(%window, %error, "a window cannot be printed yet");
                 sleep(AGAIN_AFTER).await;
                 return Ok(None);
             }
@@ -158,12 +199,13 @@ impl Printer {
         let revision = agreed(facts, aggregation, window).map_or(1, |printed| {
             if printed.outcome.is_settled() { printed.revision } else { printed.revision + 1 }
         });
-        (counts.complete, counts.revision) = (true, revision);
+        (counts.complete, counts.revision) = (outcome == Outcome::Complete, revision);
+        counts.waits_for = waits_for(facts, &completeness);
         let start = window.start;
         let json = serde_json::to_vec(&counts);
         let json = json.map_err(|source| SinkError::Format { window: start, source })?;
         let digest = Digest(digest(&json));
-        let printed = Printed { revision, digest, outcome: Outcome::Complete };
+        let printed = Printed { revision, digest, outcome };
         Ok(Some(Line { aggregation, window, printed, counts, json }))
     }
 
@@ -188,23 +230,42 @@ impl Printer {
     }
 }
 
-/// The windows that are complete and were not printed so, in the order of their ends.
-fn complete(facts: &Facts) -> Vec<(u32, Window)> {
+/// The windows of which a line is due: those that are complete and were not printed so, and
+/// those that are not, and were not printed at all, after a while.
+fn due(facts: &Facts) -> Vec<(u32, Window)> {
     let windows = facts.aggregations().iter().flat_map(|(&number, aggregation)| {
         aggregation.windows.iter().map(move |(&start, fact)| (number, start, fact))
     });
-    let is_due = |number: u32, window: Window, fact: &WindowFact| {
-        fact.waiting.is_empty()
-            && fact.printed.is_none_or(|printed| !printed.outcome.is_settled())
-            && facts.is_complete(number, window) == Completeness::Complete
+    let given_up = given_up(facts);
+    let is_due = |number: u32, window: Window, fact: &WindowFact| match facts
+        .is_complete(number, window)
+        .outcome()
+    {
+        Outcome::Complete => {
+            fact.records > 0 && fact.printed.is_none_or(|printed| !printed.outcome.is_settled())
+        }
+        Outcome::Waiting => fact.printed.is_none() && window.end <= given_up,
+        Outcome::Lost => false,
     };
     let due = windows.filter_map(|(number, start, fact)| {
         let window = Window { start, end: fact.end };
-        (is_due(number, window, fact) && fact.records > 0).then_some((number, window))
+        is_due(number, window, fact).then_some((number, window))
     });
-    let mut due: Vec<_> = due.collect();
-    due.sort_by_key(|&(number, window)| (window.end, number));
-    due
+    due.collect()
+}
+
+/// Windows that ended then or earlier are printed also if they are not complete.
+fn given_up(facts: &Facts) -> UnixNanos {
+    UnixNanos(facts.latest_cut().time.0.saturating_sub(GRACE.as_nanos() as u64))
+}
+
+/// What a line says that it waits for.
+fn waits_for(facts: &Facts, completeness: &Completeness) -> Option<WaitsFor> {
+    let Completeness::WaitsFor { slots, segments } = completeness else { return None };
+    let primaries = slots.iter().filter_map(|slot| facts.slots().get(&slot)?.owners.first());
+    let nodes: BTreeSet<_> = primaries.map(|node| node.0).collect();
+    let (nodes, segments) = (nodes.into_iter().collect(), segments.iter().copied().collect());
+    Some(WaitsFor { slots: slots.to_string(), nodes, segments })
 }
 
 fn agreed(facts: &Facts, aggregation: u32, window: Window) -> Option<Printed> {

@@ -29,13 +29,14 @@ impl AskStamped for Stamping {
         node: NodeId,
         address: &'a str,
         time: UnixNanos,
+        lease: UnixNanos,
         within: Duration,
     ) -> BoxFuture<'a, Result<BTreeMap<SegmentId, Stamped>, String>> {
         if node == self.node {
-            let own = self.journal.stamped(time);
+            let own = self.journal.stamped(time, lease);
             return own.map(|told| told.map_err(|error| error.to_string())).boxed();
         }
-        let asked = self.members.stamped(address, time, within);
+        let asked = self.members.stamped(address, time, lease, within);
         asked.map(|told| told.map_err(|error| error.to_string())).boxed()
     }
 }

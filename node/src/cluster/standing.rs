@@ -155,9 +155,13 @@ impl Answers for Standing {
         reply(raft.decide(command).await)
     }
 
-    async fn stamped(&self, time: UnixNanos) -> Result<BTreeMap<SegmentId, Stamped>, Declined> {
+    async fn stamped(
+        &self,
+        time: UnixNanos,
+        lease: UnixNanos,
+    ) -> Result<BTreeMap<SegmentId, Stamped>, Declined> {
         let lent = self.attached.borrow()?;
-        lent.answer(lent.holdings.stamped(time)).await
+        lent.answer(lent.holdings.stamped(time, lease)).await
     }
 
     fn follow(&self, segment: SegmentId, from: u64, slots: SlotSet) -> Result<Batches, Declined> {

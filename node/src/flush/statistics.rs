@@ -23,6 +23,7 @@ pub fn statistics(definition: &Definition, window: Window, counts: Counts) -> Wi
         attribute: distinct_logs.attribute.clone(),
         window: WindowSpan { start: window.start.timestamp(), end: window.end.timestamp() },
         complete: false,
+        waits_for: None,
         revision: 0,
         records: counts.records,
         distinct: counts.distinct,

@@ -39,6 +39,8 @@ pub enum Closed {
     DiskFull,
     /// Its store failed and is being reopened.
     StoreTrouble,
+    /// It hears of no leader, so that nobody allows it to stamp.
+    Leaderless,
 }
 
 impl Closed {
@@ -49,7 +51,7 @@ impl Closed {
 
     fn usually_lasts(self) -> Duration {
         match self {
-            Closed::Starting | Closed::Draining => RETRY_AFTER_MIN,
+            Closed::Starting | Closed::Draining | Closed::Leaderless => RETRY_AFTER_MIN,
             Closed::StoreTrouble => Duration::from_secs(5),
             Closed::DiskFull => RETRY_AFTER_MAX / JITTER,
         }
@@ -72,6 +74,7 @@ impl fmt::Display for Why {
             Why::Closed(Closed::Starting) => "the node is starting",
             Why::Closed(Closed::Draining) => "the node is shutting down",
             Why::Closed(Closed::DiskFull) => "the node's disk is full",
+            Why::Closed(Closed::Leaderless) => "the node hears of no leader",
             Why::Closed(Closed::StoreTrouble) => "the node's store is recovering from a failure",
         })
     }

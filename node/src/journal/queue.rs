@@ -16,17 +16,21 @@ const SYNC_PACE: Duration = Duration::from_millis(2);
 /// A group is written without waiting further at this size.
 pub(super) const GROUP_BYTES_ENOUGH: usize = 1 << 20;
 
+/// Where an appender hears what became of its entry.
+pub(super) type Acknowledged = oneshot::Receiver<Result<Position, AppendError>>;
+
 /// An entry that waits for the writer.
 pub(super) struct Append {
     pub(super) frame: Vec<u8>,
     pub(super) records: u64,
     pub(super) hold: Hold,
-    pub(super) durable: oneshot::Sender<Position>,
+    pub(super) durable: oneshot::Sender<Result<Position, AppendError>>,
 }
 
-/// Somebody who wants to know how much is stamped before a time.
+/// Somebody who wants to know how much is stamped before a time, and brings a lease.
 pub(super) struct Question {
     pub(super) time: UnixNanos,
+    pub(super) lease: UnixNanos,
     pub(super) answer: oneshot::Sender<BTreeMap<u64, Stamped>>,
 }
 
@@ -39,10 +43,12 @@ pub(super) struct Work {
     pub(super) appends: Vec<Append>,
 }
 
-/// How the last group went, on which it depends when the next one is due.
+/// On what it depends when the next group is due.
 #[derive(Clone, Copy)]
 pub(super) struct Pace {
+    /// When the last group began.
     began: Instant,
+    /// Whether it was more than one entry.
     loaded: bool,
 }
 
@@ -110,7 +116,7 @@ impl Queue {
         frame: Vec<u8>,
         records: u64,
         hold: Hold,
-    ) -> Result<oneshot::Receiver<Position>, AppendError> {
+    ) -> Result<Acknowledged, AppendError> {
         let (durable, acknowledged) = oneshot::channel();
         self.push(|waiting| {
             waiting.bytes += frame.len();
@@ -122,9 +128,10 @@ impl Queue {
     pub(super) fn stamped(
         &self,
         time: UnixNanos,
+        lease: UnixNanos,
     ) -> Result<oneshot::Receiver<BTreeMap<u64, Stamped>>, AppendError> {
         let (answer, stamped) = oneshot::channel();
-        self.push(|waiting| waiting.work.questions.push(Question { time, answer }))?;
+        self.push(|waiting| waiting.work.questions.push(Question { time, lease, answer }))?;
         Ok(stamped)
     }
 
@@ -200,7 +207,7 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn append(queue: &Queue, bytes: usize) -> oneshot::Receiver<Position> {
+    fn append(queue: &Queue, bytes: usize) -> Acknowledged {
         queue.append(vec![0; bytes], 1, Box::new(())).unwrap()
     }
 
@@ -223,7 +230,8 @@ mod tests {
         let began = Instant::now();
         let _large = append(&queue, GROUP_BYTES_ENOUGH);
         assert_eq!(queue.next_as_task(Pace::begin(2)).await.unwrap().appends.len(), 1);
-        let (_small, _asked) = (append(&queue, 1), queue.stamped(UnixNanos(1)).unwrap());
+        let (_small, _asked) =
+            (append(&queue, 1), queue.stamped(UnixNanos(1), UnixNanos(2)).unwrap());
         let work = queue.next_as_task(Pace::begin(2)).await.unwrap();
         assert_eq!((work.appends.len(), work.questions.len()), (1, 1));
         let _last = append(&queue, 1);

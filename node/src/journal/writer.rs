@@ -15,7 +15,7 @@ use crate::journal::replay::{JournalError, Replay};
 use crate::journal::segments::Segments;
 use crate::journal::tail::{Durable, Tail};
 use crate::journal::watermark;
-use crate::journal::{CommitFigures, Extent, Observer, Opening, Position};
+use crate::journal::{AppendError, CommitFigures, Extent, Observer, Opening, Position};
 use crate::store::{Store, Table, keys};
 
 /// Entries in a group at most.
@@ -33,6 +33,8 @@ pub struct Writer {
     observer: Observer,
     next: Position,
     last_stamp: UnixNanos,
+    /// What is stamped before this may be appended.
+    lease: UnixNanos,
     records: u64,
     segments: Arc<Segments>,
 }
@@ -47,7 +49,7 @@ impl Writer {
         clock: Clock,
         observer: Observer,
     ) -> Writer {
-        let Opening { segment, floor } = opening;
+        let Opening { segment, floor, lease } = opening;
         Writer {
             queue: Arc::default(),
             tail,
@@ -56,6 +58,7 @@ impl Writer {
             observer,
             next: Position { segment, index: 0 },
             last_stamp: replay.last_stamp.max(floor),
+            lease,
             records: replay.records,
             segments,
         }
@@ -114,8 +117,9 @@ impl Writer {
     }
 
     /// Says how much is stamped before a time; from then on nothing more is.
-    fn answer(&mut self, Question { time, answer }: Question) {
+    fn answer(&mut self, Question { time, lease, answer }: Question) {
         self.last_stamp = self.last_stamp.max(time);
+        self.lease = self.lease.max(lease);
         // Whoever asked may have gone.
         let _ = answer.send(self.segments.stamped(time));
     }
@@ -123,6 +127,13 @@ impl Writer {
     fn commit(&mut self, mut group: Vec<Append>) -> Result<(), JournalError> {
         let began = Instant::now();
         let stamp = self.last_stamp.max(self.clock.now());
+        if stamp >= self.lease {
+            for Append { durable, .. } in group {
+                // A sender that went away does not need to know.
+                let _ = durable.send(Err(AppendError::NoLease));
+            }
+            return Ok(());
+        }
         let mut position = self.next;
         let mut records = self.records;
         let mut bytes = 0;
@@ -160,7 +171,7 @@ impl Writer {
         self.tail.push(stamp, entries, records);
         for (index, durable) in (first.index..).zip(senders) {
             // A sender that went away does not need to know.
-            let _ = durable.send(Position { index, ..first });
+            let _ = durable.send(Ok(Position { index, ..first }));
         }
     }
 }

@@ -33,10 +33,12 @@ pub type Chunks = BoxStream<'static, Result<Bytes, Declined>>;
 /// The journals and results that a running node has.
 pub trait Holdings: Send + Sync + 'static {
     /// How much is stamped before `time`, a whole second, of each segment that the node
-    /// can tell of. From then on it stamps nothing before `time`.
+    /// can tell of. From then on it stamps nothing before `time`, and nothing at `lease` or
+    /// later, unless somebody has allowed it more.
     fn stamped(
         &self,
         time: UnixNanos,
+        lease: UnixNanos,
     ) -> BoxFuture<'_, Result<BTreeMap<SegmentId, Stamped>, Declined>>;
 
     /// The entries of a segment that are durable on all its copies, from the index `from`

@@ -79,7 +79,8 @@ impl Member {
     }
 
     /// How much is stamped before `time`, a whole second, of each segment that the member
-    /// at `address` can tell of. Nothing more will be stamped before it there.
+    /// at `address` can tell of. Nothing more will be stamped before it there; what is
+    /// stamped before `lease` may be.
     ///
     /// # Errors
     /// As [`PeerError`] says.
@@ -87,9 +88,11 @@ impl Member {
         &self,
         address: &str,
         time: UnixNanos,
+        lease: UnixNanos,
         within: Duration,
     ) -> Result<BTreeMap<SegmentId, Stamped>, PeerError> {
-        let request = peer::StampedRequest { caller: self.caller(), time: time.0 };
+        let caller = self.caller();
+        let request = peer::StampedRequest { caller, time: time.0, lease: lease.0 };
         let mut client = self.peers.calls(address)?;
         Ok(wire::stamped(answer(within, client.stamped(request)).await?))
     }

@@ -81,6 +81,7 @@ pub trait Answers: Send + Sync + 'static {
     fn stamped(
         &self,
         time: UnixNanos,
+        lease: UnixNanos,
     ) -> impl Future<Output = Result<BTreeMap<SegmentId, Stamped>, Declined>> + Send;
 
     /// As [`Holdings::follow`](super::Holdings::follow).
@@ -266,9 +267,9 @@ impl<A: Answers> Peer for Server<A> {
         &self,
         request: Request<peer::StampedRequest>,
     ) -> Result<Response<peer::StampedResponse>, Status> {
-        let peer::StampedRequest { caller, time } = request.into_inner();
+        let peer::StampedRequest { caller, time, lease } = request.into_inner();
         self.admit(caller)?;
-        let stamped = self.answers.stamped(wire::whole_second(time)?).await?;
+        let stamped = self.answers.stamped(wire::whole_second(time)?, UnixNanos(lease)).await?;
         Ok(Response::new(wire::to_stamped(&stamped)))
     }
 

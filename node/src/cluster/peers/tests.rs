@@ -136,7 +136,7 @@ async fn refusals(member: &Member, address: &str) -> Vec<String> {
     vec![
         refusal(member.raft(address, Rpc::Vote, Bytes::new(), DEADLINE).await),
         refusal(member.propose(address, &example::join(3), DEADLINE).await),
-        refusal(member.stamped(address, UnixNanos(0), DEADLINE).await),
+        refusal(member.stamped(address, UnixNanos(0), UnixNanos(0), DEADLINE).await),
         refusal(member.follow(address, 1, 0, slots, DEADLINE).await.map(drop)),
         refusal(member.tables(address, 1, UnixNanos(0), DEADLINE).await),
         refusal(member.results(address, (1, UnixNanos(0), 1), slots, DEADLINE).await.map(drop)),

@@ -1,3 +1,5 @@
+use tokio::time::Instant;
+
 use super::*;
 use crate::cluster::example::join;
 use crate::event::node::NodeId;
@@ -28,7 +30,7 @@ async fn a_refusal_is_final_and_this_nodes_facts_are_those_that_it_was_decided_b
     let nodes = Nodes::with_leader().await;
     let (leader, others) = nodes.roles();
     let (led, follows) = (nodes.proposals(leader), nodes.proposals(others[0]));
-    nodes.deafen(Some(others[0]));
+    nodes.cut_off(Some(others[0]));
     led.propose(join(7), DEADLINE).await.unwrap();
     let gone = Command::Activate { node: NodeId(9) };
     let refused = tokio::spawn({
@@ -39,7 +41,7 @@ async fn a_refusal_is_final_and_this_nodes_facts_are_those_that_it_was_decided_b
     let entry = nodes.raft(leader).status().applied.unwrap() + 1;
     nodes.raft(leader).until_applied(entry).await.unwrap();
     assert_eq!(members(&follows), [0; 0]);
-    nodes.deafen(None);
+    nodes.cut_off(None);
     let expected = Err(ProposalError::Refused(Refused::NoNode { node: NodeId(9) }));
     assert_eq!(refused.await.unwrap(), expected);
     assert_eq!(members(&follows), [1]);
@@ -67,11 +69,22 @@ async fn a_command_outlives_the_leader() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_that_cannot_decide_is_left_for_the_next_one() {
+    let nodes = Nodes::with_leader().await;
+    let (leader, others) = nodes.roles();
+    nodes.cut_off(Some(leader));
+    let begin = Instant::now();
+    let applied = nodes.proposals(others[0]).propose(join(1), DEADLINE).await;
+    assert_eq!(applied, Ok(Applied::Node(NodeId(1))));
+    assert!(begin.elapsed() < DECISION_WAIT, "{:?}", begin.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_still_believes_in_the_last_leader_is_told_the_new_one() {
     let nodes = Nodes::with_leader().await;
     let (old, others) = nodes.roles();
     let (new, misled) = (others[0], others[1]);
-    nodes.deafen(Some(misled));
+    nodes.cut_off(Some(misled));
     nodes.raft(old).transfer_leadership(NodeId(new.into())).await.unwrap();
     assert_eq!(nodes.raft(misled).leader().unwrap().id, NodeId(old.into()));
 
@@ -80,7 +93,7 @@ async fn a_node_that_still_believes_in_the_last_leader_is_told_the_new_one() {
     let mut facts = nodes.raft(new).facts();
     facts.wait_for(|facts| facts.members().len() == 1).await.unwrap();
     assert_eq!(nodes.raft(misled).leader().unwrap().id, NodeId(old.into()));
-    nodes.deafen(None);
+    nodes.cut_off(None);
     assert_eq!(proposing.await.unwrap(), Ok(Applied::Node(NodeId(1))));
 }
 

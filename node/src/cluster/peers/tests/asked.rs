@@ -19,14 +19,14 @@ async fn a_node_tells_how_much_it_has_stamped_before_a_time() {
     let told = BTreeMap::from([(1, one), (u64::MAX, Stamped::default())]);
     let node = Node::start(Script { stamped: Ok(told.clone()), ..Script::member() });
     let time = UnixNanos(2_000_000_000);
-    assert_eq!(member().stamped(&node.address, time, DEADLINE).await, Ok(told));
-    assert_eq!(node.heard(), ["stamped 1970-01-01T00:00:02Z"]);
+    assert_eq!(member().stamped(&node.address, time, UnixNanos(3), DEADLINE).await, Ok(told));
+    assert_eq!(node.heard(), ["stamped 1970-01-01T00:00:02Z lease 1970-01-01T00:00:00.000000003Z"]);
 }
 
 #[tokio::test]
 async fn nobody_asks_for_a_time_between_two_seconds() {
     let node = Node::start(Script::member());
-    let answer = member().stamped(&node.address, UnixNanos(1), DEADLINE).await;
+    let answer = member().stamped(&node.address, UnixNanos(1), UnixNanos(2), DEADLINE).await;
     assert_eq!(refusal(answer), "the message's field time is missing or malformed");
     assert!(node.heard().is_empty());
 }
@@ -63,6 +63,7 @@ async fn tables_are_listed_and_arrive_chunk_by_chunk() {
         attribute: "foo".to_owned(),
         window: WindowSpan { start: END.timestamp(), end: END.timestamp() },
         complete: false,
+        waits_for: None,
         revision: 0,
         records: 5,
         distinct: 2,
@@ -110,7 +111,7 @@ async fn what_a_node_does_not_have_is_declined_before_a_stream_begins() {
     });
     let (member, address) = (member(), &node.address);
     let (start, slots) = (UnixNanos(0), slots("9"));
-    assert_eq!(trouble(member.stamped(address, start, DEADLINE).await), NOT_NOW);
+    assert_eq!(trouble(member.stamped(address, start, start, DEADLINE).await), NOT_NOW);
     let follow = member.follow(address, 4, 0, slots, DEADLINE).await;
     assert_eq!(refusal(follow.map(drop)), NEVER);
     assert_eq!(trouble(member.tables(address, 1, start, DEADLINE).await), NOT_NOW);

@@ -93,8 +93,12 @@ impl Answers for Script {
         self.propose.clone()
     }
 
-    async fn stamped(&self, time: UnixNanos) -> Result<BTreeMap<SegmentId, Stamped>, Declined> {
-        self.hear(format!("stamped {time}"));
+    async fn stamped(
+        &self,
+        time: UnixNanos,
+        lease: UnixNanos,
+    ) -> Result<BTreeMap<SegmentId, Stamped>, Declined> {
+        self.hear(format!("stamped {time} lease {lease}"));
         self.stamped.clone()
     }
 

@@ -232,9 +232,11 @@ mod tests {
         assert_eq!(results.encode_to_vec(), [&head[..], &slots].concat());
 
         let caller = Some(to_caller(&identity(2)));
-        let stamped = peer::StampedRequest { caller: caller.clone(), time: 5 }.encode_to_vec();
+        let stamped = peer::StampedRequest { caller: caller.clone(), time: 5, lease: 6 };
+        let stamped = stamped.encode_to_vec();
         assert_eq!(stamped[..2], [0x0a, 38]);
-        assert_eq!(stamped[40..], [0x11, 5, 0, 0, 0, 0, 0, 0, 0]);
+        let (time, lease) = ([0x11, 5, 0, 0, 0, 0, 0, 0, 0], [0x19, 6, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(stamped[40..], [time, lease].concat());
         let live = peer::LiveRequest { caller, limit: 5 }.encode_to_vec();
         assert_eq!((&live[..40], &live[40..]), (&stamped[..40], &[0x10, 5][..]));
     }

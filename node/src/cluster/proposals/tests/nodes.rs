@@ -19,11 +19,11 @@ use crate::cluster::peers::{Peers, serve};
 use crate::cluster::standing::Standing;
 use crate::store::{Disk, Store};
 
-/// Who is where, and who hears nothing of Raft.
+/// Who is where, and who is cut off from Raft's calls.
 #[derive(Default)]
 struct Mesh {
     doors: Mutex<BTreeMap<String, mpsc::UnboundedSender<io::Result<DuplexStream>>>>,
-    deaf: Mutex<Option<NodeId>>,
+    cut_off: Mutex<Option<NodeId>>,
 }
 
 impl Mesh {
@@ -41,8 +41,9 @@ impl Mesh {
     }
 }
 
-/// Raft's calls, as far as they are heard.
+/// Raft's calls from one node, as far as they are heard.
 struct Ways {
+    from: NodeId,
     member: Member,
     mesh: Arc<Mesh>,
 }
@@ -56,8 +57,9 @@ impl Transport for Ways {
         body: Bytes,
         within: Duration,
     ) -> BoxFuture<'a, Result<Bytes, TransportError>> {
-        if *self.mesh.deaf.lock().unwrap() == Some(to) {
-            return Box::pin(ready(Err(TransportError("it hears nothing".to_owned()))));
+        let cut_off = *self.mesh.cut_off.lock().unwrap();
+        if [self.from, to].into_iter().any(|node| cut_off == Some(node)) {
+            return Box::pin(ready(Err(TransportError("the way is cut".to_owned()))));
         }
         self.member.call(to, address, rpc, body, within)
     }
@@ -111,7 +113,8 @@ impl Nodes {
             initial_facts: Facts::new(Settings { slots: 256 }),
         };
         let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
-        let ways = Ways { member: member.clone(), mesh: Arc::clone(&self.mesh) };
+        let mesh = Arc::clone(&self.mesh);
+        let ways = Ways { from: identity.node, member: member.clone(), mesh };
         let raft = Raft::start(settings, store, Arc::new(ways)).await.unwrap();
         let standing = Standing::default();
         standing.take_part(born(number), Arc::new(identity), raft.clone());
@@ -158,8 +161,8 @@ impl Nodes {
         (leaders[0], others)
     }
 
-    /// From now on a node hears nothing of Raft, or all nodes hear everything.
-    pub(super) fn deafen(&self, number: Option<u8>) {
-        *self.mesh.deaf.lock().unwrap() = number.map(|number| NodeId(number.into()));
+    /// From now on none of Raft's calls reaches a node or comes from it; or all get through.
+    pub(super) fn cut_off(&self, number: Option<u8>) {
+        *self.mesh.cut_off.lock().unwrap() = number.map(|number| NodeId(number.into()));
     }
 }

@@ -39,6 +39,7 @@ impl Holdings for Engine {
     fn stamped(
         &self,
         _: UnixNanos,
+        _: UnixNanos,
     ) -> BoxFuture<'_, Result<BTreeMap<SegmentId, Stamped>, Declined>> {
         std::future::pending().boxed()
     }
@@ -85,7 +86,7 @@ fn follow(standing: &Standing, segment: SegmentId) -> Batches {
 async fn a_node_without_an_engine_is_starting() {
     let standing = Standing::default();
     let (start, slots) = (UnixNanos(0), SlotSet::default());
-    assert_eq!(not_now(standing.stamped(start).await), "the node is starting");
+    assert_eq!(not_now(standing.stamped(start, start).await), "the node is starting");
     assert_eq!(not_now(standing.follow(0, 0, slots)), "the node is starting");
     assert_eq!(not_now(standing.tables(0, start)), "the node is starting");
     assert_eq!(not_now(standing.results(0, start, 0, slots)), "the node is starting");
@@ -119,7 +120,7 @@ async fn an_engine_that_is_taken_back_is_held_by_nobody_whoever_reads() {
     }
     let asking = tokio::spawn({
         let standing = Arc::clone(&standing);
-        async move { standing.stamped(UnixNanos(0)).await }
+        async move { standing.stamped(UnixNanos(0), UnixNanos(0)).await }
     });
     while Arc::strong_count(&engine) < 9 {
         tokio::task::yield_now().await;

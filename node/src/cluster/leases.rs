@@ -1,0 +1,103 @@
+//! Who may stamp until when, as the leader knows it.
+//!
+//! A node appends only what it stamps before its lease is over, in its own time. The leader
+//! renews leases each second; they outlive an election. So when a node is silent, it is known
+//! what it cannot have stamped: the ceiling of its segment.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::event::node::NodeId;
+use crate::event::time::UnixNanos;
+
+/// How long a lease is.
+pub const LEASE: Duration = Duration::from_secs(10);
+/// How long a node may be silent before its segment is sealed.
+const SILENCE: Duration = Duration::from_secs(4);
+
+// A pause that is not sealed costs no acknowledgement either.
+const _: () = assert!(2 * SILENCE.as_nanos() < LEASE.as_nanos());
+
+/// The lease of a segment that was opened after a cut at this time, until another is given.
+pub fn first(floor: UnixNanos) -> UnixNanos {
+    after(floor, LEASE)
+}
+
+/// What one leader has allowed.
+#[derive(Debug)]
+pub struct Leases {
+    /// When it began to lead.
+    began: UnixNanos,
+    granted: BTreeMap<NodeId, UnixNanos>,
+    heard: BTreeMap<NodeId, UnixNanos>,
+}
+
+impl Leases {
+    /// Nothing yet: the node begins to lead.
+    pub fn begin(now: UnixNanos) -> Leases {
+        Leases { began: now, granted: BTreeMap::new(), heard: BTreeMap::new() }
+    }
+
+    /// The lease that a node is offered. It may have it, whether it answers or not.
+    pub fn grant(&mut self, node: NodeId, now: UnixNanos) -> UnixNanos {
+        let lease = after(now, LEASE);
+        let granted = self.granted.entry(node).or_default();
+        *granted = lease.max(*granted);
+        *granted
+    }
+
+    /// A node has answered.
+    pub fn hear(&mut self, node: NodeId, now: UnixNanos) {
+        self.heard.insert(node, now);
+    }
+
+    /// Whether a node has been silent for too long.
+    pub fn is_silent(&self, node: NodeId, now: UnixNanos) -> bool {
+        let heard = self.heard.get(&node).copied().unwrap_or(self.began).max(self.began);
+        after(heard, SILENCE) < now
+    }
+
+    /// A time at which a node has stamped nothing in a segment with this floor, nor later:
+    /// neither this leader nor an earlier one has allowed it more.
+    pub fn ceiling(&self, node: NodeId, floor: UnixNanos) -> UnixNanos {
+        let granted = self.granted.get(&node).copied().unwrap_or_default();
+        granted.max(after(self.began, LEASE)).max(first(floor))
+    }
+}
+
+fn after(time: UnixNanos, duration: Duration) -> UnixNanos {
+    UnixNanos(time.0.saturating_add(duration.as_nanos() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::time::SECOND;
+
+    const NODE: NodeId = NodeId(2);
+
+    fn at(second: u64) -> UnixNanos {
+        UnixNanos(second * SECOND)
+    }
+
+    #[test]
+    fn a_ceiling_is_past_all_that_any_leader_allowed() {
+        let mut leases = Leases::begin(at(100));
+        assert_eq!(leases.ceiling(NODE, at(50)), at(110), "an earlier leader's");
+        assert_eq!(leases.ceiling(NODE, at(105)), at(115), "the first one of the segment");
+        assert_eq!(leases.grant(NODE, at(120)), at(130));
+        assert_eq!(leases.ceiling(NODE, at(50)), at(130));
+        assert_eq!(leases.grant(NODE, at(90)), at(130), "a clock that went back takes nothing");
+        assert_eq!(leases.ceiling(NodeId(3), at(50)), at(110));
+    }
+
+    #[test]
+    fn a_node_is_silent_when_it_has_not_answered_this_leader_for_a_while() {
+        let mut leases = Leases::begin(at(100));
+        assert!(!leases.is_silent(NODE, at(104)));
+        assert!(leases.is_silent(NODE, at(105)));
+        leases.hear(NODE, at(105));
+        assert!(!leases.is_silent(NODE, at(109)));
+        assert!(leases.is_silent(NODE, at(110)));
+    }
+}
