@@ -11,7 +11,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 NEXTEST := $(shell PATH='$(PATH)' command -v cargo-nextest)
 TEST := $(if $(NEXTEST),cargo nextest run,cargo test)
 
-.PHONY: help setup run demo test bench fuzz verify fix
+.PHONY: help setup run demo cluster test bench fuzz verify fix
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -26,6 +26,10 @@ run: setup ## Start a node in ./data that prints its windows for people
 demo: setup ## Feed a node of its own, and compare what it prints with what it must
 	cargo build --release --package sheaf-node --package sheaf
 	@scripts/demo $(TARGET)/release
+
+cluster: setup ## Let three nodes count together, kill one, and compare
+	cargo build --release --package sheaf-node --package sheaf
+	@scripts/cluster $(TARGET)/release
 
 test: setup ## Run all tests
 	$(TEST) --workspace --features sheaf-node/failpoints
