@@ -40,6 +40,21 @@ fn not_utf8() -> Bytes {
 }
 
 #[tokio::test]
+async fn nothing_is_taken_before_the_cut_from_which_on_it_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let life = Life::start(folder.path(), 1005).await;
+    assert!(!life.open());
+    assert!(life.send(request(3)).await.is_err());
+    life.cut(1006).await;
+    assert!(life.open());
+    life.send(request(2)).await.unwrap();
+    life.cut(1010).await;
+    life.flushed(2).await;
+    assert_eq!(life.balance().ledger.accepted.records, 2);
+    life.end().await;
+}
+
+#[tokio::test]
 async fn a_clock_that_was_set_back_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let life = Life::begin(folder.path(), 1005).await;

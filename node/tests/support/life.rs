@@ -32,9 +32,16 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    /// Starts on a folder, and takes requests once it has cut at `second`, or later if an
-    /// earlier life did.
+    /// Starts on a folder, and takes requests.
     pub(crate) async fn begin(folder: &Path, second: u64) -> Life {
+        let life = Life::start(folder, second).await;
+        life.cut(second).await;
+        assert!(life.open());
+        life
+    }
+
+    /// Starts on a folder.
+    pub(crate) async fn start(folder: &Path, second: u64) -> Life {
         let (settings, standing) = (settings(folder), Arc::<Standing>::default());
         let store = Engine::open_store(&settings).unwrap();
         let candidate = Candidate {
@@ -62,10 +69,12 @@ impl Life {
             clock: Clock::new(move || UnixNanos(now.load(Ordering::SeqCst) * SECOND)),
         };
         let engine = Engine::start(starting).await.unwrap();
-        let life = Life { intake, metrics, clock, membership, engine };
-        life.cut(second).await;
-        life.engine.open(&life.intake).unwrap();
-        life
+        Life { intake, metrics, clock, membership, engine }
+    }
+
+    /// Takes requests, if it can.
+    pub(crate) fn open(&self) -> bool {
+        self.engine.open(&self.intake).unwrap()
     }
 
     pub(crate) async fn send(&self, request: Bytes) -> Result<(), IntakeError> {
