@@ -219,9 +219,7 @@ impl Node {
             clock: self.clock.clone(),
         };
         let engine = Engine::start(starting).await?;
-        engine.open(&self.intake)?;
         self.statistics.attach(engine.reader());
-        self.ready.send_replace(true);
         Ok(engine)
     }
 
@@ -239,14 +237,16 @@ impl Node {
     /// Cuts and records on every whole second, and watches the disk, until a part
     /// fails (with its error) or the node is asked to stop.
     async fn attend(&self, running: &mut Running, stop: &CancellationToken) -> Option<EngineError> {
-        let mut had_room = true;
+        let (mut is_open, mut had_room) = (false, true);
         let mut recorded = self.intake.received().rejected();
         // An aggregation that is new begins at once.
         let mut next = Instant::now();
         loop {
+            let begun = running.engine.begun();
             tokio::select! {
                 error = running.failed() => return Some(error),
                 () = stop.cancelled() => return None,
+                () = begun, if !is_open => {}
                 () = tokio::time::sleep_until(next) => {}
             }
             let now = self.clock.now();
@@ -255,8 +255,13 @@ impl Node {
                 () = stop.cancelled() => return None,
                 done = done => if let Err(error) = done { return Some(error) },
             }
-            if let Err(error) = running.engine.open(&self.intake) {
-                return Some(error);
+            match running.engine.open(&self.intake) {
+                Ok(opened) if opened && !is_open => {
+                    is_open = true;
+                    self.ready.send_replace(true);
+                }
+                Ok(_) => {}
+                Err(error) => return Some(error),
             }
             let rejected = self.intake.received().rejected();
             if rejected != recorded {

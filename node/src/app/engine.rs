@@ -278,12 +278,16 @@ impl Engine {
     }
 
     /// Lets `intake` append to this engine's journal what the active aggregations want; to
-    /// be repeated when those have changed.
+    /// be repeated when those have changed. Says whether it does: not before the cut from
+    /// which on they count, for what is stamped earlier they never would.
     ///
     /// # Errors
     /// When a definition among the facts is not one that this version knows.
-    pub fn open(&self, intake: &Intake) -> Result<(), EngineError> {
+    pub fn open(&self, intake: &Intake) -> Result<bool, EngineError> {
         let facts = self.facts.borrow().clone();
+        if awaits_cut(&facts) {
+            return Ok(false);
+        }
         let is_active = |number: &u32| facts.aggregations()[number].until.is_none();
         let active: Vec<_> = aggregations(&facts)?;
         let active: Vec<_> = active.into_iter().filter(|known| is_active(&known.number)).collect();
@@ -294,7 +298,7 @@ impl Engine {
             intake.open(self.journal.clone(), Packing::new(self.key, wanted));
             *packed = numbers;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// What answers questions about this engine.
@@ -313,11 +317,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether an aggregation waits for the next cut to begin.
-    pub fn awaits_cut(&self) -> bool {
-        let facts = self.facts.borrow();
-        let latest = facts.latest_cut().number;
-        facts.aggregations().values().any(|aggregation| aggregation.since > latest)
+    /// Waits until the cut is known from which on all aggregations count.
+    pub fn begun(&self) -> impl Future<Output = ()> + use<> {
+        let mut facts = self.facts.clone();
+        async move {
+            if facts.wait_for(|facts| !awaits_cut(facts)).await.is_err() {
+                // The node takes no part any more, of which there is word elsewhere.
+                std::future::pending().await
+            }
+        }
     }
 
     /// Records what `intake` rejected so far, in the background.
@@ -415,6 +423,12 @@ impl Parts {
         let run = move || runtime.block_on(off.run_until_cancelled(part)).unwrap_or(Ok(()));
         spawn(name, Priority::Folding, end, run)
     }
+}
+
+/// Whether an aggregation waits for the next cut to begin.
+fn awaits_cut(facts: &Facts) -> bool {
+    let latest = facts.latest_cut().number;
+    facts.aggregations().values().any(|aggregation| aggregation.since > latest)
 }
 
 /// Reads and checks all that is in the journal.
