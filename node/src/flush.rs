@@ -15,6 +15,9 @@ pub mod feed; // where entries come from
 pub mod results; // what came of closed windows, on disk
 pub mod statistics; // counts as statistics carry them
 
+#[cfg(test)]
+pub(crate) mod example; // a cluster, and entries, for tests
+
 use std::path::PathBuf;
 
 use crate::aggregation::definition::Definition;
