@@ -276,8 +276,10 @@ impl Delivery {
         cut: u64,
         carries: &[Carry],
     ) -> Result<(), FlushError> {
-        carries::record(self.results.store(), carries)?;
-        info!(windows = carries.len(), "open windows carried, to trim the journal");
+        if !carries.is_empty() {
+            carries::record(self.results.store(), carries)?;
+            info!(windows = carries.len(), "open windows carried, to trim the journal");
+        }
         for aggregation in aggregations {
             let facts = self.facts();
             let owned = facts.primary_of(self.node);

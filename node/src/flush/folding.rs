@@ -314,8 +314,10 @@ impl Folder {
         for group in self.groups.values_mut() {
             let Some(cut) = group.newest_reached(facts) else { continue };
             let carries = group.carry(&self.parts.settings)?;
-            if !carries.is_empty() {
-                let (slots, aggregations) = (group.slots(), group.aggregations());
+            let aggregations =
+                if carries.is_empty() { group.idle(facts, cut) } else { group.aggregations() };
+            if !aggregations.is_empty() {
+                let slots = group.slots();
                 let carry = Flush::Carry { slots, aggregations, cut, carries };
                 let _ = self.parts.flushes.send(carry);
             }

@@ -10,10 +10,13 @@ use crate::checkpoint::carries::Carry;
 use crate::checkpoint::facts::Facts;
 use crate::event::entry::{Entry, Section};
 use crate::event::slots::SlotSet;
-use crate::event::time::{UnixNanos, Window};
+use crate::event::time::{SECOND, UnixNanos, Window};
 use crate::flush::due::{Due, due, newest_reached};
 use crate::flush::feed::{Batch, Part};
 use crate::flush::{Aggregation, FlushError, FlushSettings};
+
+/// How long a slot without open windows stays at a cut, in nanoseconds.
+const IDLE_MAX: u64 = 60 * SECOND;
 
 /// Of each segment, the number of an entry.
 pub type Positions = BTreeMap<u64, u64>;
@@ -276,6 +279,22 @@ impl Group {
             carries.extend(account.carry(|_| true, &self.slots, &self.next, self.bytes)?);
         }
         Ok(carries)
+    }
+
+    /// The aggregations of which nothing is open, and whose slots would fold much again if
+    /// they did not go on from this cut: nothing needs to be kept for that.
+    pub fn idle(&self, facts: &Facts, cut: u64) -> Vec<u32> {
+        let Some(now) = facts.cut(cut) else { return Vec::new() };
+        let is_late = |(number, account): &(&u32, &Account)| {
+            let known = facts.aggregations().get(number);
+            let carried = |slot| facts.cut(known?.carried(slot));
+            let oldest = self.slots.iter().filter_map(carried).min_by_key(|cut| cut.number);
+            let is_old = oldest.is_some_and(|oldest| {
+                oldest.time.0.saturating_add(IDLE_MAX) <= now.time.0 && oldest.counts != now.counts
+            });
+            is_old && account.windows.is_empty() && account.closing.is_empty()
+        };
+        self.accounts.iter().filter(is_late).map(|(&number, _)| number).collect()
     }
 
     /// The open windows, with at most `limit` values each.

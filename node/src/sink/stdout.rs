@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use sheaf_proto::statistics::{ValueCount, WindowCounts};
+use sheaf_proto::statistics::{ValueCount, WaitsFor, WindowCounts};
 
 use crate::sink::{DeliveryKey, Promise, Sink, SinkError};
 
@@ -54,9 +54,16 @@ impl<W: Write + Send + Sync> Sink for Stdout<W> {
 fn text(counts: &WindowCounts) -> String {
     let WindowCounts { aggregation, window, records, distinct, unknown, other, .. } = counts;
     let mut text = format!(
-        "{} .. {}  {aggregation}: {distinct} distinct of {records} records\n",
+        "{} .. {}  {aggregation}: {distinct} distinct of {records} records",
         window.start, window.end
     );
+    if let Some(WaitsFor { nodes, .. }) = &counts.waits_for {
+        let nodes: Vec<_> = nodes.iter().map(u64::to_string).collect();
+        text.push_str(&format!(", incomplete: waits for node {}", nodes.join(", ")));
+    } else if counts.revision > 1 {
+        text.push_str(", now complete");
+    }
+    text.push('\n');
     for ValueCount { value, count, .. } in &counts.counts {
         text.push_str(&format!("{value} - {count}\n"));
     }
@@ -78,16 +85,17 @@ mod tests {
     use super::*;
     use crate::event::time::UnixNanos;
 
-    fn delivered(format: Format) -> String {
+    fn counts() -> WindowCounts {
         let count = |value: &str, count| ValueCount { value: value.into(), kind: None, count };
         let start: Timestamp = "2026-11-21T03:00:00Z".parse().unwrap();
         let end: Timestamp = "2026-11-21T03:00:10Z".parse().unwrap();
-        let counts = WindowCounts {
+        WindowCounts {
             aggregation: "by-foo".to_owned(),
             kind: "DistinctLogs".to_owned(),
             attribute: "foo".to_owned(),
             window: WindowSpan { start, end },
             complete: true,
+            waits_for: None,
             revision: 1,
             records: 5,
             distinct: 5,
@@ -95,11 +103,14 @@ mod tests {
             unknown: 1,
             counts: vec![count("baz", 2), count("bar", 1), count("qux", 1)],
             other: Other::default(),
-        };
+        }
+    }
+
+    fn delivered(counts: &WindowCounts, format: Format) -> String {
         let start = UnixNanos(0);
         let key = DeliveryKey { cluster: Uuid::nil(), aggregation: 0, start, revision: 1 };
         let mut out = Vec::new();
-        Stdout::new(&mut out, format).deliver(&key, &counts).unwrap();
+        Stdout::new(&mut out, format).deliver(&key, counts).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -113,13 +124,26 @@ mod tests {
             r#"{"value":"qux","count":1}],"other":{"values":0,"count":0}}"#,
             "\n"
         );
-        assert_eq!(delivered(Format::Json), expected);
+        assert_eq!(delivered(&counts(), Format::Json), expected);
     }
 
     #[test]
     fn people_read_one_value_per_line_under_the_windows_time() {
         let expected = "2026-11-21T03:00:00Z .. 2026-11-21T03:00:10Z  by-foo: 5 distinct of 5 records\n\
                         \"baz\" - 2\n\"bar\" - 1\n\"qux\" - 1\nunknown - 1\n";
-        assert_eq!(delivered(Format::Text), expected);
+        assert_eq!(delivered(&counts(), Format::Text), expected);
+    }
+
+    #[test]
+    fn a_window_that_is_not_complete_says_what_it_waits_for() {
+        let (slots, nodes, segments) = ("0-84".to_owned(), vec![1, 3], vec![7]);
+        let waits_for = Some(WaitsFor { slots, nodes, segments });
+        let waiting = WindowCounts { complete: false, waits_for, ..counts() };
+        let json = r#""complete":false,"waits_for":{"slots":"0-84","nodes":[1,3],"segments":[7]},"revision":1"#;
+        assert!(delivered(&waiting, Format::Json).contains(json));
+        let text = "5 distinct of 5 records, incomplete: waits for node 1, 3\n";
+        assert!(delivered(&waiting, Format::Text).contains(text));
+        let settled = WindowCounts { revision: 2, ..counts() };
+        assert!(delivered(&settled, Format::Text).contains("5 records, now complete\n"));
     }
 }
