@@ -313,8 +313,7 @@ impl Folder {
     fn carry(&mut self, facts: &Facts) -> Result<(), FlushError> {
         for group in self.groups.values_mut() {
             let Some(cut) = group.newest_reached(facts) else { continue };
-            let carries = group.carry(&self.parts.settings)?;
-            if !carries.is_empty() {
+            if let Some(carries) = group.carry(&self.parts.settings)? {
                 let (slots, aggregations) = (group.slots(), group.aggregations());
                 let carry = Flush::Carry { slots, aggregations, cut, carries };
                 let _ = self.parts.flushes.send(carry);
