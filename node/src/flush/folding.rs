@@ -83,6 +83,19 @@ impl Folding {
     }
 }
 
+#[cfg(test)]
+impl Commands {
+    /// The windows that were handed out, and the slots that were given up.
+    pub(super) fn closed(&mut self) -> Vec<(Window, SlotSet)> {
+        let received = std::iter::from_fn(|| self.0.try_recv().ok());
+        let closed = received.filter_map(|command| match command {
+            Command::Closed { window, given_up, .. } => Some((window, given_up)),
+            Command::Current { .. } | Command::Pending { .. } => None,
+        });
+        closed.collect()
+    }
+}
+
 /// What a folder is made of.
 pub struct Parts {
     /// Which node folds.
