@@ -105,6 +105,9 @@ pub enum FlushError {
         /// What was found now.
         found: Digest,
     },
+    /// Slots went to another node while a window was counted for all of them together.
+    #[error("window {0} is counted again: some slots went to another node meanwhile")]
+    NotWhole(Window),
     /// The facts contradict what this node did; please report it.
     #[error("{0}; please report this")]
     Contradiction(String),
@@ -122,6 +125,7 @@ impl FlushError {
             | FlushError::Consensus(Disagreement::Refused(_))
             | FlushError::Fold(FoldError::Carried { .. }) => false,
             FlushError::Consensus(_)
+            | FlushError::NotWhole(_)
             | FlushError::Store(_)
             | FlushError::Journal(_)
             | FlushError::Fold(_) => true,

@@ -132,10 +132,14 @@ impl Delivery {
 
         let Claimed { numbers, flushed } = self.claim(&found, slots).await?;
         let claimed: SlotSet = numbers.keys().copied().collect();
+        if summary.is_some() && !claimed.is_empty() && claimed != slots {
+            return Err(FlushError::NotWhole(window));
+        }
+        let mut completed = SlotSet::default();
         if !claimed.is_empty() {
             self.results.finish(written, claimed, summary)?;
             may_die("flush-after-deliver");
-            self.complete(&found, numbers).await?;
+            completed = self.complete(&found, numbers).await?;
             let totals = claimed.iter().filter_map(|slot| found.totals.get(&slot));
             let distinct = totals.map(|totals| totals.distinct).sum();
             info!(aggregation = %aggregation.definition.name, %window, slots = %claimed, distinct, "flushed");
@@ -147,7 +151,7 @@ impl Delivery {
             // What is left is removed at the next start.
             let _ = std::fs::remove_file(file);
         }
-        let is_given_up = |&slot: &Slot| !claimed.contains(slot) && !flushed.contains(slot);
+        let is_given_up = |&slot: &Slot| !completed.contains(slot) && !flushed.contains(slot);
         let given_up = slots.iter().filter(is_given_up).collect();
         self.folding.closed(group, number, window, given_up);
         Ok(())
@@ -229,17 +233,19 @@ impl Delivery {
     }
 
     /// Completes claims, but for those of slots that are another node's by now: it will.
+    /// Returns the others.
     async fn complete(
         &self,
         found: &Found,
         mut numbers: BTreeMap<Slot, u64>,
-    ) -> Result<(), FlushError> {
+    ) -> Result<SlotSet, FlushError> {
+        let mut completed = SlotSet::default();
         loop {
             let facts = self.facts();
             let owned = facts.primary_of(self.node);
             numbers.retain(|&slot, _| owned.contains(slot));
             if numbers.is_empty() {
-                return Ok(());
+                return Ok(completed);
             }
             let slot_number = |(&slot, &number): (&Slot, &u64)| {
                 (slot, SlotNumber { epoch: epoch(&facts, slot), number })
@@ -257,6 +263,7 @@ impl Delivery {
                 match answer {
                     CompleteAnswer::Completed | CompleteAnswer::Again => {
                         numbers.remove(&slot);
+                        completed.insert(slot);
                     }
                     CompleteAnswer::StaleEpoch => {}
                     CompleteAnswer::NotClaimed => {
@@ -355,3 +362,6 @@ fn closing_cuts(facts: &Facts, found: &Found, slots: &SlotSet) -> BTreeMap<u64, 
 fn epoch(facts: &Facts, slot: Slot) -> u64 {
     facts.slots().get(&slot).map_or(0, |ownership| ownership.epoch)
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,6 +83,19 @@ impl Folding {
     }
 }
 
+#[cfg(test)]
+impl Commands {
+    /// The windows that were handed out, and the slots that were given up.
+    pub(super) fn closed(&mut self) -> Vec<(Window, SlotSet)> {
+        let received = std::iter::from_fn(|| self.0.try_recv().ok());
+        let closed = received.filter_map(|command| match command {
+            Command::Closed { window, given_up, .. } => Some((window, given_up)),
+            Command::Current { .. } | Command::Pending { .. } => None,
+        });
+        closed.collect()
+    }
+}
+
 /// What a folder is made of.
 pub struct Parts {
     /// Which node folds.
@@ -313,9 +326,10 @@ impl Folder {
     fn carry(&mut self, facts: &Facts) -> Result<(), FlushError> {
         for group in self.groups.values_mut() {
             let Some(cut) = group.newest_reached(facts) else { continue };
-            let carries = group.carry(&self.parts.settings)?;
-            let aggregations =
-                if carries.is_empty() { group.idle(facts, cut) } else { group.aggregations() };
+let (aggregations, carries) = match group.carry(&self.parts.settings)? {
+                Some(carries) => (group.aggregations(), carries),
+                None => (group.idle(facts, cut), Vec::new()),
+            };
             if !aggregations.is_empty() {
                 let slots = group.slots();
                 let carry = Flush::Carry { slots, aggregations, cut, carries };

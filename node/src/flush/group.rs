@@ -162,7 +162,11 @@ impl Group {
     /// Where the slots go on in an aggregation: all of them at the same cut.
     fn begin(&self, facts: &Facts, number: u32) -> Option<Positions> {
         let first = self.slots.iter().next()?;
-        let cut = facts.cut(facts.aggregations().get(&number)?.carried(first))?;
+        let (carried, latest) =
+            (facts.aggregations().get(&number)?.carried(first), facts.latest_cut());
+        // Of an aggregation that has ended, the cut that has all of it is not kept for long.
+        let has_all = || (carried < latest.number).then_some(latest);
+        let cut = facts.cut(carried).or_else(has_all)?;
         Some(cut.counts.iter().map(|(&segment, extent)| (segment, extent.entries)).collect())
     }
 
@@ -262,23 +266,24 @@ impl Group {
     }
 
     /// Makes the states of all open windows durable if the journal that they need is larger
-    /// than the settings say.
+    /// than the settings say; those that have grown since are in the answer.
     ///
     /// # Errors
     /// When a state cannot be kept.
-    pub fn carry(&mut self, settings: &FlushSettings) -> Result<Vec<Carry>, FlushError> {
+    pub fn carry(&mut self, settings: &FlushSettings) -> Result<Option<Vec<Carry>>, FlushError> {
         let open = self.accounts.values().flat_map(|account| account.windows.values());
         let needed = open.map(|open| self.bytes - open.bytes_before).max().unwrap_or(0);
         // Other slots have about as much of each entry.
         let journal = needed as u128 * 256 / self.slots.len().max(1) as u128;
         if journal <= u128::from(settings.journal_bytes_max) {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let mut carries = Vec::new();
         for account in self.accounts.values_mut() {
             carries.extend(account.carry(|_| true, &self.slots, &self.next, self.bytes)?);
+            account.windows.values_mut().for_each(|open| open.bytes_before = self.bytes);
         }
-        Ok(carries)
+        Ok(Some(carries))
     }
 
     /// The aggregations of which nothing is open, and whose slots would fold much again if
@@ -471,3 +476,6 @@ pub fn alike(facts: &Facts, slots: &SlotSet, carries: &[Carry]) -> Vec<SlotSet> 
 pub fn carried(carry: &Carry) -> Result<Carried, FlushError> {
     Ok(Kept::deserialize(&carry.state).map_err(FlushError::Carry)?.state)
 }
+
+#[cfg(test)]
+mod tests;
