@@ -213,6 +213,7 @@ impl Node {
             identity: membership.identity().clone(),
             raft: membership.raft(),
             members: membership.member(),
+            silent: membership.silent(),
             standing: Arc::clone(&self.standing),
             metrics: Arc::clone(&self.metrics),
             intake: self.intake.clone(),

@@ -25,6 +25,7 @@ use crate::checkpoint::raft::Raft;
 use crate::checkpoint::rejected::RejectedRecord;
 use crate::cluster::cutting::Cutter;
 use crate::cluster::gathering::Gathering;
+use crate::cluster::leases::Silent;
 use crate::cluster::lending::Lending;
 use crate::cluster::membership::MembershipError;
 use crate::cluster::opening;
@@ -125,6 +126,8 @@ pub struct Start {
     pub raft: Raft,
     /// The ways to the other members.
     pub members: peers::Member,
+    /// Who is told which of them do not answer any more.
+    pub silent: watch::Sender<Silent>,
     /// Who lends the journal and the results to other members.
     pub standing: Arc<Standing>,
     /// Where the parts report.
@@ -169,8 +172,18 @@ impl Engine {
     /// When the database or the journal is damaged or cannot be used, or the node takes no
     /// part in its cluster any more.
     pub async fn start(start: Start) -> Result<Engine, EngineError> {
-        let Start { settings, store, identity, raft, members, standing, metrics, intake, clock } =
-            start;
+        let Start {
+            settings,
+            store,
+            identity,
+            raft,
+            members,
+            silent,
+            standing,
+            metrics,
+            intake,
+            clock,
+        } = start;
         let rejected = RejectedRecord::new(Arc::clone(&store));
         intake.received().resume(rejected.read()?);
         let replayed = check_journal(Arc::clone(&store)).await?;
@@ -259,7 +272,7 @@ impl Engine {
         standing.attach(Arc::new(lending.clone()));
         parts.watch_segment(opening.segment, facts.clone());
         let stamping = Stamping { node, journal: journal.clone(), members };
-        let cutter = tokio::sync::Mutex::new(Cutter::new(consensus, Arc::new(stamping)));
+        let cutter = tokio::sync::Mutex::new(Cutter::new(consensus, Arc::new(stamping), silent));
         let (key, packed) = (identity.fingerprint_key, Mutex::default());
         let reader = Reader { lending, gathering, store };
         Ok(Engine {

@@ -133,11 +133,11 @@ impl Facts {
             Command::Claim { node, aggregation, window, cut, slots } => {
                 self.claim(node, aggregation, window, cut, slots)
             }
-            Command::Complete { node, aggregation, slots } => {
-                self.complete(node, aggregation, slots)
+            Command::Complete { node, aggregation, slots, keeps } => {
+                self.complete(node, aggregation, slots, keeps)
             }
-            Command::Carry { node, aggregation, slots, cut } => {
-                self.carry(node, aggregation, slots, cut)
+            Command::Carry { node, aggregation, slots, cut, keeps } => {
+                self.carry(node, aggregation, slots, cut, keeps)
             }
             Command::Print { aggregation, window, printed } => {
                 self.print(aggregation, window, printed)

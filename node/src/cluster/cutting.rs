@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
+use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use crate::aggregation::definition::Kind;
@@ -13,7 +14,7 @@ use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::facts::segments::{Segment, SegmentState};
 use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::checkpoint::raft::Term;
-use crate::cluster::leases::Leases;
+use crate::cluster::leases::{Leases, Silent};
 use crate::event::node::NodeId;
 use crate::event::time::{SECOND, UnixNanos, Window};
 use crate::flush::aggregations;
@@ -48,12 +49,18 @@ pub struct Cutter {
     silent: BTreeSet<NodeId>,
     /// Who may stamp until when, in the term in which this node leads.
     leases: Option<(Term, Leases)>,
+    /// Who is told which members do not answer any more.
+    told: watch::Sender<Silent>,
 }
 
 impl Cutter {
-    /// A cutter of this cluster.
-    pub fn new(consensus: Arc<dyn Consensus>, members: Arc<dyn AskStamped>) -> Cutter {
-        Cutter { consensus, members, silent: BTreeSet::new(), leases: None }
+    /// A cutter of this cluster, which tells `told` of those who do not answer any more.
+    pub fn new(
+        consensus: Arc<dyn Consensus>,
+        members: Arc<dyn AskStamped>,
+        told: watch::Sender<Silent>,
+    ) -> Cutter {
+        Cutter { consensus, members, silent: BTreeSet::new(), leases: None, told }
     }
 
     /// As the leader in `term`, has the cluster cut at the last whole second at or before
@@ -84,7 +91,15 @@ impl Cutter {
 
     /// Nobody waits for what a silent node may still append: it gets no more leases.
     async fn seal_silent(&self, facts: &Facts, now: UnixNanos) -> Result<(), Disagreement> {
-        let Some((_, leases)) = &self.leases else { return Ok(()) };
+        let Some((term, leases)) = &self.leases else { return Ok(()) };
+        let writers = facts.segments().values().filter(|segment| segment.end().is_none());
+        let silent = writers.map(|s| s.writer).filter(|&writer| leases.is_silent(writer, now));
+        let silent = (*term, silent.collect());
+        self.told.send_if_modified(|told| {
+            let differs = *told != silent;
+            *told = silent;
+            differs
+        });
         for (&id, segment) in facts.segments() {
             let Segment { writer, floor, .. } = *segment;
             if segment.state == SegmentState::Open && leases.is_silent(writer, now) {

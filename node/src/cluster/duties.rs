@@ -43,13 +43,19 @@ impl fmt::Display for Duty {
     }
 }
 
-/// What the leader has to do next, if anything. When it is done, there may be more.
-pub fn next(founding: &Founding, facts: &Facts, status: &Status) -> Option<Duty> {
+/// What the leader has to do next, if anything. When it is done, there may be more. The
+/// members in `silent` do not answer any more.
+pub fn next(
+    founding: &Founding,
+    facts: &Facts,
+    status: &Status,
+    silent: &BTreeSet<NodeId>,
+) -> Option<Duty> {
     first_join(founding, facts)
         .or_else(|| teach(facts, status))
         .or_else(|| let_vote(facts, status))
         .or_else(|| activate(facts, status))
-        .or_else(|| place(founding, facts))
+        .or_else(|| place(founding, facts, silent))
         .or_else(|| dismiss(facts, status))
 }
 
@@ -99,13 +105,13 @@ fn activate(facts: &Facts, status: &Status) -> Option<Duty> {
 }
 
 /// All founders are there when the first slots are placed: to move them would only take time.
-fn place(founding: &Founding, facts: &Facts) -> Option<Duty> {
+fn place(founding: &Founding, facts: &Facts, silent: &BTreeSet<NodeId>) -> Option<Duty> {
     let mut founders = founding.members();
     let is_active = |id| facts.members().get(&id).is_some_and(|m| m.state == MemberState::Active);
     if facts.slots().is_empty() && !founders.all(|(id, _)| is_active(id)) {
         return None;
     }
-    owners::next(facts).map(Duty::Propose)
+    owners::next(facts, silent).map(Duty::Propose)
 }
 
 fn dismiss(facts: &Facts, status: &Status) -> Option<Duty> {
@@ -163,10 +169,10 @@ mod tests {
     /// What is due when all slots are where they are to be.
     fn next(founding: &Founding, facts: &Facts, status: &Status) -> Option<Duty> {
         let mut facts = facts.clone();
-        if let Some(place) = owners::next(&facts) {
+        if let Some(place) = owners::next(&facts, &BTreeSet::new()) {
             facts.apply(place).unwrap();
         }
-        super::next(founding, &facts, status)
+        super::next(founding, &facts, status, &BTreeSet::new())
     }
 
     /// What node 1 knows as the leader when all others have caught up.
@@ -223,9 +229,9 @@ mod tests {
         facts.apply(join(3)).unwrap();
         let mut status = leads(&[1, 2, 3], &[]);
         status.replicated.insert(NodeId(3), Some(1));
-        assert_eq!(super::next(&founding(3), &facts, &status), None);
+        assert_eq!(super::next(&founding(3), &facts, &status, &BTreeSet::new()), None);
         facts.apply(Command::Activate { node: NodeId(3) }).unwrap();
-        let duty = super::next(&founding(3), &facts, &status).unwrap();
+        let duty = super::next(&founding(3), &facts, &status, &BTreeSet::new()).unwrap();
         assert_eq!(duty.to_string(), "new owners for 256 slots");
     }
 

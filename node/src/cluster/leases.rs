@@ -4,9 +4,10 @@
 //! renews leases each second; they outlive an election. So when a node is silent, it is known
 //! what it cannot have stamped: the ceiling of its segment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::checkpoint::raft::Term;
 use crate::event::node::NodeId;
 use crate::event::time::UnixNanos;
 
@@ -22,6 +23,9 @@ const _: () = assert!(2 * SILENCE.as_nanos() < LEASE.as_nanos());
 pub fn first(floor: UnixNanos) -> UnixNanos {
     after(floor, LEASE)
 }
+
+/// The members that have been silent for too long, as the leader of a term knows it.
+pub type Silent = (Term, BTreeSet<NodeId>);
 
 /// What one leader has allowed.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::net::lookup_host;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
@@ -18,6 +19,7 @@ use crate::cluster::address::PeerAddress;
 use crate::cluster::duties::{self, Duty};
 use crate::cluster::formation::{self, Answer, Decision, Founding, Why, decide, sight};
 use crate::cluster::initial::InitialMembers;
+use crate::cluster::leases::Silent;
 use crate::cluster::peers::{self, Peers, Reply};
 use crate::cluster::standing::Standing;
 use crate::event::fingerprint::SLOTS;
@@ -88,6 +90,7 @@ pub struct Membership {
     raft: Raft,
     member: peers::Member,
     standing: Arc<Standing>,
+    silent: watch::Sender<Silent>,
     leading: JoinHandle<()>,
 }
 
@@ -117,8 +120,9 @@ impl Membership {
         let raft = Raft::start(settings, store, transport).await?;
         standing.take_part(birth, Arc::clone(&identity), raft.clone());
         let founding = Founding::of(identity.founders.clone());
-        let leading = tokio::spawn(lead(raft.clone(), founding.clone()));
-        let membership = Membership { identity, raft, member, standing, leading };
+        let (silent, known) = watch::channel(Silent::default());
+        let leading = tokio::spawn(lead(raft.clone(), founding.clone(), known));
+        let membership = Membership { identity, raft, member, standing, silent, leading };
         match membership.settle(&founding).await {
             Ok(()) => Ok(membership),
             Err(error) => {
@@ -136,6 +140,11 @@ impl Membership {
     /// Its part in the cluster.
     pub fn raft(&self) -> Raft {
         self.raft.clone()
+    }
+
+    /// Whom to tell which members do not answer any more.
+    pub fn silent(&self) -> watch::Sender<Silent> {
+        self.silent.clone()
     }
 
     /// The ways to the other members.
@@ -291,13 +300,18 @@ async fn found(
 }
 
 /// Does what the leader has to do, whenever this node leads.
-async fn lead(raft: Raft, founding: Founding) {
+async fn lead(raft: Raft, founding: Founding, mut silent: watch::Receiver<Silent>) {
     let mut facts = raft.facts();
     loop {
         if raft.until(raft::Status::leads).await.is_err() {
             return;
         }
-        let duty = duties::next(&founding, &facts.borrow_and_update().clone(), &raft.status());
+        let status = raft.status();
+        let (term, silent_now) = silent.borrow_and_update().clone();
+        // What an earlier term knew says nothing.
+        let silent_now = if term == status.term { silent_now } else { BTreeSet::new() };
+        let known = facts.borrow_and_update().clone();
+        let duty = duties::next(&founding, &known, &status, &silent_now);
         let done = match duty {
             None => false,
             Some(duty) => do_duty(&raft, duty).await,
@@ -306,6 +320,7 @@ async fn lead(raft: Raft, founding: Founding) {
             // Facts change, or a member catches up, of which there is no word.
             tokio::select! {
                 _ = facts.changed() => {}
+                _ = silent.changed() => {}
                 () = sleep(DUTY_PAUSE) => {}
             }
         }

@@ -4,9 +4,8 @@
 //! it is carried: then whoever owns it next folds from the journals what the cut does not
 //! tell of. Results of windows that are over stay where they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::checkpoint::facts::aggregations::Aggregation;
 use crate::checkpoint::facts::command::{Change, Command};
 use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::{Facts, Slot};
@@ -14,9 +13,10 @@ use crate::cluster::placement::{Candidate, Copies, Placement, changes, rebalance
 use crate::event::fingerprint::SLOTS;
 use crate::event::node::NodeId;
 
-/// The command that brings the slots to where they are to be, if any can go there now.
-pub fn next(facts: &Facts) -> Option<Command> {
-    let candidates: Vec<_> = candidates(facts).collect();
+/// The command that brings the slots to where they are to be, if any can go there now:
+/// away from members that do not answer, and in equal shares to the others.
+pub fn next(facts: &Facts, silent: &BTreeSet<NodeId>) -> Option<Command> {
+    let candidates: Vec<_> = candidates(facts, silent).collect();
     let now = placement(facts)?;
     let wanted = rebalance(&now, &candidates, Copies::ONE);
     let changes: BTreeMap<Slot, Change> = changes(&now, &wanted)
@@ -28,8 +28,11 @@ pub fn next(facts: &Facts) -> Option<Command> {
 }
 
 /// The members that can own slots.
-fn candidates(facts: &Facts) -> impl Iterator<Item = Candidate> {
-    let active = facts.members().iter().filter(|(_, member)| member.state == MemberState::Active);
+fn candidates(facts: &Facts, silent: &BTreeSet<NodeId>) -> impl Iterator<Item = Candidate> {
+    let active = facts
+        .members()
+        .iter()
+        .filter(|(node, member)| member.state == MemberState::Active && !silent.contains(node));
     active.map(|(&node, member)| Candidate { node, zone: member.zone.clone() })
 }
 
@@ -50,19 +53,5 @@ fn to(facts: &Facts, slot: Slot, owners: &[NodeId]) -> Change {
 
 /// Whether whoever owns a slot next finds all of it in the journals.
 fn can_move(facts: &Facts, slot: Slot) -> bool {
-    facts.aggregations().values().all(|aggregation| !has_carry(facts, aggregation, slot))
-}
-
-/// Whether the slot's owner may have kept something of open windows in place of journals: up
-/// to a later cut than the one at which it flushed last, or of a window that is still waited
-/// for although the journals before its end were given up.
-fn has_carry(facts: &Facts, aggregation: &Aggregation, slot: Slot) -> bool {
-    let progress = aggregation.progress(slot);
-    if progress.carried == aggregation.since {
-        return false;
-    }
-    let given_up = facts.cut(progress.carried).map(|cut| cut.time);
-    let flushed = progress.flushed.map(|flushed| flushed.cut);
-    let open = aggregation.windows.values().filter(|fact| fact.waiting.contains(slot));
-    flushed < Some(progress.carried) || open.into_iter().any(|fact| Some(fact.end) <= given_up)
+    facts.aggregations().values().all(|aggregation| !aggregation.progress(slot).keeps)
 }

@@ -253,7 +253,9 @@ impl Delivery {
             let slots = numbers.iter().map(slot_number).collect();
             let (node, aggregation) = (self.node, found.aggregation);
             may_die("checkpoint-before-complete");
-            let command = Command::Complete { node, aggregation, slots };
+            let keeps =
+                self.keeps(aggregation, Some(found.window), &numbers.keys().copied().collect())?;
+            let command = Command::Complete { node, aggregation, slots, keeps };
             let Applied::Completions(answers) = self.consensus.propose(command).await? else {
                 let what = "a completion was answered otherwise".to_owned();
                 return Err(FlushError::Contradiction(what));
@@ -290,13 +292,29 @@ impl Delivery {
         for aggregation in aggregations {
             let facts = self.facts();
             let owned = facts.primary_of(self.node);
-            let own = slots.iter().filter(|&slot| owned.contains(slot));
-            let slots = own.map(|slot| (slot, epoch(&facts, slot))).collect();
+            let own: SlotSet = slots.iter().filter(|&slot| owned.contains(slot)).collect();
+            let slots = own.iter().map(|slot| (slot, epoch(&facts, slot))).collect();
             // A slot whose carry the cluster does not take keeps its journal a while longer.
-            let command = Command::Carry { node: self.node, aggregation, slots, cut };
+            let keeps = self.keeps(aggregation, None, &own)?;
+            let command = Command::Carry { node: self.node, aggregation, slots, cut, keeps };
             self.consensus.propose(command).await?;
         }
         Ok(())
+    }
+
+    /// Whether something is kept of an open window of one of these slots, but for one window.
+    fn keeps(
+        &self,
+        aggregation: u32,
+        but: Option<Window>,
+        slots: &SlotSet,
+    ) -> Result<bool, FlushError> {
+        let kept = carries::all(self.results.store())?;
+        Ok(kept.iter().any(|carry| {
+            carry.aggregation == aggregation
+                && Some(carry.window) != but
+                && carry.slots.iter().any(|slot| slots.contains(slot))
+        }))
     }
 
     /// Gives back what of this node's journal no slot needs any more.

@@ -191,7 +191,7 @@ impl Cluster {
             (slot, SlotNumber { epoch: facts.slots()[&slot].epoch, number })
         };
         let slots = self::slots(slots).iter().map(complete).collect();
-        self.apply(Command::Complete { node: NodeId(node), aggregation: 0, slots })
+        self.apply(Command::Complete { node: NodeId(node), aggregation: 0, slots, keeps: false })
     }
 
     /// Claims and completes that there is nothing of a window.

@@ -326,7 +326,7 @@ impl Folder {
     fn carry(&mut self, facts: &Facts) -> Result<(), FlushError> {
         for group in self.groups.values_mut() {
             let Some(cut) = group.newest_reached(facts) else { continue };
-let (aggregations, carries) = match group.carry(&self.parts.settings)? {
+            let (aggregations, carries) = match group.carry(&self.parts.settings)? {
                 Some(carries) => (group.aggregations(), carries),
                 None => (group.idle(facts, cut), Vec::new()),
             };

@@ -63,6 +63,7 @@ impl Life {
             identity: membership.identity().clone(),
             raft: membership.raft(),
             members: membership.member(),
+            silent: membership.silent(),
             standing,
             metrics: Arc::clone(&metrics),
             intake: intake.clone(),

@@ -52,12 +52,14 @@ pub struct Progress {
     pub flushed: Option<Checkpoint>,
     /// What is being delivered.
     pub claimed: Option<Checkpoint>,
+    /// Whether the slot's owners keep something of open windows in place of journals.
+    pub keeps: bool,
 }
 
 impl Progress {
     fn from_cut(carried: u64) -> Progress {
         let through = UnixNanos(0);
-        Progress { carried, through, distinct: 0, flushed: None, claimed: None }
+        Progress { carried, through, distinct: 0, flushed: None, claimed: None, keeps: false }
     }
 
     /// The number of the last completed checkpoint; 0 before the first.
@@ -126,6 +128,7 @@ impl Facts {
         node: NodeId,
         number: u32,
         slots: BTreeMap<Slot, SlotNumber>,
+        keeps: bool,
     ) -> Result<Applied, Refused> {
         let pending = self.pending(self.aggregations.get(number)?);
         let (settings, now) = (self.settings, self.cuts.latest.time);
@@ -145,6 +148,7 @@ impl Facts {
                 let cut = progress.claimed.and_then(|claimed| self.cuts.get(claimed.cut));
                 let cut = cut.map(|cut| cut.time);
                 aggregation.finish(slot, cut, settings, now);
+                aggregation.keep(slot, keeps);
                 CompleteAnswer::Completed
             };
             answers.insert(slot, answer);
@@ -159,6 +163,7 @@ impl Facts {
         number: u32,
         slots: BTreeMap<Slot, u64>,
         cut: u64,
+        keeps: bool,
     ) -> Result<Applied, Refused> {
         let pending = self.pending(self.aggregations.get(number)?);
         let mut answers = BTreeMap::new();
@@ -173,7 +178,7 @@ impl Facts {
             } else if self.cuts.get(cut).is_none() {
                 CarryAnswer::CutUnknown
             } else {
-                aggregation.slots.insert(slot, Progress { carried: cut, ..progress });
+                aggregation.slots.insert(slot, Progress { carried: cut, keeps, ..progress });
                 CarryAnswer::Carried
             };
             answers.insert(slot, answer);
@@ -205,6 +210,11 @@ impl Aggregation {
     /// How far a slot is; at the beginning if nothing of it was claimed or carried.
     pub fn progress(&self, slot: Slot) -> Progress {
         self.slots.get(&slot).copied().unwrap_or(Progress::from_cut(self.since))
+    }
+
+    fn keep(&mut self, slot: Slot, keeps: bool) {
+        let progress = self.progress(slot);
+        self.slots.insert(slot, Progress { keeps, ..progress });
     }
 
     /// Makes a slot's claim its last checkpoint. The slot goes on from the claim's cut, whose
@@ -395,7 +405,7 @@ mod tests {
     fn what_was_not_claimed_cannot_be_completed() {
         let mut cluster = cluster();
         let slots = [(0, SlotNumber { epoch: 1, number: 1 })].into();
-        let complete = Command::Complete { node: node(1), aggregation: 0, slots };
+        let complete = Command::Complete { node: node(1), aggregation: 0, slots, keeps: false };
         assert_eq!(cluster.complete(complete), CompleteAnswer::NotClaimed);
     }
 
@@ -442,6 +452,17 @@ mod tests {
     }
 
     #[test]
+    fn whether_something_is_kept_of_a_slot_is_what_was_said_last() {
+        let mut cluster = cluster();
+        let keeps = |cluster: &Cluster| cluster.facts.aggregations()[&0].progress(0).keeps;
+        assert!(!keeps(&cluster));
+        cluster.accept(cluster.carry_command(0, 2));
+        assert!(keeps(&cluster));
+        cluster.flush_slot(0, WINDOW);
+        assert!(!keeps(&cluster));
+    }
+
+    #[test]
     fn a_claim_outlives_a_carry_beyond_its_cut() {
         let mut cluster = cluster();
         let claim = cluster.claim_command(0, WINDOW, 5);
@@ -459,9 +480,10 @@ mod tests {
         let (node, aggregation) = (node(1), 7);
         let unknown = Refused::NoAggregation { number: 7 };
         let slots = BTreeMap::new();
-        let complete = Command::Complete { node, aggregation, slots };
+        let complete = Command::Complete { node, aggregation, slots, keeps: false };
         assert_eq!(cluster.refuse(complete), unknown);
-        let carry = Command::Carry { node, aggregation, slots: BTreeMap::new(), cut: 1 };
+        let slots = BTreeMap::new();
+        let carry = Command::Carry { node, aggregation, slots, cut: 1, keeps: false };
         assert_eq!(cluster.refuse(carry), unknown);
         let (window, slots) = (WINDOW, BTreeMap::new());
         let claim = Command::Claim { node, aggregation, window, cut: 1, slots };

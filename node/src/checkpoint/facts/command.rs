@@ -166,6 +166,8 @@ pub enum Command {
         aggregation: u32,
         /// Which claims.
         slots: BTreeMap<Slot, SlotNumber>,
+        /// Whether the slots' owners keep something of open windows in place of journals.
+        keeps: bool,
     },
     /// All owners of some slots have the carry at a cut: the journal before it is not
     /// needed for them. Each slot is judged on its own.
@@ -182,6 +184,8 @@ pub enum Command {
         slots: BTreeMap<Slot, u64>,
         /// The number of the cut.
         cut: u64,
+        /// Whether the slots' owners keep something of open windows in place of journals.
+        keeps: bool,
     },
     /// A window is about to be printed. Only after this may anybody print it; whoever says
     /// so has printed every line that it said this of before.

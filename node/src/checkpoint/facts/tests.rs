@@ -163,7 +163,7 @@ impl Cluster {
         let progress = self.facts.aggregations()[&0].progress(slot);
         let number = progress.claimed.map_or(progress.number(), |claimed| claimed.number);
         let slots = [(slot, SlotNumber { epoch: *epoch, number })].into();
-        Command::Complete { node: owners[0], aggregation: 0, slots }
+        Command::Complete { node: owners[0], aggregation: 0, slots, keeps: false }
     }
 
     #[track_caller]
@@ -192,7 +192,8 @@ impl Cluster {
 
     pub(super) fn carry_command(&self, slot: Slot, cut: u64) -> Command {
         let Ownership { epoch, owners } = &self.facts.slots()[&slot];
-        Command::Carry { node: owners[0], aggregation: 0, slots: [(slot, *epoch)].into(), cut }
+        let (node, slots) = (owners[0], [(slot, *epoch)].into());
+        Command::Carry { node, aggregation: 0, slots, cut, keeps: true }
     }
 
     pub(super) fn print_command(&self, window: Window, revision: u32, line: u128) -> Command {

@@ -94,7 +94,7 @@ impl Node {
 
     fn delivery(&self) -> (Delivery, Commands) {
         let (store, replay) = (Arc::clone(&self.store), Replay::default());
-        let opening = Opening { segment: self.segment, floor: at(1) };
+        let opening = Opening { segment: self.segment, floor: at(1), lease: UnixNanos(u64::MAX) };
         let clock = Clock::new(|| at(5));
         let (journal, _) = Journal::open(store, &replay, opening, clock, Box::new(|_| ())).unwrap();
         let (folding, commands) = Folding::new();
@@ -252,7 +252,7 @@ fn complete(node: &Node, of: &str) -> Command {
     let facts = node.cluster.now();
     let number = |slot| (slot, SlotNumber { epoch: epoch(&facts, slot), number: 1 });
     let slots = slots(of).iter().map(number).collect();
-    Command::Complete { node: NodeId(1), aggregation: 0, slots }
+    Command::Complete { node: NodeId(1), aggregation: 0, slots, keeps: false }
 }
 
 #[tokio::test]
@@ -352,7 +352,7 @@ async fn a_cut_that_the_slots_have_passed_is_not_claimed_at() {
     let later = node.cluster.cut(11, &[(node.segment, 3)]);
     let epochs = [(0, epoch(&node.cluster.now(), 0))].into();
     let (id, aggregation) = (NodeId(1), 0);
-    let carry = Command::Carry { node: id, aggregation, slots: epochs, cut: later };
+    let carry = Command::Carry { node: id, aggregation, slots: epochs, cut: later, keeps: false };
     node.cluster.before(is_claim, carry);
     node.hand_out(due).await.unwrap();
     assert_eq!(node.flushed(), whole());

@@ -262,7 +262,7 @@ fn a_window_goes_on_from_what_was_carried_of_it() {
     let facts = fold.cluster.now();
     let epochs = facts.slots().iter().map(|(&slot, owned)| (slot, owned.epoch)).collect();
     let (node, aggregation) = (NodeId(1), 0);
-    fold.cluster.apply(Command::Carry { node, aggregation, slots: epochs, cut });
+    fold.cluster.apply(Command::Carry { node, aggregation, slots: epochs, cut, keeps: true });
     drop(group);
 
     for body in 2..=4 {

@@ -152,14 +152,14 @@ fn complete_step(facts: &Facts, a: u8, b: u8, off: u64) -> Command {
     let known = facts.aggregations.known.get(&aggregation);
     let number = known.map_or(0, |known| known.progress(slot).number()) + 1;
     let slots = [(slot, SlotNumber { epoch: epoch + off, number })].into();
-    Command::Complete { node, aggregation, slots }
+    Command::Complete { node, aggregation, slots, keeps: false }
 }
 
 fn carry_step(facts: &Facts, a: u8, b: u8, c: u8, off: u64) -> Command {
     let (slot, aggregation) = (a % 2, some_aggregation(facts, b));
     let (node, epoch) = primary(facts, slot);
     let cut = facts.latest_cut().number.saturating_sub(u64::from(c % 4)) + off;
-    Command::Carry { node, aggregation, slots: [(slot, epoch)].into(), cut }
+    Command::Carry { node, aggregation, slots: [(slot, epoch)].into(), cut, keeps: true }
 }
 
 fn print_step(facts: &Facts, a: u8, b: u8, c: u8, off: u64) -> Command {
