@@ -5,69 +5,18 @@
 mod http; // requests over one plain connection
 #[path = "support/process.rs"]
 mod process; // the real binary
+mod cluster {
+    mod counting; // what they count together
+    mod load; // senders to all of them
+    pub(crate) mod nodes; // their folders and addresses
+    mod tally; // what it has to add up to
+}
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
-use std::path::PathBuf;
 
-use http::Connection;
+use cluster::nodes::{Nodes, settled, view};
 use process::{Process, eventually};
-use sheaf_proto::cluster::{Cluster, MemberState, Role};
-use tempfile::TempDir;
-
-/// Nodes with a folder and an address each, that are to form a cluster together.
-struct Nodes {
-    folder: TempDir,
-    addresses: Vec<String>,
-}
-
-impl Nodes {
-    /// So many nodes, of which none was started.
-    fn new(count: usize) -> Nodes {
-        // They are given back only when all are known, so that they differ.
-        let listeners: Vec<_> =
-            (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let addresses = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
-        Nodes { folder: tempfile::tempdir().unwrap(), addresses }
-    }
-
-    fn volume(&self, node: usize) -> PathBuf {
-        self.folder.path().join(node.to_string())
-    }
-
-    /// Starts a node whose initial members are the first `members` ones and itself.
-    fn start(&self, node: usize, members: usize) -> Process {
-        let mut initial: Vec<&str> = self.addresses[..members].iter().map(String::as_str).collect();
-        if node >= members {
-            initial.push(&self.addresses[node]);
-        }
-        let initial = initial.join(",");
-        let own = &self.addresses[node];
-        let arguments = ["--peer-listen", own, "--initial-members", &initial];
-        Process::start(&self.volume(node), &arguments, &[])
-    }
-
-    fn start_all(&self) -> Vec<Process> {
-        let count = self.addresses.len();
-        (0..count).map(|node| self.start(node, count)).collect()
-    }
-}
-
-fn cluster(node: &mut Process) -> Option<Cluster> {
-    node.must_be_alive();
-    let mut connection = Connection::open(node.admin()?).ok()?;
-    let answer = connection.get("/v1/cluster").ok()?;
-    Some(serde_json::from_str(&answer.body).unwrap())
-}
-
-/// Waits until a node knows a leader and so many active members.
-fn settled(node: &mut Process, members: usize) -> Cluster {
-    eventually("a leader and all members", || {
-        let cluster = cluster(node)?;
-        let active = cluster.members.iter().filter(|m| m.state == MemberState::Active).count();
-        (cluster.leader.is_some() && active == members).then_some(cluster)
-    })
-}
+use sheaf_proto::cluster::{Cluster, Role};
 
 fn uuids(cluster: &Cluster) -> Vec<String> {
     cluster.members.iter().map(|member| member.uuid.to_string()).collect()
@@ -95,7 +44,7 @@ fn nodes_wait_for_one_that_is_missing_and_say_for_whom() {
     let mut second = nodes.start(1, 3);
     let missing = &nodes.addresses[2];
     eventually("a node that waits for the third", || {
-        let cluster = cluster(&mut first)?;
+        let cluster = view(&mut first)?;
         assert!(!cluster.formed, "a cluster of two where three are to be");
         cluster.waiting.iter().any(|why| why.contains(missing)).then_some(())
     });
@@ -116,7 +65,7 @@ fn another_node_leads_when_the_leader_dies_and_the_dead_one_comes_back_as_itself
 
     let left = running.iter_mut().flatten().next().unwrap();
     eventually("another leader", || {
-        cluster(left)?.leader.filter(|leader| Some(*leader) != before.leader)
+        view(left)?.leader.filter(|leader| Some(*leader) != before.leader)
     });
     let mut back = nodes.start(position, 3);
     let after = settled(&mut back, 3);
@@ -135,7 +84,7 @@ fn a_cluster_that_was_killed_as_a_whole_goes_on() {
         let after = settled(node, 3);
         assert_eq!((after.cluster, uuids(&after)), (before.cluster, uuids(&before)));
         // What it remembers of the last leader counts for nothing until there is a new one.
-        eventually("a new term", || (cluster(node)?.term > before.term).then_some(()));
+        eventually("a new term", || (view(node)?.term > before.term).then_some(()));
     }
 }
 
@@ -160,7 +109,7 @@ fn an_empty_volume_joins_as_a_new_node_also_behind_an_old_address() {
 fn a_node_that_waits_for_others_can_be_stopped() {
     let nodes = Nodes::new(2);
     let mut waiting = nodes.start(0, 2);
-    eventually("a node that waits", || cluster(&mut waiting).filter(|c| !c.waiting.is_empty()));
+    eventually("a node that waits", || view(&mut waiting).filter(|c| !c.waiting.is_empty()));
     let ended = waiting.terminate();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
 }

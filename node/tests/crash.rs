@@ -28,14 +28,15 @@ use crash::oracle::Fault;
 use crash::senders::Seen;
 
 /// Commits of a first start, before the first of the journal: who the node is, Raft's
-/// first entries, what is counted, and the journal's segment.
-const STARTING_COMMITS: u64 = 13;
+/// first entries, whose the slots are, what is counted, the journal's segment, and the cut
+/// from which on it counts.
+const STARTING_COMMITS: u64 = 22;
 
 /// Every place where the node may die, how often it comes by there before that in one
 /// life after the other, and the range of that in a last one.
-const PLACES: [(&str, &[u64], Range<u64>); 12] = [
-    ("store-before-write", &[0, 1, 3, 6, 9, 12], 13..60),
-    ("store-after-sync", &[0, 1, 3, 6, 9, 12], 13..60),
+const PLACES: [(&str, &[u64], Range<u64>); 16] = [
+    ("store-before-write", &[0, 1, 3, 6, 9, 12, 15, 18, 21], STARTING_COMMITS..60),
+    ("store-after-sync", &[0, 1, 3, 6, 9, 12, 15, 18, 21], STARTING_COMMITS..60),
     ("journal-before-acknowledge", &[0, 1], 2..60),
     ("checkpoint-before-claim", &[0], 0..2),
     ("checkpoint-after-claim", &[0], 0..2),
@@ -46,6 +47,10 @@ const PLACES: [(&str, &[u64], Range<u64>); 12] = [
     ("checkpoint-after-carry", &[0], 0..2),
     ("checkpoint-before-trim", &[0], 0..2),
     ("checkpoint-after-trim", &[0], 0..2),
+    ("print-before-deliver", &[0], 0..2),
+    ("print-after-deliver", &[0], 0..2),
+    ("printed-before-record", &[0], 0..2),
+    ("printed-after-record", &[0], 0..2),
 ];
 
 /// The places that only large windows come by.
@@ -117,6 +122,12 @@ fn deaths_around_a_claim_or_a_delivery_lose_nothing() {
 #[test]
 fn deaths_around_a_completion_lose_nothing() {
     die_at(Campaign::begin(), &["checkpoint-before-complete", "checkpoint-after-complete"]);
+}
+
+#[test]
+fn deaths_around_a_line_lose_nothing_and_print_no_other() {
+    die_at(Campaign::begin(), &["print-before-deliver", "print-after-deliver"]);
+    die_at(Campaign::begin(), &["printed-before-record", "printed-after-record"]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! start. Where it is about files and syncs, the disk is a real one.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
@@ -10,7 +11,8 @@ use std::thread::JoinHandle;
 use sheaf_node::event::time::{Clock, SECOND, UnixNanos};
 use sheaf_node::journal::replay::replay;
 use sheaf_node::journal::{
-    AppendError, Committed, FRAME_BYTES, Journal, JournalError, Position, Replay, frame, trim,
+    AppendError, CommitFigures, Extent, FRAME_BYTES, Journal, JournalError, Opening, Position,
+    Replay, frame,
 };
 use sheaf_node::store::{Disk, Store, StoreError};
 
@@ -18,20 +20,38 @@ const NOW: UnixNanos = UnixNanos(1_800_000_000 * SECOND + 5);
 
 struct Life {
     journal: Journal,
-    committed: mpsc::Receiver<Committed>,
+    commits: mpsc::Receiver<CommitFigures>,
     thread: JoinHandle<Result<(), JournalError>>,
 }
 
 impl Life {
     fn begin(store: Result<Store, StoreError>) -> Life {
+        Life::begin_above(store, UnixNanos(0))
+    }
+
+    /// In a segment in which nothing may be stamped before `floor`.
+    fn begin_above(store: Result<Store, StoreError>, floor: UnixNanos) -> Life {
         let store = Arc::new(store.unwrap());
         let found = replay(&store, |_| Ok::<_, JournalError>(())).unwrap();
-        let (sender, committed) = mpsc::channel();
-        let consumer = Box::new(move |c| drop(sender.send(c)));
+        let last = found.segments.keys().next_back().copied();
+        let opening = Opening { segment: last.unwrap_or(0) + 1, floor };
+        let (sender, commits) = mpsc::channel();
+        let observer = Box::new(move |figures| sender.send(figures).unwrap_or_default());
         let clock = Clock::new(|| NOW);
-        let observer = Box::new(|_| ());
-        let (journal, writer) = Journal::open(store, &found, clock, consumer, observer).unwrap();
-        Life { journal, committed, thread: std::thread::spawn(move || writer.run()) }
+        let (journal, writer) = Journal::open(store, &found, opening, clock, observer).unwrap();
+        Life { journal, commits, thread: std::thread::spawn(move || writer.run()) }
+    }
+
+    /// The stamps of the open segment's entries.
+    async fn stamps(&self, entries: u64) -> Vec<UnixNanos> {
+        let from = Position { segment: self.journal.segment(), index: 0 };
+        let mut follower = self.journal.follow(from).unwrap();
+        let mut stamps = Vec::new();
+        while follower.position().index < entries {
+            let read = follower.next(usize::MAX).await.unwrap();
+            stamps.extend(read.into_iter().map(|followed| followed.stamp));
+        }
+        stamps
     }
 
     async fn append(&self, content: &str) -> Result<Position, AppendError> {
@@ -92,27 +112,35 @@ async fn entries_that_wait_together_share_a_commit_and_keep_their_order() {
     let positions = futures::future::join_all(appends).await;
     let indices: Vec<_> = positions.into_iter().map(|p| p.unwrap().index).collect();
     assert_eq!(indices, (0..500).collect::<Vec<_>>());
-    let groups = life.committed.try_iter().count();
+    let groups = life.commits.try_iter().count();
     assert!(groups < 250, "{groups} groups");
     life.end();
 }
 
 #[tokio::test]
-async fn nothing_is_stamped_before_a_cut_that_it_comes_after() {
+async fn nothing_is_stamped_before_a_time_of_which_was_told_how_much_is() {
     let disk = Disk::default();
     let life = Life::begin(Store::in_memory(&disk));
     life.append("before").await.unwrap();
     let cut = UnixNanos(NOW.0 + 10 * SECOND).whole_second();
-    life.journal.cut(cut);
-    let seen = |committed| match committed {
-        Committed::Group(group) => (group.stamp, group.first.index),
-        Committed::Cut(cut) => (cut.time, cut.end.index),
-    };
-    assert_eq!(life.committed.recv().map(seen), Ok((NOW, 0)));
-    assert_eq!(life.committed.recv().map(seen), Ok((cut, 1)));
+    let told = life.journal.stamped(cut).await.unwrap()[&1];
+    assert_eq!((told.before, told.last), (Extent { entries: 1, records: 1 }, NOW));
     life.append("after").await.unwrap();
-    assert_eq!(life.committed.recv().map(seen), Ok((cut, 1)));
+    assert_eq!(life.stamps(2).await, [NOW, cut]);
+    assert_eq!(life.journal.stamped(cut).await.unwrap()[&1].before, told.before);
     life.end();
+}
+
+#[tokio::test]
+async fn nothing_is_stamped_before_the_floor_of_its_segment_or_an_earlier_entry() {
+    let disk = Disk::default();
+    let floor = UnixNanos(NOW.0 + 10 * SECOND);
+    for earliest in [floor, UnixNanos(0)] {
+        let life = Life::begin_above(Store::in_memory(&disk), earliest);
+        life.append("late").await.unwrap();
+        assert_eq!(life.stamps(1).await, [floor]);
+        life.end();
+    }
 }
 
 #[tokio::test]
@@ -133,9 +161,8 @@ async fn a_trimmed_journal_begins_where_it_was_trimmed() {
     for content in ["a", "b", "c"] {
         life.append(content).await.unwrap();
     }
+    life.journal.trim(&BTreeMap::from([(1, 2)]), NOW).unwrap();
     life.end();
-    let begin = Position { segment: 1, index: 2 };
-    trim(&Store::in_memory(&disk).unwrap(), begin, 2).unwrap();
     let (found, replay) = contents(Store::in_memory(&disk)).unwrap();
     assert_eq!(found, ["c"]);
     assert_eq!(replay.records, 3);

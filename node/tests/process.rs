@@ -38,13 +38,26 @@ fn send(node: &mut Process, form: Form, values: &[Option<&str>]) {
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
-/// Waits until as many records are in windows that were printed.
-fn wait_until_flushed(node: &mut Process, records: u64) {
-    eventually("the windows of all records", || {
-        let ledger: Ledger = serde_json::from_str(&get(node, "/v1/ledger")?.body).unwrap();
-        let flushed: u64 = ledger.aggregations.iter().map(|account| account.flushed).sum();
-        (flushed == records).then_some(())
+/// Waits until the lines of as many records were printed, and all records are in windows
+/// that were flushed.
+fn wait_until_printed(node: &mut Process, records: u64) {
+    eventually("the lines of all records", || {
+        node.must_be_alive();
+        let printed = node.printed();
+        let whole = printed.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let printed: u64 = whole.filter_map(records_of).sum();
+        (printed == records).then_some(())
     });
+    let ledger: Ledger = serde_json::from_str(&get(node, "/v1/ledger").unwrap().body).unwrap();
+    let flushed: u64 = ledger.aggregations.iter().map(|account| account.flushed).sum();
+    assert_eq!(flushed, records, "{ledger:?}");
+}
+
+/// The records of which a line tells, in either format.
+fn records_of(line: &str) -> Option<u64> {
+    let window = serde_json::from_str(line).map(|window: WindowCounts| window.records);
+    let text = || line.strip_suffix(" records\n")?.rsplit(' ').next()?.parse().ok();
+    window.ok().or_else(text)
 }
 
 /// The windows on stdout, which has nothing else.
@@ -72,7 +85,7 @@ fn the_example_of_five_records_is_printed_as_people_read_it() {
         let folder = tempfile::tempdir().unwrap();
         let mut node = start(folder.path(), &["--window", "1s", "--stats-format", "text"]);
         send(&mut node, form, &[Some("bar"), Some("qux"), Some("baz"), Some("baz"), None]);
-        wait_until_flushed(&mut node, 5);
+        wait_until_printed(&mut node, 5);
         let Ended { status, stdout, .. } = node.terminate();
         assert!(status.success(), "{status}");
         let (head, counts) = stdout.split_once('\n').unwrap();
@@ -86,7 +99,7 @@ fn stdout_has_windows_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let mut node = start(folder.path(), &["--window", "1s", "--log-level", "trace"]);
     send(&mut node, Form::Protobuf, &[Some("bar"), Some("bar"), None]);
-    wait_until_flushed(&mut node, 3);
+    wait_until_printed(&mut node, 3);
     let Ended { status, stdout, stderr } = node.terminate();
     assert!(status.success(), "{status}");
     assert!(stdout.ends_with('\n'), "{stdout}");
@@ -162,7 +175,7 @@ fn a_window_that_ended_while_the_node_was_down_is_printed_at_the_start() {
     eventually("the window's end", || (Timestamp::now().as_second() >= end).then_some(()));
 
     let mut node = start(folder.path(), &["--window", "2s"]);
-    wait_until_flushed(&mut node, 1);
+    wait_until_printed(&mut node, 1);
     let ended = node.terminate();
     assert!(ended.status.success(), "{}", ended.stderr);
     let [window] = windows(&ended.stdout).try_into().unwrap();

@@ -75,7 +75,9 @@ impl Writer {
     pub fn run(mut self) -> Result<(), JournalError> {
         let mut pace = Pace::idle();
         let mut done = Ok(());
-        while let (Ok(()), Some(work)) = (&done, self.queue.next(pace)) {
+        while done.is_ok()
+            && let Some(work) = self.queue.next(pace)
+        {
             pace = Pace::begin(work.appends.len());
             done = self.work(work);
         }
@@ -90,7 +92,9 @@ impl Writer {
     pub async fn run_as_task(mut self) -> Result<(), JournalError> {
         let mut pace = Pace::idle();
         let mut done = Ok(());
-        while let (Ok(()), Some(work)) = (&done, self.queue.next_as_task(pace).await) {
+        while done.is_ok()
+            && let Some(work) = self.queue.next_as_task(pace).await
+        {
             pace = Pace::begin(work.appends.len());
             done = self.work(work);
         }

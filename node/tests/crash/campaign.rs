@@ -140,7 +140,15 @@ impl Campaign {
         let ledger = eventually("a ledger with nothing pending", || {
             let answer = ask(&mut node, "/v1/ledger").filter(|answer| answer.status == 200)?;
             let ledger: Ledger = serde_json::from_str(&answer.body).unwrap();
-            ledger.aggregations.iter().all(|account| account.pending == 0).then_some(ledger)
+            // What was stamped after the latest cut is in no account yet.
+            let [account] = ledger.aggregations.as_slice() else { return None };
+            let is_over = account.accepted == ledger.accepted && account.pending == 0;
+            is_over.then_some(ledger)
+        });
+        // A window is flushed before its line is printed.
+        eventually("the lines of all windows", || {
+            node.must_be_alive();
+            (self.oracle.records_with(&node.printed()) >= ledger.accepted).then_some(())
         });
         let kept = ask(&mut node, "/v1/windows?limit=36000").unwrap();
         let kept: Vec<Box<RawValue>> = serde_json::from_str(&kept.body).unwrap();

@@ -77,6 +77,16 @@ impl Oracle {
         }
     }
 
+    /// How many records the lines count that were printed so far, with those of a life that
+    /// goes on.
+    pub(crate) fn records_with(&self, stdout: &str) -> u64 {
+        let whole = stdout.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        let lines = self.lines.iter().map(String::as_str).chain(whole);
+        let windows = lines.filter_map(|line| serde_json::from_str(line).ok());
+        let records = windows.map(|window: WindowCounts| (window.window.start, window.records));
+        records.collect::<BTreeMap<_, _>>().values().sum()
+    }
+
     /// How many records were acknowledged.
     fn acknowledged(&self) -> u64 {
         let acknowledged = self.requests.iter().filter(|request| request.acknowledged);

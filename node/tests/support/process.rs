@@ -81,6 +81,11 @@ impl Process {
         self.address("admin")
     }
 
+    /// What it has printed so far.
+    pub(crate) fn printed(&self) -> String {
+        self.stdout.so_far()
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.stderr.so_far()

@@ -1,0 +1,208 @@
+//! What several nodes count is what was sent to them, whoever dies or joins meanwhile.
+
+use serde_json::value::RawValue;
+use sheaf_proto::statistics::Ledger;
+
+use super::load::Load;
+use super::nodes::{Nodes, settled, view};
+use super::tally::Lines;
+use crate::http::Connection;
+use crate::process::{Process, eventually};
+
+/// Requests that a node acknowledges before something happens.
+const SOME: u64 = 50;
+
+/// A cluster under load.
+struct Campaign {
+    nodes: Nodes,
+    /// How many form the cluster; the others join later.
+    founders: usize,
+    running: Vec<Option<Process>>,
+    load: Load,
+    lines: Lines,
+}
+
+impl Campaign {
+    /// Forms a cluster of the first `founders` of so many nodes.
+    fn begin(founders: usize, count: usize) -> Campaign {
+        let (nodes, load) = (Nodes::new(count), Load::start(count));
+        let running = (0..count).map(|_| None).collect();
+        let lines = Lines::default();
+        let mut campaign = Campaign { nodes, founders, running, load, lines };
+        (0..founders).for_each(|node| campaign.start(node));
+        (0..founders).for_each(|node| campaign.wait_for_more(node));
+        campaign
+    }
+
+    fn start(&mut self, node: usize) {
+        let mut process = self.nodes.start(node, self.founders);
+        self.load.reaches(node, process.otlp_http().unwrap());
+        self.running[node] = Some(process);
+    }
+
+    /// Ends a node by SIGKILL.
+    fn kill(&mut self, node: usize) {
+        let ended = self.running[node].take().unwrap().kill();
+        self.lines.add(node, &ended.stdout);
+    }
+
+    /// Waits until a node has acknowledged some more requests.
+    fn wait_for_more(&mut self, node: usize) {
+        let before = self.load.acknowledged(node);
+        let process = self.running[node].as_mut().unwrap();
+        eventually("some more requests", || {
+            process.must_be_alive();
+            (self.load.acknowledged(node) >= before + SOME).then_some(())
+        });
+    }
+
+    /// Waits until somebody prints another line.
+    fn wait_for_line(&self) {
+        let printed = || -> usize {
+            let running = self.running.iter().flatten();
+            running.map(|process| process.printed().lines().count()).sum()
+        };
+        let before = printed();
+        eventually("another line", || (printed() > before).then_some(()));
+    }
+
+    /// The node that leads, once it and all that run agree on that.
+    fn leader(&mut self) -> usize {
+        eventually("a leader that all agree on", || {
+            let running = self.running.iter_mut().enumerate();
+            let running = running.filter_map(|(node, process)| Some((node, process.as_mut()?)));
+            let views: Option<Vec<_>> =
+                running.map(|(node, process)| Some((node, view(process)?))).collect();
+            let views = views?;
+            let leader = views[0].1.leader?;
+            let agree = views.iter().all(|(_, view)| view.leader == Some(leader));
+            let leads = views.iter().find(|(_, view)| view.node == Some(leader));
+            leads.filter(|_| agree).map(|&(node, _)| node)
+        })
+    }
+
+    /// Ends the load, and checks that all nodes tell the same, and what was sent.
+    fn end(mut self) -> Lines {
+        let requests = self.load.stop();
+        let mut running: Vec<_> = self.running.iter_mut().flatten().collect();
+        let ledgers: Vec<_> = running.iter_mut().map(|node| settled_ledger(node)).collect();
+        assert!(ledgers.iter().all(|ledger| *ledger == ledgers[0]), "{ledgers:#?}");
+        let windows: Vec<_> = running
+            .iter_mut()
+            .map(|node| {
+                eventually("the windows of all records", || {
+                    let windows = get(node, "/v1/windows?limit=36000")?;
+                    let windows: Vec<Box<RawValue>> = serde_json::from_str(&windows).unwrap();
+                    let windows: Vec<_> = windows.iter().map(|w| w.get().to_owned()).collect();
+                    let lines: String = windows.iter().map(|line| format!("{line}\n")).collect();
+                    let mut shown = Lines::default();
+                    shown.add(0, &lines);
+                    (shown.records() == ledgers[0].accepted).then_some(windows)
+                })
+            })
+            .collect();
+        // Agreed on is not yet printed.
+        eventually("the line of the newest window", || {
+            let newest = windows[0].first()?;
+            running.iter().any(|node| node.printed().contains(newest)).then_some(())
+        });
+        for (node, process) in self.running.into_iter().enumerate() {
+            let Some(process) = process else { continue };
+            let ended = process.terminate();
+            assert!(ended.status.success(), "{}", ended.stderr);
+            self.lines.add(node, &ended.stdout);
+        }
+        for windows in windows {
+            assert_eq!(windows, self.lines.newest_first());
+        }
+        self.lines.check(&requests);
+        self.lines
+    }
+}
+
+/// A node's ledger of the cluster once everything is flushed.
+fn settled_ledger(node: &mut Process) -> Ledger {
+    eventually("a ledger with nothing pending", || {
+        let ledger: Ledger = serde_json::from_str(&get(node, "/v1/ledger")?).ok()?;
+        let [account] = ledger.aggregations.as_slice() else { return None };
+        // What was stamped after the latest cut is in no account yet.
+        let is_over = account.accepted == ledger.accepted && account.pending == 0;
+        if !is_over {
+            return None;
+        }
+        assert!(ledger.balanced && account.flushed == ledger.accepted, "{ledger:?}");
+        Some(ledger)
+    })
+}
+
+fn get(node: &mut Process, path: &str) -> Option<String> {
+    node.must_be_alive();
+    let answer = Connection::open(node.admin()?).and_then(|mut connection| connection.get(path));
+    answer.ok().filter(|answer| answer.status == 200).map(|answer| answer.body)
+}
+
+#[test]
+fn three_nodes_count_together_and_one_prints_each_window() {
+    let mut campaign = Campaign::begin(3, 3);
+    for _ in 0..3 {
+        campaign.wait_for_line();
+    }
+    let leader = campaign.leader();
+    let lines = campaign.end();
+    assert_eq!((lines.repeated(), lines.printers()), (0, [leader].into()));
+}
+
+#[test]
+fn a_node_that_was_killed_and_comes_back_costs_nothing() {
+    let mut campaign = Campaign::begin(3, 3);
+    let (leader, killed) = (campaign.leader(), 0);
+    let killed = if leader == killed { 1 } else { killed };
+    campaign.kill(killed);
+    (0..3).filter(|node| *node != killed).for_each(|node| campaign.wait_for_more(node));
+    campaign.start(killed);
+    campaign.wait_for_more(killed);
+    campaign.wait_for_line();
+    let lines = campaign.end();
+    assert_eq!(lines.repeated(), 0);
+}
+
+#[test]
+fn another_node_prints_when_the_leader_was_killed_and_no_line_is_missing() {
+    let mut campaign = Campaign::begin(3, 3);
+    campaign.wait_for_line();
+    let killed = campaign.leader();
+    campaign.kill(killed);
+    (0..3).filter(|node| *node != killed).for_each(|node| campaign.wait_for_more(node));
+    campaign.start(killed);
+    campaign.wait_for_more(killed);
+    campaign.wait_for_line();
+    let lines = campaign.end();
+    assert!(lines.printers().len() > 1, "{:?}", lines.printers());
+}
+
+#[test]
+fn a_cluster_that_was_killed_under_load_loses_nothing() {
+    let mut campaign = Campaign::begin(3, 3);
+    campaign.wait_for_line();
+    (0..3).for_each(|node| campaign.kill(node));
+    (0..3).for_each(|node| campaign.start(node));
+    (0..3).for_each(|node| campaign.wait_for_more(node));
+    campaign.wait_for_line();
+    campaign.end();
+}
+
+#[test]
+fn a_node_that_joins_under_load_takes_slots_and_counts_stay_exact() {
+    let mut campaign = Campaign::begin(3, 4);
+    campaign.start(3);
+    let joined = campaign.running[3].as_mut().unwrap();
+    settled(joined, 4);
+    eventually("slots on the new node", || {
+        let cluster = view(joined)?;
+        let own = cluster.members.iter().find(|member| Some(member.id) == cluster.node)?;
+        (own.slots > 0).then_some(())
+    });
+    campaign.wait_for_more(3);
+    campaign.wait_for_line();
+    campaign.end();
+}

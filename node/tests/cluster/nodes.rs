@@ -1,0 +1,68 @@
+//! Nodes that are to be one cluster.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use sheaf_proto::cluster::{Cluster, MemberState};
+use tempfile::TempDir;
+
+use crate::http::Connection;
+use crate::process::{Process, eventually};
+
+/// What all of them count: windows so short that many end in a test.
+const COUNTING: &[&str] = &["--attribute", "request", "--window", "1s", "--stats-limit", "1000000"];
+
+/// Nodes with a folder and an address each, that are to form a cluster together.
+pub(crate) struct Nodes {
+    folder: TempDir,
+    pub(crate) addresses: Vec<String>,
+}
+
+impl Nodes {
+    /// So many nodes, of which none was started.
+    pub(crate) fn new(count: usize) -> Nodes {
+        // They are given back only when all are known, so that they differ.
+        let listeners: Vec<_> =
+            (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let addresses = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
+        Nodes { folder: tempfile::tempdir().unwrap(), addresses }
+    }
+
+    pub(crate) fn volume(&self, node: usize) -> PathBuf {
+        self.folder.path().join(node.to_string())
+    }
+
+    /// Starts a node whose initial members are the first `members` ones and itself.
+    pub(crate) fn start(&self, node: usize, members: usize) -> Process {
+        let mut initial: Vec<&str> = self.addresses[..members].iter().map(String::as_str).collect();
+        if node >= members {
+            initial.push(&self.addresses[node]);
+        }
+        let initial = initial.join(",");
+        let own = &self.addresses[node];
+        let arguments = ["--peer-listen", own, "--initial-members", &initial];
+        Process::start(&self.volume(node), &[&arguments, COUNTING].concat(), &[])
+    }
+
+    pub(crate) fn start_all(&self) -> Vec<Process> {
+        let count = self.addresses.len();
+        (0..count).map(|node| self.start(node, count)).collect()
+    }
+}
+
+/// What a node knows of its cluster.
+pub(crate) fn view(node: &mut Process) -> Option<Cluster> {
+    node.must_be_alive();
+    let mut connection = Connection::open(node.admin()?).ok()?;
+    let answer = connection.get("/v1/cluster").ok()?;
+    Some(serde_json::from_str(&answer.body).unwrap())
+}
+
+/// Waits until a node knows a leader and so many active members.
+pub(crate) fn settled(node: &mut Process, members: usize) -> Cluster {
+    eventually("a leader and all members", || {
+        let cluster = view(node)?;
+        let active = cluster.members.iter().filter(|m| m.state == MemberState::Active).count();
+        (cluster.leader.is_some() && active == members).then_some(cluster)
+    })
+}
