@@ -1,5 +1,7 @@
 //! A cluster in which tests fold and flush: its facts, and entries with records.
 
+pub(crate) mod node; // nodes that fold and flush, as tasks
+
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
