@@ -55,14 +55,22 @@ fn can_move(facts: &Facts, slot: Slot) -> bool {
 
 /// Whether the slot's owner may have kept something of open windows in place of journals: up
 /// to a later cut than the one at which it flushed last, or of a window that is still waited
-/// for although the journals before its end were given up.
+/// for although the journals before its end were given up. Nobody may have told of such a
+/// window if the cut misses something.
 fn has_carry(facts: &Facts, aggregation: &Aggregation, slot: Slot) -> bool {
     let progress = aggregation.progress(slot);
     if progress.carried == aggregation.since {
         return false;
     }
-    let given_up = facts.cut(progress.carried).map(|cut| cut.time);
+    let cut = facts.cut(progress.carried);
+    if cut.is_some_and(|cut| !cut.missing.is_empty()) {
+        return true;
+    }
+    let given_up = cut.map(|cut| cut.time);
     let flushed = progress.flushed.map(|flushed| flushed.cut);
     let open = aggregation.windows.values().filter(|fact| fact.waiting.contains(slot));
     flushed < Some(progress.carried) || open.into_iter().any(|fact| Some(fact.end) <= given_up)
 }
+
+#[cfg(test)]
+mod tests;
