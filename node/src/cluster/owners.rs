@@ -55,3 +55,6 @@ fn to(facts: &Facts, slot: Slot, owners: &[NodeId]) -> Change {
 fn can_move(facts: &Facts, slot: Slot) -> bool {
     facts.aggregations().values().all(|aggregation| !aggregation.progress(slot).keeps)
 }
+
+#[cfg(test)]
+mod tests;

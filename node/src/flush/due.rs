@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::checkpoint::facts::aggregations::Aggregation;
 use crate::checkpoint::facts::cuts::Cut;
+use crate::checkpoint::facts::windows::WindowFact;
 use crate::checkpoint::facts::{Facts, Slot};
 use crate::event::slots::SlotSet;
 use crate::event::time::Window;
@@ -25,7 +26,7 @@ pub struct Due {
 pub struct Dues {
     /// The windows that are due: what is claimed already, and then the oldest first.
     pub now: Vec<Due>,
-    /// Whether another one is due once more is folded.
+    /// Whether another one may be due once more is folded.
     pub is_behind: bool,
 }
 
@@ -50,8 +51,12 @@ pub fn due(
     };
     let claimed = slots.iter().filter_map(|slot| Some(aggregation.progress(slot).claimed?.window));
     let claimed: BTreeSet<_> = claimed.collect();
-    let known = aggregation.windows.iter().map(|(&start, fact)| Window { start, end: fact.end });
-    let waited_for = known.filter(|&window| !waiting(window).is_empty());
+    // Most windows of the last hour wait for nobody.
+    let waits = |fact: &WindowFact| {
+        !fact.waiting.is_empty() && slots.iter().any(|slot| fact.waiting.contains(slot))
+    };
+    let waited_for = aggregation.windows.iter().filter(|(_, fact)| waits(fact));
+    let waited_for = waited_for.map(|(&start, fact)| Window { start, end: fact.end });
     let candidates = open.chain(waited_for).chain(claimed.iter().copied());
     // A slot has one claim at a time: what is claimed comes first, then what ended first.
     let order = |window: Window| (!claimed.contains(&window), window.end, window);
@@ -65,6 +70,8 @@ pub fn due(
         }
         dues.now.push(Due { window, cut: cut.number, slots });
     }
+    // What is not folded yet may belong to a window that is not open yet.
+    dues.is_behind |= !is_reached(facts, facts.latest_cut(), &folded);
     dues
 }
 
@@ -178,6 +185,15 @@ mod tests {
         let folded = |segment| if segment == one { 2 } else { 5 };
         let facts = cluster.now();
         assert_eq!(due(&facts, 0, &slots("0-9"), [FIRST].into_iter(), folded), behind);
+    }
+
+    #[test]
+    fn a_window_that_is_not_open_yet_may_be_due_once_more_is_folded() {
+        let cluster = Cluster::of(1);
+        let segment = cluster.open(1);
+        cluster.cut(10, &[(segment, 3)]);
+        assert!(dues(&cluster, &[], 2).is_behind);
+        assert!(!dues(&cluster, &[], 3).is_behind);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A cluster in which tests fold and flush: its facts, and entries with records.
 
+pub(crate) mod node; // nodes that fold and flush, as tasks
+
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -228,8 +230,10 @@ impl Cluster {
         if is_lost == Some(Lost::Command) {
             return Err(stopped().into());
         }
-        first.into_iter().for_each(|command| drop(self.apply(command)));
         let mut facts = Facts::clone(&self.now());
+        // Whether the others get through is their business.
+        first.into_iter().for_each(|command| drop(facts.apply(command)));
+        self.facts.send_replace(Arc::new(facts.clone()));
         let applied = facts.apply(command)?;
         self.facts.send_replace(Arc::new(facts));
         if is_lost.is_some() { Err(stopped().into()) } else { Ok(applied) }

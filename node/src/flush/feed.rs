@@ -46,7 +46,8 @@ pub trait Feed: Send + Sync {
     /// error of this node's own journal.
     fn follow(&self, from: Position, slots: SlotSet) -> Followed;
 
-    /// The entries of a segment before `index` were folded here, and are not asked for again.
+    /// The entries of a segment before `index` were folded here: nobody waits for them in
+    /// memory. Slots that came later may still ask for some.
     fn folded(&self, segment: u64, index: u64);
 }
 

@@ -127,7 +127,7 @@ pub struct Folder {
     received: mpsc::Receiver<Result<Received, JournalError>>,
     /// What cannot be folded before the facts change.
     waiting: Option<Received>,
-    /// Whether something is due once more is folded.
+    /// Whether something may be due once more is folded.
     is_behind: bool,
 }
 
@@ -359,3 +359,6 @@ async fn pass_on<T>(items: impl Stream<Item = T>, to: mpsc::Sender<T>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,7 +66,7 @@ struct Open {
 pub struct Closings {
     /// The windows that are due.
     pub now: Vec<Closing>,
-    /// Whether another one is due once more is folded.
+    /// Whether another one may be due once more is folded.
     pub is_behind: bool,
 }
 

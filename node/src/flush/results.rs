@@ -67,7 +67,7 @@ impl Results {
         Writing { store, aggregation, window, table, chunks: 0 }
     }
 
-    /// Makes durable that a table has the results of `slots`, in place of any earlier one, or
+    /// Makes durable that a table has the results of `slots`, and no earlier table any more, or
     /// that `summary` has. Results that are an hour older are forgotten.
     ///
     /// # Errors
@@ -82,8 +82,14 @@ impl Results {
         let result = SlotResults { slots, summary, table, chunks };
         let mut batch = self.store.batch();
         for earlier in self.find(aggregation, end)? {
-            if earlier.slots.iter().any(|slot| slots.contains(slot)) {
-                batch.delete(Table::Results, &keys::result(end, aggregation, earlier.table))?;
+            let key = keys::result(end, aggregation, earlier.table);
+            let rest: SlotSet =
+                earlier.slots.iter().filter(|&slot| !slots.contains(slot)).collect();
+            if rest.is_empty() {
+                batch.delete(Table::Results, &key)?;
+            } else if earlier.summary.is_none() && rest != earlier.slots {
+                // What a summary adds up cannot be taken apart.
+                batch.put_json(Table::Results, &key, &SlotResults { slots: rest, ..earlier })?;
             }
         }
         let key = keys::result(end, aggregation, table);
@@ -190,11 +196,21 @@ mod tests {
     }
 
     #[test]
-    fn a_table_takes_the_place_of_an_earlier_one_and_goes_with_the_hour() {
+    fn slots_that_are_counted_again_are_taken_from_the_table_that_had_them() {
         let results = results();
         keep(&results, SECOND, "0-9", &["a"]);
         keep(&results, SECOND, "9", &["b"]);
-        assert_eq!(found(&results, SECOND), [("9".to_owned(), vec!["b".to_owned()])]);
+        let (rest, again) = ("0-8".to_owned(), "9".to_owned());
+        let expected = [(rest, vec!["a".to_owned()]), (again, vec!["b".to_owned()])];
+        assert_eq!(found(&results, SECOND), expected);
+        keep(&results, SECOND, "0-9", &["c"]);
+        assert_eq!(found(&results, SECOND), [("0-9".to_owned(), vec!["c".to_owned()])]);
+    }
+
+    #[test]
+    fn tables_go_with_the_hour() {
+        let results = results();
+        keep(&results, SECOND, "0-9", &["a"]);
         keep(&results, 2 * SECOND + KEPT, "0-9", &[]);
         assert_eq!(found(&results, SECOND), []);
     }

@@ -1,0 +1,261 @@
+use super::*;
+use crate::event::entry::EntryWriter;
+use crate::event::time::UnixNanos;
+use crate::flush::example::node::{Node, Source, everybody_waits};
+use crate::flush::example::{Cluster, at, entry, packed, register, slots, window};
+
+const FIRST: Window = Window { start: UnixNanos(0), end: UnixNanos(10_000_000_000) };
+
+/// Node 1, and what it folds.
+struct Setting {
+    cluster: Arc<Cluster>,
+    source: Arc<Source>,
+    node: Node,
+}
+
+impl Setting {
+    fn new() -> Setting {
+        let (cluster, source) = (Cluster::of(2), Arc::new(Source::default()));
+        let node = Node::new(1, &cluster, &source, u64::MAX);
+        Setting { cluster, source, node }
+    }
+
+    fn append(&self, segment: u64, second: u64, records: &[(u8, u64)]) {
+        let entry = entry(0, records);
+        self.source.appended.send_modify(|appended| appended.push(segment, at(second), entry));
+    }
+
+    /// Cuts where everything that was appended is below.
+    fn cut(&self, second: u64) -> u64 {
+        let counts = self.source.appended.borrow().counts();
+        self.cluster.cut(second, &counts)
+    }
+}
+
+fn closings(to_flush: &mut mpsc::UnboundedReceiver<Flush>) -> Vec<(u64, Window, String, u64)> {
+    let flushes = std::iter::from_fn(|| to_flush.try_recv().ok());
+    let closings = flushes.filter_map(|flush| match flush {
+        Flush::Window { group, closing } => {
+            let records = closing.state.map_or(0, |state| state.records());
+            Some((group, closing.due.window, closing.due.slots.to_string(), records))
+        }
+        Flush::Carry { .. } => None,
+    });
+    closings.collect()
+}
+
+fn all(group: u64, window: Window, records: u64) -> (u64, Window, String, u64) {
+    (group, window, "0-255".to_owned(), records)
+}
+
+#[tokio::test(start_paused = true)]
+async fn segments_are_followed_from_where_the_slots_go_on_until_they_are_gone() {
+    let it = Setting::new();
+    let old = it.cluster.open(2);
+    it.append(old, 5, &[(7, 1)]);
+    let end = it.cut(10);
+    it.cluster.flush(1, "0-255", FIRST, end);
+    let (life, _to_flush) = it.node.fold();
+    everybody_waits().await;
+    let new = it.cluster.open(1);
+    everybody_waits().await;
+    let all = "0-255".to_owned();
+    assert_eq!(it.source.followed(), [(old, 1, all.clone()), (new, 0, all)]);
+    assert_eq!((it.source.readers(old), it.source.readers(new)), (1, 1));
+    it.cluster.seal(old, 1, 9);
+    everybody_waits().await;
+    assert_eq!((it.source.readers(old), it.source.readers(new)), (0, 1));
+    life.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_is_handed_on_once_all_that_the_cut_counts_is_folded() {
+    let it = Setting::new();
+    let segment = it.cluster.open(1);
+    let (life, mut to_flush) = it.node.fold();
+    it.append(segment, 5, &[(7, 1)]);
+    it.cluster.cut(10, &[(segment, 3)]);
+    everybody_waits().await;
+    assert_eq!(closings(&mut to_flush), []);
+    assert_eq!(life.folding.pending().await, None);
+    it.append(segment, 5, &[(7, 2), (9, 1)]);
+    everybody_waits().await;
+    assert_eq!(closings(&mut to_flush), []);
+    it.append(segment, 5, &[(200, 1)]);
+    everybody_waits().await;
+    assert_eq!(closings(&mut to_flush), [all(0, FIRST, 4)]);
+    assert_eq!(it.source.folded(segment), Some(3));
+    life.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_that_are_lost_are_given_up_and_those_that_are_gained_begin() {
+    let it = Setting::new();
+    let segment = it.cluster.open(1);
+    let (life, mut to_flush) = it.node.fold();
+    it.append(segment, 5, &[(7, 1), (200, 1)]);
+    everybody_waits().await;
+    it.cluster.place("100-255", 2);
+    everybody_waits().await;
+    it.cluster.place("200-255", 1);
+    everybody_waits().await;
+    let of = |from, slots: &str| (segment, from, slots.to_owned());
+    assert_eq!(it.source.followed(), [of(0, "0-255"), of(0, "200-255")]);
+    it.cut(10);
+    everybody_waits().await;
+    let (kept, gained) = ("0-99".to_owned(), "200-255".to_owned());
+    let expected = [(0, FIRST, kept, 2), (1, FIRST, gained, 1)];
+    assert_eq!(closings(&mut to_flush), expected, "what was folded of the others stays");
+    it.cluster.place("0-255", 2);
+    everybody_waits().await;
+    assert_eq!((it.source.readers(segment), it.source.folded(segment)), (0, Some(u64::MAX)));
+    life.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_that_were_given_up_while_a_window_was_handed_out_begin_again() {
+    let it = Setting::new();
+    let segment = it.cluster.open(1);
+    let (life, mut to_flush) = it.node.fold();
+    it.append(segment, 5, &[(7, 1), (200, 1)]);
+    it.cut(10);
+    everybody_waits().await;
+    assert_eq!(closings(&mut to_flush), [all(0, FIRST, 2)]);
+    life.folding.closed(0, 0, FIRST, slots("200-255"));
+    everybody_waits().await;
+    assert_eq!(closings(&mut to_flush), [(1, FIRST, "200-255".to_owned(), 1)]);
+    life.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_of_an_unknown_aggregation_waits_for_the_facts() {
+    let it = Setting::new();
+    let segment = it.cluster.open(1);
+    let (life, mut to_flush) = it.node.fold();
+    let both: &[(u32, &[(u8, u64)])] = &[(0, &[(7, 1)]), (1, &[(7, 1)])];
+    let entry = packed(EntryWriter::new(None), both);
+    it.source.appended.send_modify(|appended| appended.push(segment, at(5), entry));
+    (2..9).for_each(|body| it.append(segment, 6, &[(7, body)]));
+    everybody_waits().await;
+    assert_eq!(it.source.folded(segment), None);
+    it.cluster.apply(register(&[("by-foo", 10), ("by-bar", 10)]));
+    it.cluster.cut(3, &[]);
+    everybody_waits().await;
+    assert_eq!(it.source.folded(segment), Some(8));
+    it.cut(10);
+    everybody_waits().await;
+    assert_eq!(closings(&mut to_flush), [all(0, FIRST, 8), all(0, FIRST, 1)]);
+    life.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_pending_is_what_is_below_the_cut_and_not_flushed() {
+    let it = Setting::new();
+    let segment = it.cluster.open(1);
+    let mut life = it.node.start();
+    it.append(segment, 5, &[(7, 1), (8, 1)]);
+    let below = it.cut(6);
+    it.append(segment, 7, &[(7, 1)]);
+    everybody_waits().await;
+    let pending = |cut, records| Some(Pending { cut, records: [(0, records)].into() });
+    assert_eq!(life.folding.pending().await, pending(below, 2));
+    let [current] = <[_; 1]>::try_from(life.folding.current(9).await).ok().unwrap();
+    assert_eq!((current.window, current.counts.records), (FIRST, 3));
+    let end = it.cut(10);
+    everybody_waits().await;
+    assert_eq!(life.folding.pending().await, pending(end, 0));
+    assert_eq!(life.folding.current(9).await.len(), 0);
+    assert!(life.failed().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thread_that_has_ended_answers_nothing_more() {
+    let (folding, commands) = Folding::new();
+    drop(commands);
+    assert_eq!((folding.pending().await, folding.current(9).await.len()), (None, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_windows_are_carried_when_the_journal_grows_too_large() {
+    let mut it = Setting::new();
+    it.node = Node::new(1, &it.cluster, &it.source, 0);
+    let segment = it.cluster.open(1);
+    let mut life = it.node.start();
+    it.append(segment, 5, &[(7, 1)]);
+    everybody_waits().await;
+    let cut = it.cut(6);
+    everybody_waits().await;
+    assert_eq!(it.cluster.now().aggregations()[&0].carried(7), cut);
+    assert_eq!(carries::all(&it.node.store).unwrap().len(), 1);
+    assert!(life.failed().await.is_none());
+    drop(life);
+
+    std::fs::write(it.node.scratch.path().join("left"), "behind").unwrap();
+    let mut life = it.node.start();
+    it.append(segment, 7, &[(7, 1)]);
+    everybody_waits().await;
+    assert_eq!(std::fs::read_dir(it.node.scratch.path()).unwrap().count(), 1);
+    assert_eq!(it.source.followed().last().unwrap().1, 1);
+    it.cut(10);
+    everybody_waits().await;
+    let fact = it.cluster.now().aggregations()[&0].windows[&FIRST.start].clone();
+    assert_eq!((fact.records, fact.distinct, fact.waiting), (2, 1, slots("")));
+    assert!(life.failed().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_of_which_only_others_have_something_is_handed_out() {
+    let it = Setting::new();
+    it.cluster.place("0-9", 2);
+    let mut life = it.node.start();
+    let end = it.cluster.cut(10, &[]);
+    it.cluster.flush(2, "0-9", FIRST, end);
+    everybody_waits().await;
+    let fact = it.cluster.now().aggregations()[&0].windows[&FIRST.start].clone();
+    assert_eq!(fact.waiting, slots(""));
+    let number = it.cluster.cut(20, &[]);
+    it.cluster.flush(2, "0-9", window(10, 20), number);
+    everybody_waits().await;
+    let facts = it.cluster.now();
+    assert_eq!(facts.aggregations()[&0].windows[&at(10)].waiting, slots(""));
+    assert!(life.failed().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_that_others_tell_of_late_is_handed_out_too() {
+    let it = Setting::new();
+    it.cluster.place("0-9", 2);
+    let segment = it.cluster.open(1);
+    it.append(segment, 15, &[(200, 1)]);
+    let mut life = it.node.start();
+    let end = it.cluster.cut(10, &[(segment, 0)]);
+    it.cut(20);
+    everybody_waits().await;
+    it.cluster.flush(2, "0-9", FIRST, end);
+    everybody_waits().await;
+    let fact = it.cluster.now().aggregations()[&0].windows[&FIRST.start].clone();
+    assert_eq!(fact.waiting, slots(""));
+    assert!(life.failed().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_cannot_be_read_ends_the_thread() {
+    let it = Setting::new();
+    it.cluster.open(1);
+    let (mut life, _to_flush) = it.node.fold();
+    everybody_waits().await;
+    it.source.break_off();
+    everybody_waits().await;
+    assert!(matches!(life.failed().await, Some(FlushError::Journal(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn segments_are_let_go_where_a_node_has_no_slots() {
+    let it = Setting::new();
+    it.cluster.place("0-255", 2);
+    let (life, _to_flush) = it.node.fold();
+    let segment = it.cluster.open(1);
+    everybody_waits().await;
+    assert_eq!((it.source.followed().len(), it.source.folded(segment)), (0, Some(u64::MAX)));
+    life.end().await.unwrap();
+}
