@@ -19,6 +19,7 @@ use std::str::FromStr;
 use sim::checker::contradictions;
 use sim::cluster::{Plan, run};
 use sim::faults::CLOCK_BOUND;
+use sim::history::trace;
 
 const SEEDS: u64 = 5;
 
@@ -39,15 +40,15 @@ fn a_cluster_keeps_its_promises_whatever_is_done_to_it() {
     for seed in seeds {
         let began = std::time::Instant::now();
         let history = run(Plan::of(seed));
-        let found = contradictions(&history.events(), CLOCK_BOUND);
+        let found = contradictions(&history, CLOCK_BOUND);
         eprintln!(
             "seed {seed}: {} events, {:?}, {:x}",
-            history.events().len(),
+            history.len(),
             began.elapsed(),
-            history.digest()
+            trace(&history)
         );
         if only.is_some() {
-            history.events().iter().for_each(|happened| eprintln!("{happened}"));
+            history.iter().for_each(|happened| eprintln!("{happened}"));
         }
         assert!(found.is_empty(), "{}\nrun again with: make sim SEED={seed}", found.join("\n"));
     }

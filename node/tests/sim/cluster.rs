@@ -11,7 +11,7 @@ use sheaf_node::event::time::UnixNanos;
 use turmoil::Sim;
 
 use super::faults::Fault;
-use super::history::{Event, History};
+use super::history::{Event, Happened, History};
 use super::machine::{Machine, World};
 use super::senders::Numbers;
 
@@ -59,7 +59,7 @@ struct Cluster<'a> {
 }
 
 /// Runs a simulation to its end.
-pub(crate) fn run(plan: Plan) -> History {
+pub(crate) fn run(plan: Plan) -> Vec<Happened> {
     // What the nodes draw, they draw from here: all of them run in this thread.
     fastrand::seed(plan.seed);
     let mut rng = fastrand::Rng::with_seed(plan.seed);
@@ -84,7 +84,7 @@ pub(crate) fn run(plan: Plan) -> History {
         }
         cluster.step();
     }
-    cluster.history.clone()
+    cluster.history.take()
 }
 
 impl Cluster<'_> {

@@ -1,7 +1,8 @@
 //! What happened in a simulation, in its order: all that the checker knows of it.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::mem;
+use std::sync::{Arc, Mutex};
 
 use sheaf_node::event::fingerprint::digest;
 use sheaf_node::event::time::UnixNanos;
@@ -48,18 +49,19 @@ pub(crate) struct History(Arc<Mutex<Vec<Happened>>>);
 
 impl History {
     pub(crate) fn add(&self, at: UnixNanos, event: Event) {
-        self.events().push(Happened { at, event });
+        self.0.lock().unwrap().push(Happened { at, event });
     }
 
-    pub(crate) fn events(&self) -> MutexGuard<'_, Vec<Happened>> {
-        self.0.lock().unwrap()
+    /// All events so far.
+    pub(crate) fn take(&self) -> Vec<Happened> {
+        mem::take(&mut *self.0.lock().unwrap())
     }
+}
 
-    /// Differs as soon as anything else happened, or at another time.
-    pub(crate) fn digest(&self) -> u128 {
-        let text: String = self.events().iter().map(|happened| format!("{happened:?}\n")).collect();
-        digest(text.as_bytes())
-    }
+/// Differs as soon as anything else happened, or at another time.
+pub(crate) fn trace(history: &[Happened]) -> u128 {
+    let lines: String = history.iter().map(|happened| format!("{happened:?}\n")).collect();
+    digest(lines.as_bytes())
 }
 
 impl fmt::Display for Happened {
