@@ -31,7 +31,10 @@ fn variable<T: FromStr>(name: &str) -> Option<T> {
 fn a_cluster_keeps_its_promises_whatever_is_done_to_it() {
     let only: Option<u64> = variable("SEED");
     if only.is_some() {
-        tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter("info").init();
+        tracing_subscriber::fmt()
+            .with_writer(std::io::stderr)
+            .with_env_filter(variable::<String>("LOG").unwrap_or("info".to_owned()))
+            .init();
     }
     let seeds = match only {
         Some(seed) => seed..seed + 1,

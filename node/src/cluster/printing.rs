@@ -85,7 +85,8 @@ impl Printer {
     /// Prints every window that becomes complete, in the order of their ends.
     ///
     /// # Errors
-    /// When a line cannot be printed or noted; it will be after the next start.
+    /// When a line cannot be printed or noted, or the node takes no part any more; it will be
+    /// after the next start.
     pub async fn run(mut self) -> Result<(), PrintError> {
         let mut facts = self.consensus.facts();
         loop {
@@ -96,9 +97,7 @@ impl Printer {
             while self.raft.leading().is_some() {
                 let now = facts.borrow_and_update().clone();
                 self.print_all(&now).await?;
-                if facts.changed().await.is_err() {
-                    return Ok(());
-                }
+                facts.changed().await.map_err(|_| Disagreement::facts_ended())?;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A simulated cluster, from its forming to the end of all faults.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +22,8 @@ const TICK: Duration = Duration::from_millis(5);
 const LATENCY_MAX: Duration = Duration::from_millis(15);
 /// Bytes of messages that a connection holds.
 const TCP_CAPACITY: usize = 1 << 16;
+/// How long whoever watches over a process waits before it starts another one.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// Before this nothing is done to the cluster.
 const CALM: Duration = Duration::from_secs(4);
 
@@ -56,6 +58,8 @@ struct Cluster<'a> {
     /// What is to be undone, and when.
     undo: BinaryHeap<Reverse<(Duration, usize)>>,
     done: Vec<Fault>,
+    /// The machines without a process, and when they start one.
+    down: BTreeMap<usize, Duration>,
 }
 
 /// Runs a simulation to its end.
@@ -115,8 +119,8 @@ impl Cluster<'_> {
             let machine = machine.clone();
             sim.host(*address, move || machine.clone().run());
         }
-        let (undo, done) = (BinaryHeap::new(), Vec::new());
-        Cluster { sim, machines, addresses, history, is_sending, undo, done }
+        let (undo, done, down) = (BinaryHeap::new(), Vec::new(), BTreeMap::new());
+        Cluster { sim, machines, addresses, history, is_sending, undo, done, down }
     }
 
     fn step(&mut self) {
@@ -126,8 +130,24 @@ impl Cluster<'_> {
             self.undo.pop();
             self.undo(&self.done[fault].clone());
         }
+        self.start_processes();
         // A host returns an error only where it cannot listen; a panic goes through.
         self.sim.step().unwrap();
+    }
+
+    /// Starts what has ended, after a while.
+    fn start_processes(&mut self) {
+        for node in 0..self.machines.len() {
+            if self.sim.is_host_running(self.addresses[node]) {
+                continue;
+            }
+            let now = self.sim.elapsed();
+            if now >= *self.down.entry(node).or_insert(now + RESTART_AFTER) {
+                self.down.remove(&node);
+                self.note(format!("node {node} starts"));
+                self.sim.bounce(self.addresses[node]);
+            }
+        }
     }
 
     fn inflict(&mut self, fault: Fault, lasting: Duration) {
@@ -138,6 +158,7 @@ impl Cluster<'_> {
                     self.machines[*node].disk.crash();
                 }
                 self.sim.crash(self.addresses[*node]);
+                self.down.insert(*node, self.sim.elapsed() + lasting);
             }
             Fault::Isolate(node) => {
                 self.others(*node)
@@ -167,13 +188,8 @@ impl Cluster<'_> {
     /// Two faults of a kind end together: with the first of them.
     fn undo(&mut self, fault: &Fault) {
         match fault {
-            Fault::Power(node) | Fault::Kill(node) => {
-                let address = self.addresses[*node];
-                if !self.sim.is_host_running(address) {
-                    self.note(format!("node {node} starts"));
-                    self.sim.bounce(address);
-                }
-            }
+            // A process that has ended is started again in any case.
+            Fault::Power(_) | Fault::Kill(_) => {}
             Fault::Isolate(node) => {
                 let own = self.addresses[*node];
                 self.others(*node).for_each(|other| self.sim.repair(own, other));
@@ -198,6 +214,7 @@ impl Cluster<'_> {
     /// Undoes all that was done.
     fn calm(&mut self) {
         self.undo.clear();
+        self.down.clear();
         for fault in self.done.clone() {
             self.undo(&fault);
         }

@@ -19,7 +19,6 @@ use sheaf_node::sink::{DeliveryKey, Promise, Sink, SinkError};
 use sheaf_node::store::{Disk, Store};
 use sheaf_proto::statistics::WindowCounts;
 use tempfile::TempDir;
-use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use turmoil::net::{TcpListener, TcpStream};
@@ -30,8 +29,6 @@ use super::senders::{GROUP, ID, Numbers, Sender};
 const PEER_PORT: u16 = 9465;
 /// How many send to each node.
 const SENDERS: u64 = 2;
-/// How long whoever watches over the process waits before it starts a new one.
-const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// How often the ledger is asked for once the senders have stopped.
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 
@@ -79,36 +76,30 @@ impl Machine {
         }
     }
 
-    /// Runs the node, and starts it again when it ends with an error.
+    /// Runs the node until it ends with an error: then its process does.
     pub(crate) async fn run(self) -> turmoil::Result {
-        loop {
-            let node = Node::new(self.settings.clone(), self.surroundings());
-            // All that is not the node's own ends with it.
-            let mut beside = JoinSet::new();
-            let listener = TcpListener::bind(("0.0.0.0", PEER_PORT)).await?;
-            let off = CancellationToken::new();
-            beside.spawn(peers::serve(incoming(listener), node.standing(), off));
-            for sender in self.senders(&node) {
-                let is_sending = Arc::clone(&self.world.is_sending);
-                beside.spawn(async move {
-                    let sending = sender.run();
-                    let over = until(|| !is_sending.load(Ordering::Relaxed));
-                    tokio::select! { () = sending => {}, () = over => {} }
-                });
-            }
-            beside.spawn(self.clone().balance(node.answers()));
-            if let Err(error) = node.supervise(&CancellationToken::new()).await {
-                let explained = error.is_retryable();
-                let (node, error) = (self.number, error.to_string());
-                let event = match explained {
-                    true => Event::Done { fault: format!("node {node} ends: {error}") },
-                    false => Event::Failed { node, error },
-                };
-                self.world.history.add(true_time(), event);
-            }
-            drop((beside, node));
-            sleep(RESTART_AFTER).await;
+        let node = Node::new(self.settings.clone(), self.surroundings());
+        let listener = TcpListener::bind(("0.0.0.0", PEER_PORT)).await?;
+        let off = CancellationToken::new();
+        tokio::spawn(peers::serve(incoming(listener), node.standing(), off.clone()));
+        for sender in self.senders(&node) {
+            let is_sending = Arc::clone(&self.world.is_sending);
+            tokio::spawn(async move {
+                let over = until(|| !is_sending.load(Ordering::Relaxed));
+                tokio::select! { () = sender.run() => {}, () = over => {} }
+            });
         }
+        tokio::spawn(self.clone().balance(node.answers()));
+        if let Err(error) = node.supervise(&off).await {
+            let (number, is_expected) = (self.number, error.is_retryable());
+            let error = error.to_string();
+            let event = match is_expected {
+                true => Event::Done { fault: format!("node {number} ends: {error}") },
+                false => Event::Failed { node: number, error },
+            };
+            self.world.history.add(true_time(), event);
+        }
+        Ok(())
     }
 
     fn senders(&self, node: &Node) -> impl Iterator<Item = Sender> {
