@@ -1,11 +1,13 @@
 //! Whole clusters in one thread each: the real node with its disk, its clock and its
 //! network simulated (docs/simulation.md). Needs the feature `failpoints`.
 //!
-//! `SEEDS=1000` runs so many seeds, `SEED=5` repeats one and shows what happens.
+//! `SEEDS=1000` runs so many seeds. `one_seed`, with `SEED=5`, repeats one and tells what
+//! happens.
 #![cfg(feature = "failpoints")]
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout)]
 
 mod sim {
+    pub(crate) mod campaign; // many seeds, each in a process of its own
     pub(crate) mod checker; // what has to hold
     pub(crate) mod cluster; // machines, faults and the end of both
     pub(crate) mod faults; // what is done to a cluster
@@ -14,45 +16,83 @@ mod sim {
     pub(crate) mod senders; // what goes in
 }
 
-use std::str::FromStr;
+use sheaf_node::failpoint;
 
+use sim::campaign::{CHECKS, first_failure, is_found, replay, variable};
 use sim::checker::contradictions;
 use sim::cluster::{Plan, run};
 use sim::faults::CLOCK_BOUND;
 use sim::history::trace;
 
-const SEEDS: u64 = 5;
+/// Seeds that every test run tries; `make sim` tries more.
+const SEEDS: u64 = 10;
+/// Seeds in which a planted bug has to show.
+const PLANTED_SEEDS: u64 = 200;
 
-fn variable<T: FromStr>(name: &str) -> Option<T> {
-    std::env::var(name).ok()?.parse().ok()
+/// Bugs that are planted in the node, and the check that finds each.
+const PLANTED: [(&str, &str); 16] = [
+    ("store-sync-is-missing", "lost"),
+    ("planted-acknowledge-anyway", "lost"),
+    ("planted-acknowledge-failed-write", "lost"),
+    ("planted-stamps-below-cut", "lost"),
+    ("planted-stamp-ahead", "stamp"),
+    ("planted-seal-short", "lost"),
+    ("planted-follow-skips", "lost"),
+    ("planted-fold-again", "lost"),
+    ("planted-claim-unfolded", "lost"),
+    ("planted-complete-first", "lost"),
+    ("planted-trim-uncarried", "lost"),
+    ("planted-carry-unkept", "lost"),
+    ("planted-absent-is-empty", "lost"),
+    ("planted-print-once", "lost"),
+    ("planted-silent-is-empty", "lost"),
+    ("planted-vote-unkept", "lost"),
+];
+
+#[test]
+#[ignore = "the other tests run it, and make sim SEED=.."]
+fn one_seed() {
+    let _planted = failpoint::from_environment();
+    let log = variable("LOG").unwrap_or_else(|| "off".to_owned());
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(log).init();
+    let history = run(Plan::of(variable("SEED").unwrap()));
+    history.iter().for_each(|happened| eprintln!("{happened}"));
+    println!("trace: {:x}", trace(&history));
+    let found = contradictions(&history, CLOCK_BOUND);
+    found.iter().for_each(|found| println!("{found}"));
+    assert!(found.is_empty(), "{} contradictions", found.len());
 }
 
 #[test]
 fn a_cluster_keeps_its_promises_whatever_is_done_to_it() {
-    let only: Option<u64> = variable("SEED");
-    if only.is_some() {
-        tracing_subscriber::fmt()
-            .with_writer(std::io::stderr)
-            .with_env_filter(variable::<String>("LOG").unwrap_or("info".to_owned()))
-            .init();
+    let seeds = variable("SEEDS").unwrap_or(SEEDS);
+    if let Some((seed, told)) = first_failure(seeds, "") {
+        panic!("{told}\nrepeat it with: make sim SEED={seed}");
     }
-    let seeds = match only {
-        Some(seed) => seed..seed + 1,
-        None => 0..variable("SEEDS").unwrap_or(SEEDS),
-    };
-    for seed in seeds {
-        let began = std::time::Instant::now();
-        let history = run(Plan::of(seed));
-        let found = contradictions(&history, CLOCK_BOUND);
-        eprintln!(
-            "seed {seed}: {} events, {:?}, {:x}",
-            history.len(),
-            began.elapsed(),
-            trace(&history)
-        );
-        if only.is_some() {
-            history.iter().for_each(|happened| eprintln!("{happened}"));
+}
+
+#[test]
+fn a_seed_replays_bit_for_bit() {
+    let [once, again] = [(); 2].map(|()| replay(1, ""));
+    assert!(once.contains("trace: "), "{once}");
+    assert_eq!(once, again);
+}
+
+#[test]
+#[ignore = "it takes minutes: make planted"]
+fn every_planted_bug_is_found() {
+    let mut missed = Vec::new();
+    for (bug, check) in PLANTED {
+        let failure = first_failure(PLANTED_SEEDS, &format!("{bug}=return"));
+        let Some((seed, told)) = failure else {
+            missed.push(format!("{bug} was not found"));
+            continue;
+        };
+        let checks: Vec<_> = CHECKS.into_iter().filter(|check| is_found(&told, check)).collect();
+        eprintln!("{bug}: seed {seed}, {}", checks.join(", "));
+        if !checks.contains(&check) {
+            missed.push(format!("{bug} was found, but not by {check}: {told:.500}"));
         }
-        assert!(found.is_empty(), "{}\nrun again with: make sim SEED={seed}", found.join("\n"));
     }
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
 }

@@ -17,7 +17,7 @@ use crate::checkpoint::raft::{Raft, Status};
 use crate::cluster::gathering::{GatherError, Gathering};
 use crate::event::fingerprint::digest;
 use crate::event::time::Window;
-use crate::failpoint::may_die;
+use crate::failpoint::{is_to_fail, may_die};
 use crate::flush::feed::{Consensus, Disagreement};
 use crate::sink::{DeliveryKey, Sink, SinkError};
 use crate::store::{Store, StoreError};
@@ -123,6 +123,9 @@ impl Printer {
     async fn repeat_last(&mut self) -> Result<(), PrintError> {
         let facts = self.consensus.facts().borrow().clone();
         let Some((aggregation, window)) = facts.last_printed() else { return Ok(()) };
+        if is_to_fail("planted-print-once") {
+            return Ok(());
+        }
         if printed::find(&self.store, aggregation, window)?.is_some() {
             return Ok(());
         }

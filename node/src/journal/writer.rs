@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::event::time::{Clock, UnixNanos};
-use crate::failpoint::may_die;
+use crate::event::time::{Clock, SECOND, UnixNanos};
+use crate::failpoint::{is_to_fail, may_die};
 use crate::journal::frame::{self, Header};
 use crate::journal::queue::{Append, GROUP_BYTES_ENOUGH, Pace, Question, Queue, Work};
 use crate::journal::replay::{JournalError, Replay};
@@ -115,14 +115,19 @@ impl Writer {
 
     /// Says how much is stamped before a time; from then on nothing more is.
     fn answer(&mut self, Question { time, answer }: Question) {
-        self.last_stamp = self.last_stamp.max(time);
+        if !is_to_fail("planted-stamps-below-cut") {
+            self.last_stamp = self.last_stamp.max(time);
+        }
         // Whoever asked may have gone.
         let _ = answer.send(self.segments.stamped(time));
     }
 
     fn commit(&mut self, mut group: Vec<Append>) -> Result<(), JournalError> {
         let began = Instant::now();
-        let stamp = self.last_stamp.max(self.clock.now());
+        let mut stamp = self.last_stamp.max(self.clock.now());
+        if is_to_fail("planted-stamp-ahead") {
+            stamp.0 += 5 * SECOND;
+        }
         let mut position = self.next;
         let mut records = self.records;
         let mut bytes = 0;
@@ -136,7 +141,10 @@ impl Writer {
             records += append.records;
             bytes += append.frame.len();
         }
-        self.store.commit(batch)?;
+        let committed = self.store.commit(batch);
+        if !is_to_fail("planted-acknowledge-failed-write") {
+            committed?;
+        }
         let last = Position { index: position.index - 1, ..position };
         watermark::advance(&self.store, last)?;
         may_die("journal-before-acknowledge");

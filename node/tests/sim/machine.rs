@@ -27,6 +27,8 @@ use super::history::{Event, History};
 use super::senders::{GROUP, ID, Numbers, Sender};
 
 const PEER_PORT: u16 = 9465;
+/// Journal above which open windows are carried.
+const JOURNAL_BYTES: u64 = 8_000;
 /// How many send to each node.
 const SENDERS: u64 = 2;
 /// How often the ledger is asked for once the senders have stopped.
@@ -180,7 +182,8 @@ fn settings(folder: &Path, own: IpAddr, initial: &[IpAddr]) -> Settings {
     ];
     let arguments = ["sheaf-node"].into_iter().chain(arguments.as_flattened().iter().copied());
     match Settings::load(arguments.map(Into::into), [], |_: &Path| Ok(file)).unwrap() {
-        Command::Run(settings) => *settings,
+        // Of what is folded in some seconds, open windows are carried.
+        Command::Run(settings) => Settings { journal_limit: JOURNAL_BYTES, ..*settings },
         Command::Print(text) => panic!("{text}"),
     }
 }
