@@ -6,6 +6,7 @@ pub mod metrics; // what the parts report, as OpenMetrics text
 pub mod room; // how much disk there is left
 pub mod settings; // flags, environment, file
 pub mod statistics; // what the admin port asks of the node
+pub mod surroundings; // disk, time and network, as the node sees them
 pub mod telemetry; // the node's own log
 mod threads; // which go first when the cores are busy
 
@@ -29,11 +30,12 @@ use crate::app::engine::{Engine, EngineError};
 use crate::app::metrics::Metrics;
 use crate::app::settings::Settings;
 use crate::app::statistics::Statistics;
+use crate::app::surroundings::Surroundings;
 use crate::blocking;
 use crate::cluster::membership::{Candidate, Membership};
-use crate::cluster::peers::{self, Peers};
+use crate::cluster::peers;
 use crate::cluster::standing::Standing;
-use crate::event::time::{Clock, SECOND};
+use crate::event::time::SECOND;
 use crate::intake::Intake;
 use crate::intake::admission::{Admission, Closed};
 use crate::source::otlp::{self, Limits};
@@ -91,7 +93,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AppE
     let _lock = lock(&settings.data_dir)?;
     allow_open_files();
     let (ports, settings) = Ports::bind(settings).await?;
-    let node = Node::new(settings);
+    let surroundings = Surroundings::of_machine(&settings);
+    let node = Node::new(settings, surroundings);
     let mut servers = Servers::start(ports, &node);
     let supervised = node.supervise(&stop).await;
     let deadline = Instant::now() + node.settings.drain_timeout;
@@ -106,20 +109,19 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AppE
     stopped
 }
 
-/// What outlives an engine.
-struct Node {
+/// A node but for its ports: what outlives an engine.
+pub struct Node {
     settings: Settings,
     intake: Intake,
     metrics: Arc<Metrics>,
     statistics: Arc<Statistics>,
     ready: watch::Sender<bool>,
-    clock: Clock,
-    peers: Peers,
+    surroundings: Surroundings,
     standing: Arc<Standing>,
 }
 
 /// What is thrown away and built again when a part of it fails.
-struct Running {
+pub struct Running {
     membership: Membership,
     engine: Engine,
 }
@@ -142,7 +144,8 @@ impl Running {
 }
 
 impl Node {
-    fn new(settings: Settings) -> Node {
+    /// A node that runs once it is supervised.
+    pub fn new(settings: Settings, surroundings: Surroundings) -> Node {
         let intake = Intake::new(Admission::new(settings.queue_size));
         intake.close(Closed::Starting);
         let metrics = Arc::new(Metrics::new());
@@ -157,12 +160,33 @@ impl Node {
             reader: RwLock::default(),
             lines: Mutex::default(),
         };
-        let (statistics, clock, peers) = (Arc::new(statistics), Clock::system(), Peers::over_tcp());
-        Node { settings, intake, metrics, statistics, ready, clock, peers, standing }
+        let statistics = Arc::new(statistics);
+        Node { settings, intake, metrics, statistics, ready, surroundings, standing }
+    }
+
+    /// Takes requests while the node runs.
+    pub fn intake(&self) -> Intake {
+        self.intake.clone()
+    }
+
+    /// What people are answered from.
+    pub fn answers(&self) -> Arc<dyn admin::Node> {
+        Arc::clone(&self.statistics) as _
+    }
+
+    /// What other nodes are answered from.
+    pub fn standing(&self) -> Arc<Standing> {
+        Arc::clone(&self.standing)
     }
 
     /// Keeps the node running until it is asked to stop, and returns what then runs.
-    async fn supervise(&self, stop: &CancellationToken) -> Result<Option<Running>, EngineError> {
+    ///
+    /// # Errors
+    /// When the node cannot start, or a part of it fails for good.
+    pub async fn supervise(
+        &self,
+        stop: &CancellationToken,
+    ) -> Result<Option<Running>, EngineError> {
         let mut first = true;
         loop {
             let started = tokio::select! {
@@ -189,9 +213,9 @@ impl Node {
     }
 
     async fn start(&self) -> Result<Running, EngineError> {
-        let settings = self.settings.clone();
-        let opened = blocking::run(move || Engine::open_store(&settings)).await;
-        let store = opened.map_err(|_| EngineError::Panicked("start"))??;
+        let open = Arc::clone(&self.surroundings.store);
+        let opened = blocking::run(move || open()).await;
+        let store = Arc::new(opened.map_err(|_| EngineError::Panicked("start"))??);
         let membership = Membership::begin(self.candidate(Arc::clone(&store))).await?;
         match self.start_engine(store, &membership).await {
             Ok(engine) => Ok(Running { membership, engine }),
@@ -215,9 +239,10 @@ impl Node {
             members: membership.member(),
             silent: membership.silent(),
             standing: Arc::clone(&self.standing),
+            sink: (self.surroundings.sink)(),
             metrics: Arc::clone(&self.metrics),
             intake: self.intake.clone(),
-            clock: self.clock.clone(),
+            clock: self.surroundings.clock.clone(),
         };
         let engine = Engine::start(starting).await?;
         self.statistics.attach(engine.reader());
@@ -229,8 +254,9 @@ impl Node {
             store,
             address: self.settings.peer_address.to_string(),
             zone: self.settings.zone.clone(),
+            entropy: self.surroundings.entropy.clone(),
             initial: self.settings.initial_members.clone(),
-            peers: self.peers.clone(),
+            peers: self.surroundings.peers.clone(),
             standing: Arc::clone(&self.standing),
         }
     }
@@ -250,7 +276,7 @@ impl Node {
                 () = begun, if !is_open => {}
                 () = tokio::time::sleep_until(next) => {}
             }
-            let now = self.clock.now();
+            let now = self.surroundings.clock.now();
             let done = running.engine.cut(now);
             tokio::select! {
                 () = stop.cancelled() => return None,
@@ -270,15 +296,23 @@ impl Node {
                 recorded = rejected;
             }
             had_room = self.watch_disk(had_room);
-            let into_second = self.clock.now().0 % SECOND;
+            let into_second = self.surroundings.clock.now().0 % SECOND;
             next = Instant::now() + Duration::from_nanos(SECOND - into_second);
         }
     }
 
     /// Whether there is room on the disk; acts when that changes.
     fn watch_disk(&self, had_room: bool) -> bool {
-        let Settings { data_dir, disk_reserve, .. } = &self.settings;
-        let has_room = room::is_there_room(data_dir, *disk_reserve, had_room);
+        let disk_reserve = self.settings.disk_reserve;
+        let has_room = match (self.surroundings.free)() {
+            Ok(free) => room::is_enough(free, disk_reserve, had_room),
+            Err(error) => {
+                // A disk that does not answer is not a reason to refuse: the journal's next
+                // write tells.
+                warn!(%error, "the free space of the disk cannot be read");
+                had_room
+            }
+        };
         if has_room && !had_room {
             info!("there is room on the disk again");
             self.intake.admission().reopen();
@@ -342,11 +376,10 @@ impl Servers {
         sources.spawn(otlp::serve_grpc(ports.grpc, to, limits, node.ready.subscribe(), end));
         let (to, end) = (node.intake.clone(), drain.clone());
         sources.spawn(otlp::serve_http(ports.http, to, limits, end));
-        let asked: Arc<dyn admin::Node> = Arc::clone(&node.statistics) as _;
         let end = off.clone().cancelled_owned();
-        let admin = tokio::spawn(admin::serve(ports.admin, asked, end));
+        let admin = tokio::spawn(admin::serve(ports.admin, node.answers(), end));
         let incoming = peers::accept(ports.peers);
-        let serving = peers::serve(incoming, Arc::clone(&node.standing), off.clone());
+        let serving = peers::serve(incoming, node.standing(), off.clone());
         let peers = tokio::spawn(serving);
         Servers { sources, drain, admin, peers, off }
     }

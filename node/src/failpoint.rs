@@ -3,6 +3,9 @@
 //! Without the feature `failpoints` they cost nothing. With it, the variable
 //! `FAILPOINTS` says what happens where: `journal-before-acknowledge=5*off->return`
 //! passes five times, then kills.
+//!
+//! At a place whose name begins with `planted-` the code does something wrong: such bugs
+//! are planted there for the simulation to find (docs/simulation.md).
 
 #[cfg(feature = "failpoints")]
 pub use enabled::{from_environment, is_to_fail, may_die};

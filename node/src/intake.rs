@@ -15,6 +15,7 @@ use crate::aggregation::definition::{Definition, Kind, Unique};
 use crate::aggregation::distinct_logs::Packer;
 use crate::event::entry::EntryWriter;
 use crate::event::fingerprint::FingerprintKey;
+use crate::failpoint::is_to_fail;
 use crate::intake::admission::{Admission, Busy, Closed, Permit, Why};
 use crate::intake::scan::{Plan, RejectReason, Rejected, Scan, Scanner};
 use crate::intake::wire::Undecodable;
@@ -185,12 +186,14 @@ impl Intake {
             permit.grow(entry.len().saturating_sub(permit.bytes())).await?;
             permit.shrink_to(entry.len());
             let durable = opened.journal.append(entry, accepted, Box::new(permit)).await;
-            durable.map_err(|error| match error {
-                AppendError::Closed => self.refuse(),
-                AppendError::NoLease => {
-                    self.shared.admission.refuse(Why::Closed(Closed::Leaderless))
-                }
-            })?;
+            if !is_to_fail("planted-acknowledge-anyway") {
+                durable.map_err(|error| match error {
+                    AppendError::Closed => self.refuse(),
+                    AppendError::NoLease => {
+                        self.shared.admission.refuse(Why::Closed(Closed::Leaderless))
+                    }
+                })?;
+            }
         }
         received.requests.fetch_add(1, Ordering::Relaxed);
         received.accepted.fetch_add(accepted, Ordering::Relaxed);

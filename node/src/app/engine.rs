@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::aggregation::distinct_logs::MemoryLimit;
 use crate::app::folder;
 use crate::app::metrics::Metrics;
-use crate::app::settings::{Settings, StatsFormat};
+use crate::app::settings::Settings;
 use crate::app::threads::{Priority, spawn};
 use crate::blocking;
 use crate::checkpoint::facts::command::Command;
@@ -45,7 +45,6 @@ use crate::flush::{FlushError, FlushSettings, aggregations};
 use crate::intake::{Intake, Packing};
 use crate::journal::{Journal, JournalError, Replay, Writer, replay};
 use crate::sink::Sink;
-use crate::sink::stdout::{Format, Stdout};
 use crate::store::{Store, StoreError};
 
 /// Why an engine did not start, or ended.
@@ -130,6 +129,8 @@ pub struct Start {
     pub silent: watch::Sender<Silent>,
     /// Who lends the journal and the results to other members.
     pub standing: Arc<Standing>,
+    /// Where closed windows go.
+    pub sink: Box<dyn Sink>,
     /// Where the parts report.
     pub metrics: Arc<Metrics>,
     /// Whose account of rejected records goes on where an earlier life ended.
@@ -180,6 +181,7 @@ impl Engine {
             members,
             silent,
             standing,
+            sink,
             metrics,
             intake,
             clock,
@@ -254,15 +256,14 @@ impl Engine {
             folding,
             rejected: Arc::new(move || refused.received().rejected()),
         };
-        let sink = Stdout::new(io::stdout(), format(settings.stats_format));
-        info!(promise = ?sink.promise(), "windows go to stdout");
+        info!(promise = ?sink.promise(), "closed windows are handed out");
         let printer = Printer {
             cluster: identity.cluster,
             raft: raft.clone(),
             consensus: Arc::clone(&consensus),
             gathering: gathering.clone(),
             lending: lending.clone(),
-            sink: Box::new(sink),
+            sink,
             store: Arc::clone(&store),
             values_max: settings.stats_limit,
             observer: metrics.line_observer(),
@@ -356,8 +357,8 @@ impl Engine {
     ///
     /// # Errors
     /// When it is damaged or cannot be used.
-    pub fn open_store(settings: &Settings) -> Result<Arc<Store>, EngineError> {
-        Ok(Arc::new(Store::open(&folder(settings, "db")?)?))
+    pub fn open_store(settings: &Settings) -> Result<Store, EngineError> {
+        Ok(Store::open(&folder(settings, "db")?)?)
     }
 
     /// Waits for a part of the engine to fail.
@@ -476,13 +477,6 @@ fn flush_settings(settings: &Settings) -> Result<FlushSettings, EngineError> {
         scratch: folder(settings, "scratch")?,
         journal_bytes_max: settings.journal_limit,
     })
-}
-
-fn format(format: StatsFormat) -> Format {
-    match format {
-        StatsFormat::Json => Format::Json,
-        StatsFormat::Text => Format::Text,
-    }
 }
 
 fn folder(settings: &Settings, name: &str) -> Result<PathBuf, EngineError> {

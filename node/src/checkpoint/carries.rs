@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::event::slots::SlotSet;
 use crate::event::time::Window;
-use crate::failpoint::may_die;
+use crate::failpoint::{is_to_fail, may_die};
 use crate::store::{Store, StoreError, Table, keys};
 
 /// What is kept of an open window of some slots.
@@ -42,7 +42,9 @@ pub fn record(store: &Store, carries: &[Carry]) -> Result<(), StoreError> {
         batch.put_fact(&key(carry), carry)?;
     }
     may_die("checkpoint-before-carry");
-    store.commit(batch)?;
+    if !is_to_fail("planted-carry-unkept") {
+        store.commit(batch)?;
+    }
     may_die("checkpoint-after-carry");
     Ok(())
 }

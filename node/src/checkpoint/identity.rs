@@ -5,9 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 use crate::checkpoint::Digest;
 use crate::event::fingerprint::{FingerprintKey, SLOTS};
@@ -38,6 +39,35 @@ impl Serialize for Contribution {
 impl<'de> Deserialize<'de> for Contribution {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Contribution(Digest::deserialize(deserializer)?.0.to_be_bytes()))
+    }
+}
+
+/// Random bytes that nobody can guess; cheap to clone.
+#[derive(Clone)]
+pub struct Entropy(Arc<Fill>);
+
+/// Fills a buffer with random bytes.
+type Fill = dyn Fn(&mut [u8]) -> Result<(), getrandom::Error> + Send + Sync;
+
+impl Entropy {
+    /// The system's.
+    pub fn of_system() -> Entropy {
+        Entropy(Arc::new(getrandom::fill))
+    }
+
+    /// Those that `fill` gives, which a simulation can repeat. Whoever can guess them can
+    /// choose records that a cluster takes for one.
+    pub fn of_simulation(fill: impl Fn(&mut [u8]) + Send + Sync + 'static) -> Entropy {
+        Entropy(Arc::new(move |bytes| {
+            fill(bytes);
+            Ok(())
+        }))
+    }
+
+    fn bytes(&self) -> Result<[u8; 16], getrandom::Error> {
+        let mut bytes = [0; 16];
+        (self.0)(&mut bytes)?;
+        Ok(bytes)
     }
 }
 
@@ -116,8 +146,8 @@ struct Born {
 }
 
 impl Birth {
-    /// The birth of `store`'s volume, now at `address` in `zone`; a new one if the volume
-    /// is new.
+    /// The birth of `store`'s volume, now at `address` in `zone`; a new one of `entropy` if
+    /// the volume is new.
     ///
     /// # Errors
     /// When the database or the system's random numbers fail.
@@ -125,20 +155,21 @@ impl Birth {
         store: &Store,
         address: String,
         zone: Option<String>,
+        entropy: &Entropy,
     ) -> Result<Birth, IdentityError> {
         let Born { uuid, contribution } = match store.fact(&keys::BIRTH)? {
             Some(born) => born,
-            None => Born::create(store)?,
+            None => Born::create(store, entropy)?,
         };
         Ok(Birth { uuid, contribution, address, zone })
     }
 }
 
 impl Born {
-    fn create(store: &Store) -> Result<Born, IdentityError> {
-        let mut contribution = [0; 16];
-        getrandom::fill(&mut contribution)?;
-        let born = Born { uuid: Uuid::new_v4(), contribution: Contribution(contribution) };
+    fn create(store: &Store, entropy: &Entropy) -> Result<Born, IdentityError> {
+        let contribution = Contribution(entropy.bytes()?);
+        let uuid = Builder::from_random_bytes(entropy.bytes()?).into_uuid();
+        let born = Born { uuid, contribution };
         let mut batch = store.batch();
         batch.put_fact(&keys::BIRTH, &born)?;
         store.commit(batch)?;
@@ -193,7 +224,7 @@ mod tests {
     }
 
     fn birth(store: &Store, address: &str) -> Birth {
-        Birth::load_or_create(store, address.to_owned(), None).unwrap()
+        Birth::load_or_create(store, address.to_owned(), None, &Entropy::of_system()).unwrap()
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::{self, Facts};
-use crate::checkpoint::identity::{Birth, Identity, IdentityError};
+use crate::checkpoint::identity::{Birth, Entropy, Identity, IdentityError};
 use crate::checkpoint::raft::{self, ProposeError, Raft, StartError, Stopped};
 use crate::cluster::address::PeerAddress;
 use crate::cluster::duties::{self, Duty};
@@ -76,6 +76,8 @@ pub struct Candidate {
     pub address: String,
     /// Where its machine stands, if that is known.
     pub zone: Option<String>,
+    /// What its birth is made of, if its volume is new.
+    pub entropy: Entropy,
     /// Who forms a new cluster.
     pub initial: InitialMembers,
     /// The ways to the others.
@@ -101,8 +103,8 @@ impl Membership {
     /// # Errors
     /// When the database fails, or holds what this version cannot read.
     pub async fn begin(candidate: Candidate) -> Result<Membership, MembershipError> {
-        let Candidate { store, address, zone, initial, peers, standing } = candidate;
-        let birth = Birth::load_or_create(&store, address, zone)?;
+        let Candidate { store, address, zone, entropy, initial, peers, standing } = candidate;
+        let birth = Birth::load_or_create(&store, address, zone, &entropy)?;
         let identity = match Identity::load(&store)? {
             Some(identity) => identity,
             None => {

@@ -10,6 +10,7 @@ use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::cluster::leases;
 use crate::event::node::NodeId;
 use crate::event::time::UnixNanos;
+use crate::failpoint::is_to_fail;
 use crate::flush::feed::{Consensus, Disagreement};
 use crate::journal::{Extent, Opening, Replay};
 
@@ -66,7 +67,10 @@ fn end(
     replay: &Replay,
 ) -> (Extent, UnixNanos) {
     let Some(found) = replay.segments.get(&segment) else { return (Extent::default(), floor) };
-    let (end, last) = (found.marks.end(), found.marks.last());
+    let (mut end, last) = (found.marks.end(), found.marks.last());
+    if is_to_fail("planted-seal-short") && end.entries > facts.latest_cut().count(segment).entries {
+        end = facts.latest_cut().count(segment);
+    }
     // What was trimmed is below a cut.
     let trimmed = if end.entries > 0 { facts.latest_cut().time } else { floor };
     let until = if last == UnixNanos(0) { trimmed } else { UnixNanos(last.0 + 1) };

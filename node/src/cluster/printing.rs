@@ -19,7 +19,7 @@ use crate::cluster::gathering::{GatherError, Gathering};
 use crate::cluster::lending::Lending;
 use crate::event::fingerprint::digest;
 use crate::event::time::{UnixNanos, Window};
-use crate::failpoint::may_die;
+use crate::failpoint::{is_to_fail, may_die};
 use crate::flush::feed::{Consensus, Disagreement};
 use crate::sink::{DeliveryKey, Sink, SinkError};
 use crate::store::{Store, StoreError};
@@ -91,7 +91,8 @@ impl Printer {
     /// Prints every window that becomes complete, in the order of their ends.
     ///
     /// # Errors
-    /// When a line cannot be printed or noted; it will be after the next start.
+    /// When a line cannot be printed or noted, or the node takes no part any more; it will be
+    /// after the next start.
     pub async fn run(mut self) -> Result<(), PrintError> {
         let mut facts = self.consensus.facts();
         loop {
@@ -102,9 +103,7 @@ impl Printer {
             while self.raft.leading().is_some() {
                 let now = facts.borrow_and_update().clone();
                 self.print_all(&now).await?;
-                if facts.changed().await.is_err() {
-                    return Ok(());
-                }
+                facts.changed().await.map_err(|_| Disagreement::facts_ended())?;
             }
         }
     }
@@ -154,6 +153,9 @@ impl Printer {
     async fn repeat_last(&mut self) -> Result<(), PrintError> {
         let facts = self.consensus.facts().borrow().clone();
         let Some((aggregation, window)) = facts.last_printed() else { return Ok(()) };
+        if is_to_fail("planted-print-once") {
+            return Ok(());
+        }
         if printed::find(&self.store, aggregation, window)?.is_some() {
             return Ok(());
         }

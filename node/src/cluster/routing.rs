@@ -16,6 +16,7 @@ use crate::event::entry::{Entry, MalformedEntry};
 use crate::event::fingerprint::SLOTS;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
+use crate::failpoint::is_to_fail;
 use crate::flush::feed::{Batch, Feed, Followed, Part};
 use crate::journal::follow::{self, Follower};
 use crate::journal::{Journal, JournalError, Position};
@@ -157,7 +158,14 @@ impl Remote {
                 let nobody = || PeerError::Unreachable("nobody has the segment".to_owned());
                 let address = address.ok_or_else(nobody)?;
                 let Remote { members, segment, next, slots, .. } = self;
-                none.insert(members.follow(&address, *segment, *next, *slots, BEGIN_WAIT).await?)
+                let mut from = *next;
+                if is_to_fail("planted-follow-skips") && from > 0 {
+                    from += 1;
+                }
+                if is_to_fail("planted-fold-again") {
+                    from = 0;
+                }
+                none.insert(members.follow(&address, *segment, from, *slots, BEGIN_WAIT).await?)
             }
         };
         open.next().await.transpose()

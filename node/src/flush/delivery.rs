@@ -21,7 +21,7 @@ use crate::event::fingerprint::SLOTS;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::Window;
-use crate::failpoint::may_die;
+use crate::failpoint::{is_to_fail, may_die};
 use crate::flush::due::{Due, closing_cut};
 use crate::flush::feed::Consensus;
 use crate::flush::folding::Folding;
@@ -137,6 +137,9 @@ impl Delivery {
         }
         let mut completed = SlotSet::default();
         if !claimed.is_empty() {
+            if is_to_fail("planted-complete-first") {
+                self.complete(&found, numbers.clone()).await?;
+            }
             self.results.finish(written, claimed, summary)?;
             may_die("flush-after-deliver");
             completed = self.complete(&found, numbers).await?;
@@ -321,7 +324,11 @@ impl Delivery {
     fn trim(&self) -> Result<(), FlushError> {
         let facts = self.facts();
         let own = facts.segments().iter().filter(|(_, segment)| segment.writer == self.node);
-        let needed = own.map(|(&id, _)| (id, facts.trimmed(id))).collect();
+        let trimmed = |id| match is_to_fail("planted-trim-uncarried") {
+            true => facts.latest_cut().count(id).entries,
+            false => facts.trimmed(id),
+        };
+        let needed = own.map(|(&id, _)| (id, trimmed(id))).collect();
         may_die("checkpoint-before-trim");
         self.journal.trim(&needed, facts.latest_cut().time)?;
         may_die("checkpoint-after-trim");

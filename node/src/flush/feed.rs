@@ -71,3 +71,11 @@ pub enum Disagreement {
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
+
+impl Disagreement {
+    /// There will be no other facts on this node.
+    pub fn facts_ended() -> Disagreement {
+        let reason = "there is no more word of the facts".to_owned();
+        Disagreement::Stopped(Stopped { reason })
+    }
+}

@@ -16,7 +16,7 @@ use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::Window;
 use crate::flush::delivery::Flush;
-use crate::flush::feed::{Batch, Consensus, Feed};
+use crate::flush::feed::{Batch, Consensus, Disagreement, Feed};
 use crate::flush::group::{CurrentWindow, Group, OpenFigures, alike};
 use crate::flush::{FlushError, FlushSettings};
 use crate::journal::{JournalError, Position};
@@ -167,7 +167,8 @@ impl Folder {
     /// Folds and finds what is due until the last [`Folding`] is dropped.
     ///
     /// # Errors
-    /// When an entry cannot be read, or a window's state cannot be kept.
+    /// When an entry cannot be read, a window's state cannot be kept, or the node takes no
+    /// part any more.
     pub async fn run(mut self, mut commands: Commands) -> Result<(), FlushError> {
         self.follow_facts()?;
         loop {
@@ -178,8 +179,7 @@ impl Folder {
                 },
                 changed = self.facts.changed() => match changed {
                     Ok(()) => self.follow_facts()?,
-                    // The node takes no part any more, and is about to end or begin again.
-                    Err(_) => return Ok(()),
+                    Err(_) => return Err(Disagreement::facts_ended().into()),
                 },
                 Some(received) = self.received.recv(), if self.waiting.is_none() => {
                     self.fold(received?)?;

@@ -11,6 +11,7 @@ use crate::checkpoint::facts::Facts;
 use crate::event::entry::{Entry, Section};
 use crate::event::slots::SlotSet;
 use crate::event::time::{SECOND, UnixNanos, Window};
+use crate::failpoint::is_to_fail;
 use crate::flush::due::{Due, due, newest_reached};
 use crate::flush::feed::{Batch, Part};
 use crate::flush::{Aggregation, FlushError, FlushSettings};
@@ -192,7 +193,8 @@ impl Group {
         settings: &FlushSettings,
     ) -> Result<bool, FlushError> {
         let next = self.next(segment);
-        for part in batch.parts.iter().filter(|part| part.index >= next) {
+        let is_new = |part: &&Part| part.index >= next || is_to_fail("planted-fold-again");
+        for part in batch.parts.iter().filter(is_new) {
             if !self.fold_part(segment, part, settings)? {
                 return Ok(false);
             }

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::event::time::{Clock, UnixNanos};
-use crate::failpoint::may_die;
+use crate::event::time::{Clock, SECOND, UnixNanos};
+use crate::failpoint::{is_to_fail, may_die};
 use crate::journal::frame::{self, Header};
 use crate::journal::queue::{Append, GROUP_BYTES_ENOUGH, Pace, Question, Queue, Work};
 use crate::journal::replay::{JournalError, Replay};
@@ -122,7 +122,9 @@ impl Writer {
 
     /// Says how much is stamped before a time; from then on nothing more is.
     fn answer(&mut self, Question { time, lease, answer }: Question) {
-        self.last_stamp = self.last_stamp.max(time);
+        if !is_to_fail("planted-stamps-below-cut") {
+            self.last_stamp = self.last_stamp.max(time);
+        }
         self.lease = self.lease.max(lease);
         // Whoever asked may have gone.
         let _ = answer.send(self.segments.stamped(time));
@@ -130,8 +132,11 @@ impl Writer {
 
     fn commit(&mut self, mut group: Vec<Append>) -> Result<(), JournalError> {
         let began = Instant::now();
-        let stamp = self.last_stamp.max(self.clock.now());
-        if stamp >= self.lease {
+        let mut stamp = self.last_stamp.max(self.clock.now());
+        if is_to_fail("planted-stamp-ahead") {
+            stamp.0 += 5 * SECOND;
+        }
+        if stamp >= self.lease && !is_to_fail("planted-stamp-without-lease") {
             for Append { durable, .. } in group {
                 // A sender that went away does not need to know.
                 let _ = durable.send(Err(AppendError::NoLease));
@@ -151,7 +156,10 @@ impl Writer {
             records += append.records;
             bytes += append.frame.len();
         }
-        self.store.commit(batch)?;
+        let committed = self.store.commit(batch);
+        if !is_to_fail("planted-acknowledge-failed-write") {
+            committed?;
+        }
         let last = Position { index: position.index - 1, ..position };
         watermark::advance(&self.store, last)?;
         may_die("journal-before-acknowledge");

@@ -13,6 +13,7 @@ use openraft::{LogIdOptionExt, OptionalSend};
 
 use super::record::{Damage, Record, RecordError, Records};
 use super::{Entry, LogId, TypeConfig, Vote};
+use crate::failpoint::is_to_fail;
 
 /// What the entries of one message take of the database, bytes, unless it has a single one.
 pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -63,6 +64,9 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        if is_to_fail("planted-vote-unkept") {
+            return Ok(());
+        }
         Ok(self.records().write(|change| change.put(Record::Vote, vote))?)
     }
 

@@ -1,0 +1,219 @@
+//! What has to hold of all that happened, whatever was done to the cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sheaf_node::event::time::UnixNanos;
+use sheaf_proto::statistics::{Ledger, ValueCount, WindowCounts, WindowSpan};
+
+use super::history::{Event, Happened, Record};
+
+/// What contradicts a promise, in words. The first word says which check found it.
+pub(crate) type Contradiction = String;
+
+/// A request, and what its sender knows of it.
+struct Request<'a> {
+    node: usize,
+    records: &'a [Record],
+    sent: UnixNanos,
+    acknowledged: Option<UnixNanos>,
+}
+
+/// All that happened, by what it is.
+#[derive(Default)]
+struct Known<'a> {
+    requests: BTreeMap<u64, Request<'a>>,
+    /// The last line of each window, by the aggregation's name and the window's start.
+    windows: BTreeMap<(&'a str, Timestamp), &'a WindowCounts>,
+    records: BTreeMap<u64, &'a Record>,
+    /// The window of `by-id` that counts a record.
+    placed: BTreeMap<u64, WindowSpan>,
+    ledger: Option<&'a Ledger>,
+}
+
+/// What contradicts the promises when clocks were never further than `clock_bound` from
+/// the true time, and everything has had the time to be handed out.
+pub(crate) fn contradictions(history: &[Happened], clock_bound: Duration) -> Vec<Contradiction> {
+    let mut found = Vec::new();
+    let mut known = read(history, &mut found);
+    place(&mut known, &mut found);
+    for (number, request) in &known.requests {
+        judge(*number, request, &known, clock_bound, &mut found);
+    }
+    recount(&known, &mut found);
+    balance(&known, &mut found);
+    found
+}
+
+fn read<'a>(history: &'a [Happened], found: &mut Vec<Contradiction>) -> Known<'a> {
+    let mut known = Known::default();
+    let mut delivered = BTreeMap::new();
+    for Happened { at, event } in history {
+        match event {
+            Event::Sent { request, node, records } => {
+                let sent = Request { node: *node, records, sent: *at, acknowledged: None };
+                known.requests.insert(*request, sent);
+                known.records.extend(records.iter().map(|record| (record.id, record)));
+            }
+            Event::Acknowledged { request } => match known.requests.get_mut(request) {
+                Some(request) => request.acknowledged = Some(*at),
+                None => found.push(format!("unsent: request {request} was acknowledged")),
+            },
+            Event::Delivered { node, aggregation, revision, counts } => {
+                let start = counts.window.start;
+                let key = (*aggregation, start, *revision);
+                match delivered.insert(key, &**counts) {
+                    Some(earlier) if earlier != &**counts => found.push(format!(
+                        "key: {} {start}, revision {revision}, came from node {node} with \
+                         another content",
+                        counts.aggregation
+                    )),
+                    _ => {}
+                }
+                let window = (counts.aggregation.as_str(), start);
+                match known.windows.insert(window, counts) {
+                    Some(earlier) if earlier.complete && earlier != &**counts => found.push(
+                        format!("changed: {} {start} was complete before", counts.aggregation),
+                    ),
+                    _ => {}
+                }
+            }
+            Event::Failed { node, error } => found.push(format!("halted: node {node}: {error}")),
+            Event::Balanced { ledger } => known.ledger = Some(ledger),
+            Event::Done { .. } => {}
+        }
+    }
+    known
+}
+
+/// Finds the window of each record, which is unlike all others.
+fn place(known: &mut Known<'_>, found: &mut Vec<Contradiction>) {
+    let windows = known.windows.iter().filter(|((name, _), _)| *name == "by-id");
+    for ((_, start), counts) in windows {
+        let WindowCounts { window, records, distinct, unknown, .. } = counts;
+        let listed = counts.counts.len() as u64;
+        let once = records == distinct && *records == listed && *unknown == 0;
+        if !once || !counts.complete {
+            found.push(format!(
+                "repeated: by-id {start} has {records} records, {distinct} distinct, {listed} \
+                 listed"
+            ));
+        }
+        for ValueCount { value, count, .. } in &counts.counts {
+            let id = value.as_str().and_then(|id| id.parse().ok());
+            let Some(id) = id.filter(|id| known.records.contains_key(id)) else {
+                found.push(format!("unsent: {value} was counted"));
+                continue;
+            };
+            if *count != 1 {
+                found.push(format!("repeated: record {id} counts {count} times"));
+            }
+            if let Some(other) = known.placed.insert(id, *window) {
+                let (one, two) = (other.start, window.start);
+                found.push(format!("repeated: record {id} is in the windows at {one} and {two}"));
+            }
+        }
+    }
+}
+
+/// Whether a request is in one window, and in the right one.
+fn judge(
+    number: u64,
+    request: &Request<'_>,
+    known: &Known<'_>,
+    clock_bound: Duration,
+    found: &mut Vec<Contradiction>,
+) {
+    let ids = request.records.iter().map(|record| record.id);
+    let windows: BTreeSet<_> = ids.map(|id| known.placed.get(&id).map(|span| span.start)).collect();
+    let [window] = windows.iter().copied().collect::<Vec<_>>()[..] else {
+        return found.push(format!("torn: request {number} is in {windows:?}"));
+    };
+    let first = request.records.first().and_then(|record| known.placed.get(&record.id));
+    let (Some(_), Some(span)) = (window, first) else {
+        if request.acknowledged.is_some() {
+            let node = request.node;
+            found.push(format!("lost: request {number}, which node {node} acknowledged"));
+        }
+        return;
+    };
+    let bound = clock_bound.as_nanos() as i128;
+    let earliest = i128::from(request.sent.0) - bound;
+    let latest = request.acknowledged.map(|at| i128::from(at.0) + bound);
+    let is_early = span.end.as_nanosecond() <= earliest;
+    if is_early || latest.is_some_and(|latest| span.start.as_nanosecond() > latest) {
+        let (sent, over) = (request.sent, request.acknowledged);
+        found.push(format!(
+            "stamp: request {number}, sent {sent}, acknowledged {over:?}, is in the window at {}",
+            span.start
+        ));
+    }
+}
+
+/// Counts the windows of `by-group` again, from what `by-id` says of each record.
+fn recount(known: &Known<'_>, found: &mut Vec<Contradiction>) {
+    let windows = known.windows.iter().filter(|((name, _), _)| *name == "by-group");
+    let mut records: BTreeMap<Timestamp, Vec<&Record>> = BTreeMap::new();
+    let spans: Vec<_> = windows.map(|(_, counts)| *counts).collect();
+    for (id, span) in &known.placed {
+        let window = spans
+            .iter()
+            .find(|counts| counts.window.start <= span.start && span.start < counts.window.end);
+        match window {
+            Some(window) => records.entry(window.window.start).or_default().push(known.records[id]),
+            None => found.push(format!("lost: record {id} is in no window of by-group")),
+        }
+    }
+    for counts in spans {
+        let start = counts.window.start;
+        let own = records.remove(&start).unwrap_or_default();
+        let expected = expected(&own);
+        let unknown = expected.get(&None).map_or(0, BTreeSet::len) as u64;
+        let distinct: usize = expected.values().map(BTreeSet::len).sum();
+        let mut listed: Vec<_> = expected
+            .iter()
+            .filter_map(|(group, bodies)| Some((bodies.len() as u64, group.as_deref()?)))
+            .collect();
+        listed.sort_by_key(|&(count, group)| (std::cmp::Reverse(count), group));
+        let printed: Vec<_> = counts
+            .counts
+            .iter()
+            .map(|counted| (counted.count, counted.value.as_str().unwrap_or_default()))
+            .collect();
+        let same = (own.len() as u64, distinct as u64, unknown, &listed)
+            == (counts.records, counts.distinct, counts.unknown, &printed);
+        if !same {
+            found.push(format!(
+                "sum: by-group {start} should have {} records and {listed:?}, but has {} and \
+                 {printed:?}",
+                own.len(),
+                counts.records
+            ));
+        }
+    }
+}
+
+/// The distinct bodies by group.
+fn expected<'a>(records: &[&'a Record]) -> BTreeMap<Option<String>, BTreeSet<&'a str>> {
+    let mut bodies: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for record in records {
+        bodies.entry(record.group.clone()).or_default().insert(record.body.as_str());
+    }
+    bodies
+}
+
+/// Holds the newest ledger against what was printed.
+fn balance(known: &Known<'_>, found: &mut Vec<Contradiction>) {
+    let Some(ledger) = known.ledger else {
+        return found.push("ledger: nobody could tell it".to_owned());
+    };
+    let records = known.placed.len() as u64;
+    let settled = ledger.accepted == records
+        && ledger.aggregations.iter().all(|account| {
+            account.pending == 0 && account.flushed == records && account.accepted == records
+        });
+    if !ledger.balanced || !settled || ledger.aggregations.len() != 2 {
+        found.push(format!("ledger: {records} records were printed, but it says {ledger:?}"));
+    }
+}

@@ -1,0 +1,86 @@
+//! What happened in a simulation, in its order: all that the checker knows of it.
+
+use std::fmt;
+use std::mem;
+use std::sync::{Arc, Mutex};
+
+use sheaf_node::event::fingerprint::digest;
+use sheaf_node::event::time::UnixNanos;
+use sheaf_proto::statistics::{Ledger, WindowCounts};
+
+/// A record, as its sender made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// No two records have the same.
+    pub(crate) id: u64,
+    /// What the second aggregation groups by; not all records have it.
+    pub(crate) group: Option<String>,
+    /// About half of the bodies are unlike all others.
+    pub(crate) body: String,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// A sender began to send a request.
+    Sent { request: u64, node: usize, records: Vec<Record> },
+    /// It was told that the request is durable.
+    Acknowledged { request: u64 },
+    /// A node's sink got a window.
+    Delivered { node: usize, aggregation: u32, revision: u32, counts: Box<WindowCounts> },
+    /// A node ended with an error that no fault of its surroundings explains.
+    Failed { node: usize, error: String },
+    /// What the cluster's ledger said, after all faults were over.
+    Balanced { ledger: Ledger },
+    /// What was done to the cluster; the checker does not look at it.
+    Done { fault: String },
+}
+
+/// An event and its true time.
+#[derive(Clone, Debug)]
+pub(crate) struct Happened {
+    pub(crate) at: UnixNanos,
+    pub(crate) event: Event,
+}
+
+/// Takes events from everywhere in a simulation; cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct History(Arc<Mutex<Vec<Happened>>>);
+
+impl History {
+    pub(crate) fn add(&self, at: UnixNanos, event: Event) {
+        self.0.lock().unwrap().push(Happened { at, event });
+    }
+
+    /// All events so far.
+    pub(crate) fn take(&self) -> Vec<Happened> {
+        mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+/// Differs as soon as anything else happened, or at another time.
+pub(crate) fn trace(history: &[Happened]) -> u128 {
+    let lines: String = history.iter().map(|happened| format!("{happened:?}\n")).collect();
+    digest(lines.as_bytes())
+}
+
+impl fmt::Display for Happened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.at)?;
+        match &self.event {
+            Event::Sent { request, node, records } => {
+                let ids: Vec<_> = records.iter().map(|record| record.id).collect();
+                write!(f, "request {request} to node {node}: records {ids:?}")
+            }
+            Event::Acknowledged { request } => write!(f, "request {request} acknowledged"),
+            Event::Delivered { node, revision, counts, .. } => {
+                let (name, start) = (&counts.aggregation, counts.window.start);
+                let records = counts.records;
+                write!(f, "node {node} printed {name} {start}, revision {revision}: {records}")
+            }
+            Event::Failed { node, error } => write!(f, "node {node} failed: {error}"),
+            Event::Balanced { ledger } => write!(f, "ledger: {ledger:?}"),
+            Event::Done { fault } => f.write_str(fault),
+        }
+    }
+}

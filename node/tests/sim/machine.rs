@@ -1,0 +1,209 @@
+//! A simulated machine: a disk, a clock, an address, and the node that lives on it.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use futures::stream::{self, Stream};
+use sheaf_node::admin::{self, Scope};
+use sheaf_node::app::Node;
+use sheaf_node::app::settings::{Command, Settings};
+use sheaf_node::app::surroundings::Surroundings;
+use sheaf_node::checkpoint::identity::Entropy;
+use sheaf_node::cluster::peers::{self, Peers};
+use sheaf_node::event::time::{Clock, UnixNanos};
+use sheaf_node::sink::{DeliveryKey, Promise, Sink, SinkError};
+use sheaf_node::store::{Disk, Store};
+use sheaf_proto::statistics::WindowCounts;
+use tempfile::TempDir;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use turmoil::net::{TcpListener, TcpStream};
+
+use super::history::{Event, History};
+use super::senders::{GROUP, ID, Numbers, Sender};
+
+const PEER_PORT: u16 = 9465;
+/// Journal above which open windows are carried.
+const JOURNAL_BYTES: u64 = 8_000;
+/// How many send to each node.
+const SENDERS: u64 = 2;
+/// How often the ledger is asked for once the senders have stopped.
+const LEDGER_PAUSE: Duration = Duration::from_secs(1);
+
+/// The true time.
+pub(crate) fn true_time() -> UnixNanos {
+    let since_epoch = turmoil::since_epoch().unwrap_or_default();
+    UnixNanos(since_epoch.as_nanos() as u64)
+}
+
+/// What all machines of a simulation share.
+#[derive(Clone)]
+pub(crate) struct World {
+    pub(crate) history: History,
+    pub(crate) numbers: Numbers,
+    /// Whether the senders send.
+    pub(crate) is_sending: Arc<AtomicBool>,
+}
+
+/// A machine; clones are the same one.
+#[derive(Clone)]
+pub(crate) struct Machine {
+    pub(crate) number: usize,
+    pub(crate) disk: Disk,
+    /// Nanoseconds that its clock is ahead of the true time.
+    pub(crate) skew: Arc<AtomicI64>,
+    /// Whether its disk is so full that nothing should be accepted.
+    pub(crate) is_full: Arc<AtomicBool>,
+    settings: Settings,
+    world: World,
+    _scratch: Arc<TempDir>,
+}
+
+impl Machine {
+    /// A machine with an empty disk, whose node knows `initial` as the initial members.
+    pub(crate) fn new(number: usize, own: IpAddr, initial: &[IpAddr], world: &World) -> Machine {
+        let scratch = tempfile::tempdir().unwrap();
+        Machine {
+            number,
+            disk: Disk::default(),
+            skew: Arc::default(),
+            is_full: Arc::default(),
+            settings: settings(scratch.path(), own, initial),
+            world: world.clone(),
+            _scratch: Arc::new(scratch),
+        }
+    }
+
+    /// Runs the node until it ends with an error: then its process does.
+    pub(crate) async fn run(self) -> turmoil::Result {
+        let node = Node::new(self.settings.clone(), self.surroundings());
+        let listener = TcpListener::bind(("0.0.0.0", PEER_PORT)).await?;
+        let off = CancellationToken::new();
+        tokio::spawn(peers::serve(incoming(listener), node.standing(), off.clone()));
+        for sender in self.senders(&node) {
+            let is_sending = Arc::clone(&self.world.is_sending);
+            tokio::spawn(async move {
+                let over = until(|| !is_sending.load(Ordering::Relaxed));
+                tokio::select! { () = sender.run() => {}, () = over => {} }
+            });
+        }
+        tokio::spawn(self.clone().balance(node.answers()));
+        if let Err(error) = node.supervise(&off).await {
+            let (number, is_expected) = (self.number, error.is_retryable());
+            let error = error.to_string();
+            let event = match is_expected {
+                true => Event::Done { fault: format!("node {number} ends: {error}") },
+                false => Event::Failed { node: number, error },
+            };
+            self.world.history.add(true_time(), event);
+        }
+        Ok(())
+    }
+
+    fn senders(&self, node: &Node) -> impl Iterator<Item = Sender> {
+        let lives = fastrand::u64(..);
+        (0..SENDERS).map(move |sender| Sender {
+            node: self.number,
+            intake: node.intake(),
+            history: self.world.history.clone(),
+            numbers: self.world.numbers.clone(),
+            rng: fastrand::Rng::with_seed(lives.wrapping_add(sender)),
+        })
+    }
+
+    /// Notes what the cluster's ledger says when nobody sends any more.
+    async fn balance(self, node: Arc<dyn admin::Node>) {
+        until(|| !self.world.is_sending.load(Ordering::Relaxed)).await;
+        loop {
+            sleep(LEDGER_PAUSE).await;
+            if let Ok(ledger) = node.ledger(Scope::Cluster).await {
+                self.world.history.add(true_time(), Event::Balanced { ledger });
+            }
+        }
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        let Machine { number, disk, skew, is_full, world, .. } = self.clone();
+        let clock = Clock::new(move || {
+            let skew = skew.load(Ordering::Relaxed);
+            UnixNanos(true_time().0.saturating_add_signed(skew))
+        });
+        let history = world.history;
+        let sink = move || Box::new(Observed { node: number, history: history.clone() }) as _;
+        Surroundings {
+            clock,
+            entropy: Entropy::of_simulation(fastrand_fill),
+            peers: Peers::new(async |address: String| TcpStream::connect(address).await),
+            store: Arc::new(move || Ok(Store::in_memory(&disk)?)),
+            sink: Box::new(sink),
+            free: Box::new(move || Ok(if is_full.load(Ordering::Relaxed) { 0 } else { u64::MAX })),
+        }
+    }
+}
+
+fn fastrand_fill(bytes: &mut [u8]) {
+    fastrand::fill(bytes);
+}
+
+/// Waits until a condition holds.
+async fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        sleep(LEDGER_PAUSE / 10).await;
+    }
+}
+
+fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
+    stream::unfold(listener, async |listener| {
+        let accepted = listener.accept().await.map(|(stream, _)| stream);
+        Some((accepted, listener))
+    })
+}
+
+fn settings(folder: &Path, own: IpAddr, initial: &[IpAddr]) -> Settings {
+    let file = format!(
+        "aggregations:
+  - {{name: by-id, type: DistinctLogs, distinctLogs: {{attribute: {ID}, windowSeconds: 1}}}}
+  - {{name: by-group, type: DistinctLogs, distinctLogs: {{attribute: {GROUP}, windowSeconds: 5}}}}
+"
+    );
+    let initial: Vec<_> = initial.iter().map(|ip| format!("{ip}:{PEER_PORT}")).collect();
+    let own = format!("{own}:{PEER_PORT}");
+    let folder = folder.to_str().unwrap();
+    let arguments = [
+        ["--config", "file"],
+        ["--data-dir", folder],
+        ["--peer-address", &own],
+        ["--initial-members", &initial.join(",")],
+        ["--stats-limit", "1000000"],
+    ];
+    let arguments = ["sheaf-node"].into_iter().chain(arguments.as_flattened().iter().copied());
+    match Settings::load(arguments.map(Into::into), [], |_: &Path| Ok(file)).unwrap() {
+        // Of what is folded in some seconds, open windows are carried.
+        Command::Run(settings) => Settings { journal_limit: JOURNAL_BYTES, ..*settings },
+        Command::Print(text) => panic!("{text}"),
+    }
+}
+
+/// A sink that notes what it gets.
+struct Observed {
+    node: usize,
+    history: History,
+}
+
+impl Sink for Observed {
+    fn promise(&self) -> Promise {
+        Promise::Repeatable
+    }
+
+    fn deliver(&mut self, key: &DeliveryKey, counts: &WindowCounts) -> Result<(), SinkError> {
+        let DeliveryKey { aggregation, revision, .. } = *key;
+        let (node, counts) = (self.node, Box::new(counts.clone()));
+        let delivered = Event::Delivered { node, aggregation, revision, counts };
+        self.history.add(true_time(), delivered);
+        Ok(())
+    }
+}
