@@ -88,6 +88,7 @@ mod tests {
             attribute: "foo".to_owned(),
             window: WindowSpan { start, end },
             complete: true,
+            waits_for: None,
             revision: 1,
             records: 5,
             distinct: 5,
