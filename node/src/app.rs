@@ -332,6 +332,7 @@ impl Servers {
         let (drain, off) = (CancellationToken::new(), CancellationToken::new());
         let limits = Limits {
             request_bytes_max: node.settings.max_request_size,
+            connection_age: node.settings.connection_max_age,
             drain: node.settings.drain_timeout.saturating_sub(COMMIT_TIME),
             ..Limits::default()
         };
