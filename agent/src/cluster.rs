@@ -1,8 +1,9 @@
-//! `sheaf cluster`: who belongs to a node's cluster, as tables or as JSON.
+//! `sheaf cluster`: who belongs to a node's cluster, as tables or as JSON; and who is to leave.
 
+mod leave; // `sheaf cluster drain` and `forget`
 mod view; // members and segments as tables
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use sheaf_proto::{cluster::Cluster, names::CLUSTER_PATH};
 
 use crate::{
@@ -13,7 +14,10 @@ use crate::{
 
 /// Shows the cluster that a node belongs to: who leads it, its members and who owns what.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
+    #[command(subcommand)]
+    leave: Option<Leave>,
     #[command(flatten)]
     show: show::Options,
     /// Show the segments of all journals too, with the nodes that have them
@@ -21,12 +25,23 @@ pub(crate) struct Options {
     segments: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum Leave {
+    Drain(leave::Drain),
+    Forget(leave::Forget),
+}
+
 /// Asks the node and prints its answer; with `--watch`, until it is interrupted.
 ///
 /// # Errors
-/// If the node does not answer at first, or with something else, or nothing can be printed.
+/// If the node does not answer at first, or with something else, or does not do what it is
+/// to do, or nothing can be printed.
 pub(crate) async fn cluster(options: &Options) -> Result<(), ShowError> {
-    show::show(&options.show, async |authority| ask(authority, options).await).await
+    match &options.leave {
+        None => show::show(&options.show, async |authority| ask(authority, options).await).await,
+        Some(Leave::Drain(options)) => leave::drain(options).await,
+        Some(Leave::Forget(options)) => leave::forget(options).await,
+    }
 }
 
 async fn ask(authority: &Authority, options: &Options) -> Result<String, QueryError> {
@@ -56,7 +71,7 @@ mod tests {
         let node = Node::answering(&[(status, body)]).await;
         let line = [&["cluster", "--endpoint", &node.address], more].concat();
         let options = Line::try_parse_from(line).unwrap().options;
-        let printed = ask(&options.show.authority(), &options).await;
+        let printed = ask(&options.show.whom.authority(), &options).await;
         printed.map_err(|error| node.last_words(&error))
     }
 

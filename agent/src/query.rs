@@ -3,16 +3,23 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use crate::endpoint::{Authority, ConnectError};
+use crate::{
+    endpoint::{Authority, ConnectError},
+    text::printable,
+};
 
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a node may take to tell something ..
+const TELL_WITHIN: Duration = Duration::from_secs(10);
+/// .. and how long to do something: it may have to wait for a lease to end.
+const DO_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why there is no answer that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -31,12 +38,22 @@ pub(crate) enum QueryError {
         source: hyper::Error,
     },
     /// The node took too long.
-    #[error("ask {authority} for {path}: no answer within {TIMEOUT:?}")]
+    #[error("ask {authority} for {path}: no answer within {within:?}")]
     Silent {
         /// Which node.
         authority: Authority,
         /// What was asked for.
         path: String,
+        /// How long it had.
+        within: Duration,
+    },
+    /// The node does not do it, and says why.
+    #[error("{authority} refuses: {reason}")]
+    Refused {
+        /// Which node.
+        authority: Authority,
+        /// Why.
+        reason: String,
     },
     /// The node does not have it.
     #[error("ask {authority} for {path}: {status}")]
@@ -65,17 +82,46 @@ pub(crate) enum QueryError {
 /// # Errors
 /// If there is no answer, or none with a status of success.
 pub(crate) async fn get(authority: &Authority, path: &str) -> Result<String, QueryError> {
+    ask(authority, Method::GET, path, TELL_WITHIN).await
+}
+
+/// The body of the answer to a `POST` without a body.
+///
+/// # Errors
+/// As [`get`], and if the node says why it does not do it.
+pub(crate) async fn post(authority: &Authority, path: &str) -> Result<String, QueryError> {
+    ask(authority, Method::POST, path, DO_WITHIN).await
+}
+
+async fn ask(
+    authority: &Authority,
+    method: Method,
+    path: &str,
+    within: Duration,
+) -> Result<String, QueryError> {
+    let is_wish = method == Method::POST;
     let socket = authority.connect().await?;
-    let exchange = timeout(TIMEOUT, exchange(TokioIo::new(socket), authority, path)).await;
+    let exchange = timeout(within, exchange(TokioIo::new(socket), authority, method, path)).await;
     let (authority, path) = (authority.clone(), path.to_owned());
     match exchange {
         Ok(Ok((status, body))) if status.is_success() => {
             Ok(String::from_utf8_lossy(&body).into_owned())
         }
-        Ok(Ok((status, _))) => Err(QueryError::Status { authority, path, status }),
+        Ok(Ok((status, body))) => match serde_json::from_slice(&body) {
+            Ok(Refusal { error }) if is_wish => {
+                Err(QueryError::Refused { authority, reason: printable(&error) })
+            }
+            _ => Err(QueryError::Status { authority, path, status }),
+        },
         Ok(Err(source)) => Err(QueryError::Broken { authority, path, source }),
-        Err(_) => Err(QueryError::Silent { authority, path }),
+        Err(_) => Err(QueryError::Silent { authority, path, within }),
     }
+}
+
+/// How a node says what is wrong.
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
 }
 
 /// What the body of an answer says.
@@ -96,12 +142,14 @@ pub(crate) fn read<T: DeserializeOwned>(
 async fn exchange(
     socket: TokioIo<tokio::net::TcpStream>,
     authority: &Authority,
+    method: Method,
     path: &str,
 ) -> Result<(StatusCode, Bytes), hyper::Error> {
     let (mut requests, driver) = http1::handshake(socket).await?;
     tokio::spawn(driver);
     let mut request = Request::new(Empty::<Bytes>::new());
-    *request.uri_mut() = path.parse().expect("the paths are constants");
+    *request.method_mut() = method;
+    *request.uri_mut() = path.parse().expect("the paths are constants, but for numbers");
     let host = authority.as_str().parse().expect("an authority is a valid header");
     request.headers_mut().insert(header::HOST, host);
     let response = requests.send_request(request).await?;

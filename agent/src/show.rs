@@ -12,13 +12,21 @@ use crate::{
     text,
 };
 
+/// Whom to ask.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(crate) struct Whom {
+    /// The address of the node's admin port [default: http://127.0.0.1:9464]
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<Endpoint>,
+}
+
 /// Whom to ask, how often, and how to print.
 #[derive(Debug, Args)]
 #[group(skip)]
 pub(crate) struct Options {
-    /// The address of the node's admin port [default: http://127.0.0.1:9464]
-    #[arg(long, value_name = "URL")]
-    endpoint: Option<Endpoint>,
+    #[command(flatten)]
+    pub(crate) whom: Whom,
     /// Ask again every so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     watch: Option<u64>,
@@ -47,8 +55,8 @@ pub(crate) enum ShowError {
     Print(#[from] io::Error),
 }
 
-impl Options {
-    /// Whom to ask.
+impl Whom {
+    /// The node's admin port.
     pub(crate) fn authority(&self) -> Authority {
         self.endpoint.clone().unwrap_or_else(Endpoint::local).at(ADMIN_PORT)
     }
@@ -62,7 +70,7 @@ pub(crate) async fn show(
     options: &Options,
     ask: impl AsyncFn(&Authority) -> Result<String, QueryError>,
 ) -> Result<(), ShowError> {
-    let authority = options.authority();
+    let authority = options.whom.authority();
     let Some(seconds) = options.watch else {
         return Ok(output::result(&ask(&authority).await?)?);
     };

@@ -77,7 +77,7 @@ mod tests {
         let node = Node::answering(answers).await;
         let line = [&["stats", "--endpoint", &node.address], more].concat();
         let options = Line::try_parse_from(line).unwrap().options;
-        let printed = ask(&options.show.authority(), &options).await;
+        let printed = ask(&options.show.whom.authority(), &options).await;
         printed.map_err(|error| node.last_words(&error))
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use sheaf_proto::cluster::Cluster;
+use sheaf_proto::cluster::{Cluster, Member};
 use sheaf_proto::statistics::{Ledger, WindowCounts};
 use tokio::net::TcpListener;
 
@@ -39,6 +39,10 @@ pub trait Node: Send + Sync + 'static {
     /// The cluster as the node knows it.
     fn cluster(&self) -> Cluster;
 
+    /// Has a member of the cluster hand over everything that it has, and returns it as it is
+    /// then: it goes on after the answer.
+    fn drain(&self, member: u64) -> BoxFuture<'_, Result<Member, AdminError>>;
+
     /// Appends the node's metrics as OpenMetrics text, without the closing `# EOF`.
     fn metrics(&self, out: &mut String);
 }
@@ -57,6 +61,12 @@ pub enum Scope {
 /// Why the node has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
+    /// There is no such thing. Status 404.
+    #[error("{0}")]
+    Unknown(String),
+    /// The cluster does not allow it, for this reason. Status 409.
+    #[error("{0}")]
+    Refused(String),
     /// Not now: it starts, drains, or has trouble with its disk. Status 503.
     #[error("{0}")]
     Unavailable(String),

@@ -296,6 +296,7 @@ impl Node {
                 recorded = rejected;
             }
             had_room = self.watch_disk(had_room);
+            self.show_ready(is_open && had_room && running.engine.leaves().is_none());
             let into_second = self.surroundings.clock.now().0 % SECOND;
             next = Instant::now() + Duration::from_nanos(SECOND - into_second);
         }
@@ -316,18 +317,21 @@ impl Node {
         if has_room && !had_room {
             info!("there is room on the disk again");
             self.intake.admission().reopen();
-            self.ready.send_replace(true);
         } else if !has_room && had_room {
             error!(disk_reserve, "the disk is down to its reserve");
             self.intake.admission().close(Closed::DiskFull);
-            self.ready.send_replace(false);
         }
         has_room
     }
 
+    /// Tells those who look whether senders may come, if that has changed.
+    fn show_ready(&self, ready: bool) {
+        self.ready.send_if_modified(|shown| std::mem::replace(shown, ready) != ready);
+    }
+
     /// Takes everything away from an engine that failed, so that its database closes.
     async fn give_up(&self, running: Running) {
-        self.ready.send_replace(false);
+        self.show_ready(false);
         self.statistics.detach();
         self.intake.close(Closed::StoreTrouble);
         // It failed, and ends with the same error or another that follows from it.
@@ -336,7 +340,7 @@ impl Node {
 
     /// Takes no new requests; those in flight are still finished.
     fn refuse(&self) {
-        self.ready.send_replace(false);
+        self.show_ready(false);
         self.intake.admission().close(Closed::Draining);
     }
 
@@ -368,6 +372,7 @@ impl Servers {
         let (drain, off) = (CancellationToken::new(), CancellationToken::new());
         let limits = Limits {
             request_bytes_max: node.settings.max_request_size,
+            connection_age: node.settings.connection_max_age,
             drain: node.settings.drain_timeout.saturating_sub(COMMIT_TIME),
             ..Limits::default()
         };

@@ -8,13 +8,16 @@ pub mod view; // the cluster as a node knows it, for people
 pub mod gathering; // the results of all slots, added up
 pub mod live; // what is counted and not flushed yet, added up
 
+pub mod adopting; // results of members that leave
 pub mod cutting; // the leader's cuts
 pub mod leases; // who may stamp until when
+pub mod leaving; // how a node gets away
 pub mod lending; // a node's journal and results, for the others
 pub mod opening; // a segment for each life of a node
 pub mod routing; // entries to where they are folded
 pub mod stamping; // how much each node has stamped
 
+pub mod departures; // who may leave
 pub mod proposals; // commands to the leader, wherever it is
 pub mod standing; // what a node is to the others
 

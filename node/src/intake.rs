@@ -190,7 +190,9 @@ impl Intake {
                 durable.map_err(|error| match error {
                     AppendError::Closed => self.refuse(),
                     AppendError::NoLease => {
-                        self.shared.admission.refuse(Why::Closed(Closed::Leaderless))
+                        let admission = &self.shared.admission;
+                        let why = admission.closed().unwrap_or(Closed::Leaderless);
+                        admission.refuse(Why::Closed(why))
                     }
                 })?;
             }

@@ -62,6 +62,9 @@ pub struct Opening {
     pub lease: UnixNanos,
 }
 
+/// No segment: they are numbered from 1, and what this one has no lease for is not appended.
+const NONE: Opening = Opening { segment: 0, floor: UnixNanos(0), lease: UnixNanos(0) };
+
 /// Something to be dropped when an entry has been folded.
 pub type Hold = Box<dyn Any + Send>;
 
@@ -101,20 +104,24 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens a new segment behind what `replay` found. The entries are committed by
-    /// whoever runs the writer.
+    /// Opens a new segment behind what `replay` found, if the cluster gave one: otherwise
+    /// the journal takes nothing. The entries are committed by whoever runs the writer.
     ///
     /// # Errors
     /// When the new segment cannot be recorded.
     pub fn open(
         store: Arc<Store>,
         replay: &Replay,
-        opening: Opening,
+        opening: Option<Opening>,
         clock: Clock,
         observer: Observer,
     ) -> Result<(Journal, Writer), JournalError> {
-        replay::open_segment(&store, replay, opening.segment)?;
-        let segments = Arc::new(Segments::new(replay, opening.segment));
+        let opened = opening.map(|opening| opening.segment);
+        if let Some(segment) = opened {
+            replay::open_segment(&store, replay, segment)?;
+        }
+        let segments = Arc::new(Segments::new(replay, opened));
+        let opening = opening.unwrap_or(NONE);
         let tail = Arc::new(Tail::new(opening.segment, replay.records));
         let (own, shown) = (Arc::clone(&segments), Arc::clone(&tail));
         let writer = Writer::new(Arc::clone(&store), own, shown, replay, opening, clock, observer);
@@ -152,7 +159,18 @@ impl Journal {
         self.queue.stamped(time, lease)?.await.map_err(|_| AppendError::Closed)
     }
 
-    /// The open segment.
+    /// Appends nothing more, and returns all that the open segment has and its last stamp.
+    /// What waits is refused; those who follow the journal read on.
+    ///
+    /// # Errors
+    /// When the journal is closed or its disk failed.
+    pub async fn finish(&self) -> Result<Stamped, AppendError> {
+        // Nothing can be stamped after the end of time.
+        let mut stamped = self.stamped(UnixNanos(u64::MAX), UnixNanos(0)).await?;
+        Ok(stamped.remove(&self.segment()).unwrap_or_default())
+    }
+
+    /// The open segment; 0 if there is none.
     pub fn segment(&self) -> u64 {
         self.tail.segment()
     }

@@ -7,6 +7,7 @@ mod http; // requests over one plain connection
 mod process; // the real binary
 mod cluster {
     mod counting; // what they count together
+    mod leaving; // one that is let go
     mod load; // senders to all of them
     pub(crate) mod nodes; // their folders and addresses
     mod tally; // what it has to add up to

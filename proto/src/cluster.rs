@@ -52,6 +52,9 @@ pub struct Member {
     pub slots: u64,
     /// The number of slots that it is an owner of, primary or not.
     pub owned: u64,
+    /// The number of segments that it has and that some slot may still ask for.
+    #[serde(default)]
+    pub segments: u64,
     /// The entries of Raft's log that it is behind the leader, if the answering node
     /// knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -133,10 +136,11 @@ mod tests {
             "members": [
                 {"id": 1, "uuid": "5ea1c0de-0000-4000-8000-000000000002",
                  "address": "sheaf-0.sheaf:9465", "zone": "a", "state": "active",
-                 "role": "leader", "reachable": true, "slots": 256, "owned": 256, "lag": 0},
+                 "role": "leader", "reachable": true, "slots": 256, "owned": 256, "segments": 2,
+                 "lag": 0},
                 {"id": 2, "uuid": "5ea1c0de-0000-4000-8000-000000000003",
                  "address": "sheaf-1.sheaf:9465", "state": "joining", "role": "none",
-                 "slots": 0, "owned": 0},
+                 "slots": 0, "owned": 0, "segments": 1},
             ],
             "segments": [
                 {"id": 7, "writer": 1, "copies": [1], "state": "sealed", "entries": 12,

@@ -24,3 +24,11 @@ pub const CURRENT_WINDOWS_PATH: &str = "/v1/windows/current";
 pub const LEDGER_PATH: &str = "/v1/ledger";
 /// Who belongs to the cluster, who leads it and where its journals are.
 pub const CLUSTER_PATH: &str = "/v1/cluster";
+
+/// Where a member is asked to leave: a `POST` to what [`member_path`] says.
+pub const MEMBERS_PATH: &str = "/v1/cluster/members";
+
+/// Where a node asks its cluster to let a member go: by `drain`.
+pub fn member_path(member: impl std::fmt::Display, act: &str) -> String {
+    format!("{MEMBERS_PATH}/{member}/{act}")
+}

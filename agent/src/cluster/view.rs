@@ -24,6 +24,29 @@ pub(crate) fn cluster(cluster: &Cluster, segments: bool) -> String {
     text.trim_end().into()
 }
 
+/// How far a member is that is to leave.
+pub(crate) fn leaving(member: &Member) -> String {
+    let id = member.id;
+    match member.state {
+        MemberState::Draining => {
+            let vote = match member.role {
+                Role::Leader => "leads",
+                Role::Voter => "votes",
+                Role::Learner | Role::None => "does not vote",
+            };
+            let (slots, segments) = (grouped(member.owned), grouped(member.segments));
+            format!(
+                "node {id} is draining: it owns {slots} slots, has {segments} segments and {vote}"
+            )
+        }
+        MemberState::Drained => format!("node {id} is drained and can be stopped"),
+        MemberState::Forgotten => format!("node {id} is forgotten"),
+        state @ (MemberState::Joining | MemberState::Active) => {
+            format!("node {id} is {}", self::state(state))
+        }
+    }
+}
+
 fn waiting(reasons: &[String]) -> String {
     let mut text = String::from("no cluster yet");
     if !reasons.is_empty() {
@@ -164,6 +187,15 @@ mod tests {
             "  13    sheaf-12.sheaf:9465  a     drained  none     -              0      0       -",
         ];
         assert_eq!(shown(json!({ "members": members }), false), lines);
+    }
+
+    #[test]
+    fn a_member_that_leaves_says_what_it_still_has() {
+        let shown = |changes| leaving(&serde_json::from_value(member(3, changes)).unwrap());
+        let draining = json!({"state": "draining", "owned": 1_085, "segments": 2});
+        let text = "node 3 is draining: it owns 1,085 slots, has 2 segments and votes";
+        assert_eq!(shown(draining), text);
+        assert_eq!(shown(json!({"state": "drained"})), "node 3 is drained and can be stopped");
     }
 
     #[test]

@@ -1,14 +1,16 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::json;
-use sheaf_proto::names::{CLUSTER_PATH, CURRENT_WINDOWS_PATH, LEDGER_PATH, WINDOWS_PATH};
+use sheaf_proto::names::{
+    CLUSTER_PATH, CURRENT_WINDOWS_PATH, LEDGER_PATH, MEMBERS_PATH, WINDOWS_PATH, member_path,
+};
 
 use super::{AdminError, Node, Scope, process};
 
@@ -28,6 +30,7 @@ pub fn router(node: Arc<dyn Node>) -> Router {
         .route(CURRENT_WINDOWS_PATH, get(current_windows))
         .route(LEDGER_PATH, get(ledger))
         .route(CLUSTER_PATH, get(cluster))
+        .route(&member_path("{id}", "drain"), post(drain))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(node)
@@ -95,18 +98,28 @@ async fn cluster(State(node): State<Arc<dyn Node>>) -> Response {
     Json(node.cluster()).into_response()
 }
 
+async fn drain(
+    State(node): State<Arc<dyn Node>>,
+    member: Result<Path<u64>, PathRejection>,
+) -> Result<Response, Refusal> {
+    let Path(member) = member.map_err(|rejection| Refusal::path(&rejection))?;
+    Ok((StatusCode::ACCEPTED, Json(node.drain(member).await?)).into_response())
+}
+
 async fn unknown_path() -> Refusal {
     Refusal {
         status: StatusCode::NOT_FOUND,
         reason: format!(
             "no such path; there are /livez, /readyz, /metrics, \
-             {WINDOWS_PATH}, {CURRENT_WINDOWS_PATH}, {LEDGER_PATH} and {CLUSTER_PATH}"
+             {WINDOWS_PATH}, {CURRENT_WINDOWS_PATH}, {LEDGER_PATH}, {CLUSTER_PATH} and {}",
+            member_path("ID", "drain")
         ),
     }
 }
 
 async fn wrong_method() -> Refusal {
-    Refusal { status: StatusCode::METHOD_NOT_ALLOWED, reason: "only GET and HEAD".to_owned() }
+    let reason = format!("only GET and HEAD, and below {MEMBERS_PATH} only POST");
+    Refusal { status: StatusCode::METHOD_NOT_ALLOWED, reason }
 }
 
 /// An answer that says what is wrong: `{"error": ".."}`.
@@ -119,11 +132,17 @@ impl Refusal {
     fn query(rejection: &QueryRejection) -> Self {
         Refusal { status: StatusCode::BAD_REQUEST, reason: rejection.body_text() }
     }
+
+    fn path(rejection: &PathRejection) -> Self {
+        Refusal { status: StatusCode::BAD_REQUEST, reason: rejection.body_text() }
+    }
 }
 
 impl From<AdminError> for Refusal {
     fn from(error: AdminError) -> Self {
         let status = match error {
+            AdminError::Unknown(_) => StatusCode::NOT_FOUND,
+            AdminError::Refused(_) => StatusCode::CONFLICT,
             AdminError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             AdminError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

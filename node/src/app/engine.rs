@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::TryFutureExt as _;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
@@ -18,14 +19,18 @@ use crate::app::settings::Settings;
 use crate::app::threads::{Priority, spawn};
 use crate::blocking;
 use crate::checkpoint::facts::command::Command;
+use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::segments::SegmentState;
 use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::checkpoint::identity::Identity;
 use crate::checkpoint::raft::Raft;
 use crate::checkpoint::rejected::RejectedRecord;
+use crate::cluster::adopting::Adopting;
 use crate::cluster::cutting::Cutter;
+use crate::cluster::departures::Departures;
 use crate::cluster::gathering::Gathering;
 use crate::cluster::leases::Silent;
+use crate::cluster::leaving::{LeaveError, Leaving};
 use crate::cluster::lending::Lending;
 use crate::cluster::membership::MembershipError;
 use crate::cluster::opening;
@@ -36,12 +41,14 @@ use crate::cluster::routing::Routing;
 use crate::cluster::stamping::Stamping;
 use crate::cluster::standing::Standing;
 use crate::event::fingerprint::FingerprintKey;
+use crate::event::node::NodeId;
 use crate::event::time::{Clock, UnixNanos};
 use crate::flush::delivery::Delivery;
 use crate::flush::feed::{Consensus, Disagreement};
 use crate::flush::folding::{self, Folder, Folding};
 use crate::flush::results::Results;
 use crate::flush::{FlushError, FlushSettings, aggregations};
+use crate::intake::admission::Closed;
 use crate::intake::{Intake, Packing};
 use crate::journal::{Journal, JournalError, Replay, Writer, replay};
 use crate::sink::Sink;
@@ -79,6 +86,9 @@ pub enum EngineError {
     /// The cluster has given the node up for silent, and no longer takes what it appends.
     #[error("the cluster seals segment {0}, as this node was silent for too long")]
     Sealed(SegmentId),
+    /// The node could not hand over what it has.
+    #[error(transparent)]
+    Leave(#[from] LeaveError),
     /// A thread could not be started.
     #[error("start the {name} thread: {source}")]
     Thread {
@@ -103,10 +113,13 @@ impl EngineError {
             | EngineError::Store(_)
             | EngineError::Journal(_)
             | EngineError::Sealed(_)
+            | EngineError::Leave(LeaveError::Store(_))
             | EngineError::Thread { .. } => true,
             EngineError::Flush(error) => error.is_retryable(),
             EngineError::Print(error) => error.is_retryable(),
-            EngineError::Consensus(error) => matches!(error, Disagreement::Stopped(_)),
+            EngineError::Consensus(error) | EngineError::Leave(LeaveError::Consensus(error)) => {
+                matches!(error, Disagreement::Stopped(_))
+            }
             EngineError::Membership(error) => error.is_retryable(),
             EngineError::Ended | EngineError::Panicked(_) => false,
         }
@@ -146,12 +159,15 @@ pub struct Reader {
     pub lending: Lending,
     /// Those of all nodes.
     pub gathering: Gathering,
+    /// Whom the cluster is to let go.
+    pub departures: Departures,
     /// The node's database.
     pub store: Arc<Store>,
 }
 
 /// A running engine. Its threads end when they are told to.
 pub struct Engine {
+    node: NodeId,
     journal: Journal,
     reader: Reader,
     rejected: RejectedRecord,
@@ -190,13 +206,17 @@ impl Engine {
         intake.received().resume(rejected.read()?);
         let replayed = check_journal(Arc::clone(&store)).await?;
         let proposals = Proposals::new(raft.clone(), members.clone());
+        let departures = Departures::new(proposals.clone());
         let consensus: Arc<dyn Consensus> = Arc::new(proposals);
-        register(&*consensus, &settings).await?;
         let node = identity.node;
+        if !opening::leaves(&raft.facts().borrow(), node) {
+            register(&*consensus, &settings).await?;
+        }
         let opening = opening::open(&*consensus, node, &replayed).await?;
+        let segment = opening.map(|opening| opening.segment);
         info!(
             cluster = %identity.cluster, %node, entries = replayed.entries,
-            records = replayed.records, segment = opening.segment, "the journal is open"
+            records = replayed.records, segment, "the journal is open"
         );
 
         let facts = consensus.facts();
@@ -270,13 +290,27 @@ impl Engine {
         };
         parts.run("print", async move { Ok(printer.run().await?) })?;
 
+        let leaving = Leaving {
+            node,
+            raft: raft.clone(),
+            consensus: Arc::clone(&consensus),
+            journal: journal.clone(),
+            results: lending.results.clone(),
+            members: members.clone(),
+        };
+        let adopting = Adopting::new(node, lending.results.clone(), members.clone(), facts.clone());
+        parts.run("hand-over", hand_over(leaving, adopting, intake))?;
+
         standing.attach(Arc::new(lending.clone()));
-        parts.watch_segment(opening.segment, facts.clone());
+        if let Some(segment) = segment {
+            parts.watch_segment(node, segment, facts.clone());
+        }
         let stamping = Stamping { node, journal: journal.clone(), members };
         let cutter = tokio::sync::Mutex::new(Cutter::new(consensus, Arc::new(stamping), silent));
         let (key, packed) = (identity.fingerprint_key, Mutex::default());
-        let reader = Reader { lending, gathering, store };
+        let reader = Reader { lending, gathering, departures, store };
         Ok(Engine {
+            node,
             journal,
             reader,
             rejected,
@@ -293,12 +327,17 @@ impl Engine {
 
     /// Lets `intake` append to this engine's journal what the active aggregations want; to
     /// be repeated when those have changed. Says whether it does: not before the cut from
-    /// which on they count, for what is stamped earlier they never would.
+    /// which on they count, for what is stamped earlier they never would; and a node that
+    /// leaves its cluster takes nothing.
     ///
     /// # Errors
     /// When a definition among the facts is not one that this version knows.
     pub fn open(&self, intake: &Intake) -> Result<bool, EngineError> {
         let facts = self.facts.borrow().clone();
+        if let Some(leaves) = self.leaves() {
+            intake.close(leaves);
+            return Ok(false);
+        }
         if awaits_cut(&facts) {
             return Ok(false);
         }
@@ -313,6 +352,15 @@ impl Engine {
             *packed = numbers;
         }
         Ok(true)
+    }
+
+    /// Why the node takes nothing any more, if it leaves its cluster or has left it.
+    pub fn leaves(&self) -> Option<Closed> {
+        match self.facts.borrow().members().get(&self.node)?.state {
+            MemberState::Joining | MemberState::Active => None,
+            MemberState::Draining => Some(Closed::Leaving),
+            MemberState::Drained | MemberState::Forgotten => Some(Closed::Gone),
+        }
     }
 
     /// What answers questions about this engine.
@@ -406,12 +454,19 @@ impl Parts {
         spawn("journal", Priority::Senders, end, move || Ok(writer.run()?))
     }
 
-    /// Ends the engine when the cluster begins to seal its segment: another has to be opened.
-    fn watch_segment(&self, segment: SegmentId, mut facts: watch::Receiver<Arc<Facts>>) {
+    /// Ends the engine when the cluster begins to seal its segment: another has to be opened,
+    /// unless the node is to leave.
+    fn watch_segment(
+        &self,
+        node: NodeId,
+        segment: SegmentId,
+        mut facts: watch::Receiver<Arc<Facts>>,
+    ) {
         let (end, off) = (self.end.clone(), self.off.clone());
         let is_sealed = move |facts: &Arc<Facts>| {
             let known = facts.segments().get(&segment);
-            known.is_none_or(|known| known.state != SegmentState::Open)
+            let is_open = known.is_some_and(|known| known.state == SegmentState::Open);
+            !is_open && !opening::leaves(facts, node)
         };
         tokio::spawn(off.run_until_cancelled_owned(async move {
             if facts.wait_for(is_sealed).await.is_ok() {
@@ -443,6 +498,21 @@ impl Parts {
 fn awaits_cut(facts: &Facts) -> bool {
     let latest = facts.latest_cut().number;
     facts.aggregations().values().any(|aggregation| aggregation.since > latest)
+}
+
+/// Takes over what members leave behind, and hands over everything when this one is to leave.
+async fn hand_over(
+    leaving: Leaving,
+    adopting: Adopting,
+    intake: Intake,
+) -> Result<(), EngineError> {
+    let leave = async move {
+        leaving.asked().await;
+        intake.close(Closed::Leaving);
+        leaving.run().await.map_err(EngineError::from)
+    };
+    let adopt = adopting.run().map_err(EngineError::from);
+    futures::try_join!(leave, adopt).map(drop)
 }
 
 /// Reads and checks all that is in the journal.

@@ -76,6 +76,8 @@ pub struct Settings {
     pub journal_limit: u64,
     /// How long a stopping node may take to finish what is in flight.
     pub drain_timeout: Duration,
+    /// How old a sender's connection may become, give or take a fifth.
+    pub connection_max_age: Duration,
     /// The number of threads that serve requests; at least one.
     pub threads: usize,
 }
@@ -247,6 +249,7 @@ fn resolve(stronger: Given, file: Option<Document>) -> Result<Settings, Settings
         disk_reserve: flags.disk_reserve,
         journal_limit: flags.journal_limit,
         drain_timeout: flags.drain_timeout,
+        connection_max_age: flags.connection_max_age,
         threads: flags.threads.unwrap_or_else(|| available_parallelism().map_or(1, usize::from)),
     })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::value::RawValue;
-use sheaf_proto::cluster::Cluster;
+use sheaf_proto::cluster::{Cluster, Member};
 use sheaf_proto::statistics::{Account, Ledger, WindowCounts};
 use tokio::sync::watch;
 use tracing::debug;
@@ -17,12 +17,15 @@ use crate::admin::{AdminError, Node, Scope};
 use crate::app::engine::Reader;
 use crate::app::metrics::Metrics;
 use crate::checkpoint::facts::Facts;
+use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::windows::Printed;
 use crate::checkpoint::printed;
 use crate::cluster::gathering::GatherError;
 use crate::cluster::live::{self, Live};
+use crate::cluster::proposals::ProposalError;
 use crate::cluster::standing::Standing;
 use crate::cluster::view::view;
+use crate::event::node::NodeId;
 use crate::event::time::Window;
 use crate::intake::Intake;
 use crate::intake::admission::{Closed, Why};
@@ -194,6 +197,13 @@ impl Statistics {
     }
 }
 
+impl Statistics {
+    fn member(&self, id: u64) -> Result<Member, AdminError> {
+        let found = view(&self.standing).members.into_iter().find(|member| member.id == id);
+        found.ok_or_else(|| AdminError::Unavailable("the node takes no part any more".to_owned()))
+    }
+}
+
 impl Node for Statistics {
     fn readiness(&self) -> Result<(), String> {
         if *self.readiness.borrow() {
@@ -225,9 +235,30 @@ impl Node for Statistics {
         view(&self.standing)
     }
 
+    fn drain(&self, member: u64) -> BoxFuture<'_, Result<Member, AdminError>> {
+        let draining = async move {
+            let reader = self.reader()?;
+            reader.departures.drain(NodeId(member)).await.map_err(undone)?;
+            self.member(member)
+        };
+        draining.boxed()
+    }
+
     fn metrics(&self, out: &mut String) {
         self.metrics.read_intake(&self.intake);
         self.metrics.write(out);
+    }
+}
+
+fn undone(error: ProposalError) -> AdminError {
+    match error {
+        ProposalError::Refused(refused @ Refused::NoNode { .. }) => {
+            AdminError::Unknown(refused.to_string())
+        }
+        ProposalError::Refused(refused) => AdminError::Refused(refused.to_string()),
+        ProposalError::Undecided { .. } | ProposalError::Stopped(_) => {
+            AdminError::Unavailable(error.to_string())
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::RaftError;
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::rt::deterministic_rng::DeterministicRng;
-use openraft::{ChangeMembers, Config, ReadPolicy, SnapshotPolicy};
+use openraft::{ChangeMembers, Config, Instant as _, ReadPolicy, SnapshotPolicy};
 use openraft_rt_tokio::TokioRuntime;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -283,6 +283,18 @@ impl Raft {
     pub fn leading(&self) -> Option<Term> {
         let status = self.status();
         status.leads().then_some(status.term)
+    }
+
+    /// How long ago a member has answered this leader; `None` if it never has, or another
+    /// node leads.
+    pub fn silent_for(&self, id: NodeId) -> Option<Duration> {
+        if id == *self.core.node_id() {
+            return self.leading().map(|_| Duration::ZERO);
+        }
+        let metrics = self.core.metrics();
+        let metrics = metrics.borrow_watched();
+        let answered = (*metrics.heartbeat.as_ref()?.get(&id)?)?;
+        Some(answered.elapsed())
     }
 
     /// Makes sure, by asking a majority, that this node leads and that its facts contain

@@ -26,6 +26,8 @@ pub enum Duty {
     Propose(Command),
     /// To send the facts to a member that does not get them yet.
     Teach(raft::Member),
+    /// To hand the lead on to this member.
+    HandOn(NodeId),
     /// To let these members vote, and no others.
     LetVote(BTreeSet<NodeId>),
     /// To send nothing more to a member that is gone.
@@ -53,6 +55,7 @@ pub fn next(
 ) -> Option<Duty> {
     first_join(founding, facts)
         .or_else(|| teach(facts, status))
+        .or_else(|| hand_on(facts, status))
         .or_else(|| let_vote(facts, status))
         .or_else(|| activate(facts, status))
         .or_else(|| place(founding, facts, silent))
@@ -72,11 +75,19 @@ fn teach(facts: &Facts, status: &Status) -> Option<Duty> {
     Some(Duty::Teach(raft::Member { id, address: member.address.clone() }))
 }
 
+/// A leader that is drained lets another voter lead, and loses its vote then.
+fn hand_on(facts: &Facts, status: &Status) -> Option<Duty> {
+    let may = |id: &&NodeId| may_vote(**id, facts) && has_caught_up(**id, status);
+    let is_over = !may_vote(status.id, facts);
+    status.voters.iter().find(may).filter(|_| is_over).map(|&to| Duty::HandOn(to))
+}
+
 /// The voters are the members with the lowest ids of those that stay; one that votes
-/// keeps its vote, so that nobody's coming takes another's away.
+/// keeps its vote, so that nobody's coming takes another's away. A leader votes while it
+/// leads.
 fn let_vote(facts: &Facts, status: &Status) -> Option<Duty> {
-    let may = |&(id, member): &(&NodeId, &Member)| {
-        member.state != MemberState::Draining && has_caught_up(*id, status)
+    let may = |&(&id, _): &(&NodeId, &Member)| {
+        id == status.id || may_vote(id, facts) && has_caught_up(id, status)
     };
     let mut candidates: Vec<NodeId> = staying(facts).filter(may).map(|(id, _)| *id).collect();
     candidates.sort_by_key(|id| (!status.voters.contains(id), *id));
@@ -114,9 +125,11 @@ fn place(founding: &Founding, facts: &Facts, silent: &BTreeSet<NodeId>) -> Optio
     owners::next(facts, silent).map(Duty::Propose)
 }
 
+/// A member that is gone is to hear that it is; when it hears nothing any more, nobody
+/// needs to tell it anything.
 fn dismiss(facts: &Facts, status: &Status) -> Option<Duty> {
-    let gone = status.learners.iter().find(|id| !stays(**id, facts));
-    gone.map(|id| Duty::Dismiss(*id))
+    let gone = |id: &&NodeId| !stays(**id, facts) && !has_caught_up(**id, status);
+    status.learners.iter().find(gone).map(|id| Duty::Dismiss(*id))
 }
 
 /// The members that are not gone, by id.
@@ -126,6 +139,11 @@ fn staying(facts: &Facts) -> impl Iterator<Item = (&NodeId, &Member)> {
 
 fn stays(id: NodeId, facts: &Facts) -> bool {
     facts.members().get(&id).is_some_and(|member| !member.state.is_gone())
+}
+
+fn may_vote(id: NodeId, facts: &Facts) -> bool {
+    stays(id, facts)
+        && facts.members().get(&id).is_some_and(|member| member.state != MemberState::Draining)
 }
 
 fn has_caught_up(id: NodeId, status: &Status) -> bool {
@@ -253,14 +271,41 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_is_gone_loses_its_vote_and_is_dismissed() {
+    fn a_leader_that_is_drained_hands_the_lead_on_before_it_loses_its_vote() {
+        let mut facts = active(4);
+        facts.apply(Command::Drain { node: NodeId(1) }).unwrap();
+        let mut status = leads(&[1, 2, 3], &[4]);
+        status.replicated.insert(NodeId(2), Some(1));
+        assert_eq!(next(&founding(3), &facts, &status), Some(Duty::HandOn(NodeId(3))));
+        let led_by_another = Status { id: NodeId(3), ..leads(&[1, 2, 3], &[4]) };
+        let replicated = [1, 2, 4].map(|id| (NodeId(id), Some(1000))).into();
+        let led_by_another = Status { replicated, ..led_by_another };
+        let duty = next(&founding(3), &facts, &led_by_another);
+        assert_eq!(duty, Some(Duty::LetVote(nodes(&[2, 3, 4]))));
+    }
+
+    #[test]
+    fn a_leader_that_is_drained_votes_until_there_is_another_voter() {
+        let mut facts = active(2);
+        facts.apply(Command::Drain { node: NodeId(1) }).unwrap();
+        let duty = next(&founding(1), &facts, &leads(&[1], &[2]));
+        assert_eq!(duty, Some(Duty::LetVote(nodes(&[1, 2]))));
+        let duty = next(&founding(1), &facts, &leads(&[1, 2], &[]));
+        assert_eq!(duty, Some(Duty::HandOn(NodeId(2))));
+    }
+
+    #[test]
+    fn a_member_that_is_gone_hears_of_it_and_is_dismissed_when_it_is_silent() {
         let mut facts = active(4);
         facts.apply(Command::Forget { node: NodeId(3) }).unwrap();
         let mut status = leads(&[1, 2, 3], &[4]);
         status.replicated.insert(NodeId(3), Some(1));
         let duty = next(&founding(3), &facts, &status);
         assert_eq!(duty, Some(Duty::LetVote(nodes(&[1, 2, 4]))));
-        let duty = next(&founding(3), &facts, &leads(&[1, 2, 4], &[3]));
+        let mut status = leads(&[1, 2, 4], &[3]);
+        assert_eq!(next(&founding(3), &facts, &status), None);
+        status.replicated.insert(NodeId(3), Some(1));
+        let duty = next(&founding(3), &facts, &status);
         assert_eq!(duty, Some(Duty::Dismiss(NodeId(3))));
     }
 

@@ -97,7 +97,7 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Becomes a member, and waits until the cluster knows it as active: for others, and
+    /// Becomes a member, and waits until the cluster has taken it in: for others, and
     /// for a majority, as long as that takes.
     ///
     /// # Errors
@@ -172,17 +172,17 @@ impl Membership {
     /// Begins the log if nobody has, and waits until the cluster knows this node.
     async fn settle(&self, founding: &Founding) -> Result<(), MembershipError> {
         found(founding, &self.identity, &self.raft).await?;
-        Ok(self.until_active().await?)
+        Ok(self.until_taken_in().await?)
     }
 
-    async fn until_active(&self) -> Result<(), Stopped> {
+    async fn until_taken_in(&self) -> Result<(), Stopped> {
         let mut facts = self.raft.facts();
         let node = self.identity.node;
-        let is_active = |facts: &Arc<Facts>| {
-            facts.members().get(&node).is_some_and(|own| own.state == MemberState::Active)
+        let is_taken_in = |facts: &Arc<Facts>| {
+            facts.members().get(&node).is_some_and(|own| own.state != MemberState::Joining)
         };
         tokio::select! {
-            known = facts.wait_for(is_active) => match known {
+            known = facts.wait_for(is_taken_in) => match known {
                 Ok(_) => Ok(()),
                 Err(_) => Err(self.failed().await),
             },
@@ -334,6 +334,7 @@ async fn do_duty(raft: &Raft, duty: Duty) -> bool {
     let done = match duty {
         Duty::Propose(command) => raft.propose(command).await.map(drop),
         Duty::Teach(member) => raft.add_learner(member).await,
+        Duty::HandOn(to) => raft.transfer_leadership(to).await,
         Duty::LetVote(voters) => raft.change_voters(voters).await,
         Duty::Dismiss(node) => raft.remove_learner(node).await,
     };

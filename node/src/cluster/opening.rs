@@ -15,7 +15,7 @@ use crate::flush::feed::{Consensus, Disagreement};
 use crate::journal::{Extent, Opening, Replay};
 
 /// Seals what earlier lives of this node left open, where `replay` found its end, and opens
-/// the next segment.
+/// the next segment; none if the node leaves the cluster.
 ///
 /// # Errors
 /// When the facts do not allow it, or the node takes no part any more.
@@ -23,19 +23,25 @@ pub async fn open(
     consensus: &dyn Consensus,
     node: NodeId,
     replay: &Replay,
-) -> Result<Opening, Disagreement> {
+) -> Result<Option<Opening>, Disagreement> {
     loop {
         seal_earlier(consensus, node, replay).await?;
+        if leaves(&facts(consensus), node) {
+            return Ok(None);
+        }
         let command = Command::OpenSegment { writer: node, copies: vec![node] };
         match consensus.propose(command).await {
             Ok(Applied::Segment(segment)) => {
                 let facts = facts(consensus);
                 let floor = facts.segments().get(&segment).map(|opened| opened.floor);
                 let floor = floor.unwrap_or(facts.latest_cut().time);
-                return Ok(Opening { segment, floor, lease: leases::first(floor) });
+                return Ok(Some(Opening { segment, floor, lease: leases::first(floor) }));
             }
-            // It was opened, and the answer was lost: nobody has appended to it.
+            // It was opened, and the answer was lost: nobody has appended to it. Or the node is
+            // to leave, as the facts say by now.
             Ok(_) | Err(Disagreement::Refused(Refused::StillOpen { .. })) => {}
+            Err(Disagreement::Refused(Refused::NotActive { .. }))
+                if leaves(&facts(consensus), node) => {}
             Err(error) => return Err(error),
         }
     }
@@ -50,13 +56,33 @@ async fn seal_earlier(
     let own = facts.segments().iter().filter(|(_, segment)| segment.writer == node);
     for (&segment, known) in own.filter(|(_, segment)| segment.end().is_none()) {
         let (end, until) = end(&facts, segment, known.floor, replay);
-        if known.state == SegmentState::Open {
-            consensus.propose(Command::BeginSeal { segment, ceiling: until }).await?;
-        }
-        let holders = BTreeSet::from([node]);
-        consensus.propose(Command::Seal { segment, end, until, holders }).await?;
+        seal(consensus, node, segment, end, until).await?;
     }
     Ok(())
+}
+
+/// Seals a segment of a node that alone has it and appends nothing more to it.
+///
+/// # Errors
+/// When the facts do not allow it, or the node takes no part any more.
+pub async fn seal(
+    consensus: &dyn Consensus,
+    node: NodeId,
+    segment: SegmentId,
+    end: Extent,
+    until: UnixNanos,
+) -> Result<(), Disagreement> {
+    let known = facts(consensus).segments().get(&segment).map(|known| known.state.clone());
+    if known == Some(SegmentState::Open) {
+        consensus.propose(Command::BeginSeal { segment, ceiling: until }).await?;
+    }
+    let holders = BTreeSet::from([node]);
+    consensus.propose(Command::Seal { segment, end, until, holders }).await.map(drop)
+}
+
+/// Whether a node is on its way out of the cluster, or gone.
+pub fn leaves(facts: &Facts, node: NodeId) -> bool {
+    facts.members().get(&node).is_some_and(|member| !member.state.may_own())
 }
 
 /// What a segment has, and a time before which all of it is stamped.

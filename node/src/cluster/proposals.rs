@@ -13,6 +13,7 @@ use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::command::{Applied, Command};
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::raft::{self, DECISION_WAIT, Decision, Raft, Status, Stopped};
+use crate::cluster::departures;
 use crate::cluster::peers::{Member, PeerError, Reply};
 use crate::flush::feed::{Consensus, Disagreement};
 
@@ -142,7 +143,7 @@ impl Proposals {
         before: &Status,
     ) -> Result<Reply<Decision>, Setback> {
         if leader.id == before.id {
-            return match self.raft.decide(command.clone()).await {
+            return match departures::decide(&self.raft, command.clone()).await {
                 Ok(decision) => Ok(Reply::Done(decision)),
                 Err(raft::ProposeError::NotLeader { leader }) => Ok(Reply::NotLeader { leader }),
                 Err(raft::ProposeError::Stopped(stopped)) => Err(stopped.into()),

@@ -11,6 +11,7 @@ use crate::checkpoint::facts::SegmentId;
 use crate::checkpoint::facts::command::{Applied, Command};
 use crate::checkpoint::identity::{Birth, Identity};
 use crate::checkpoint::raft::{Decision, ProposeError, Raft, Rpc};
+use crate::cluster::departures;
 use crate::cluster::formation::{Hello, State, Why};
 use crate::cluster::peers::{Answers, Batches, Chunks, Declined, Holdings, Listed, Reply, Stamped};
 use crate::event::slots::SlotSet;
@@ -152,7 +153,7 @@ impl Answers for Standing {
 
     async fn propose(&self, command: Command) -> Result<Reply<Decision>, Declined> {
         let (_, raft) = self.member()?;
-        reply(raft.decide(command).await)
+        reply(departures::decide(&raft, command).await)
     }
 
     async fn stamped(

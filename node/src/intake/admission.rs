@@ -33,8 +33,12 @@ const _: () = assert!(RETRY_AFTER_MIN.as_secs() * JITTER as u64 <= RETRY_AFTER_M
 pub enum Closed {
     /// It has not read back its journal yet.
     Starting,
-    /// It is about to leave, for good: nothing reopens this.
+    /// It is about to stop: nothing reopens this.
     Draining,
+    /// Its cluster drains it: nothing reopens this.
+    Leaving,
+    /// Its cluster has drained it, or has given it up: nothing reopens this.
+    Gone,
     /// Its disk is down to the reserve.
     DiskFull,
     /// Its store failed and is being reopened.
@@ -46,12 +50,20 @@ pub enum Closed {
 impl Closed {
     /// A request that is half here may still finish: what stands in the way is not the disk.
     fn lets_started_requests_finish(self) -> bool {
-        matches!(self, Closed::Starting | Closed::Draining)
+        matches!(self, Closed::Starting | Closed::Draining | Closed::Leaving)
+    }
+
+    fn is_final(self) -> bool {
+        matches!(self, Closed::Draining | Closed::Leaving | Closed::Gone)
     }
 
     fn usually_lasts(self) -> Duration {
         match self {
-            Closed::Starting | Closed::Draining | Closed::Leaderless => RETRY_AFTER_MIN,
+            Closed::Starting
+            | Closed::Draining
+            | Closed::Leaving
+            | Closed::Gone
+            | Closed::Leaderless => RETRY_AFTER_MIN,
             Closed::StoreTrouble => Duration::from_secs(5),
             Closed::DiskFull => RETRY_AFTER_MAX / JITTER,
         }
@@ -73,6 +85,10 @@ impl fmt::Display for Why {
             Why::Full => "the node is busy",
             Why::Closed(Closed::Starting) => "the node is starting",
             Why::Closed(Closed::Draining) => "the node is shutting down",
+            Why::Closed(Closed::Leaving) => "the node is being drained, and leaves its cluster",
+            Why::Closed(Closed::Gone) => {
+                "the node belongs to its cluster no more; it can be stopped"
+            }
             Why::Closed(Closed::DiskFull) => "the node's disk is full",
             Why::Closed(Closed::Leaderless) => "the node hears of no leader",
             Why::Closed(Closed::StoreTrouble) => "the node's store is recovering from a failure",
@@ -105,7 +121,8 @@ struct State {
     waiting: usize,
     growing: VecDeque<Waiter>,
     arriving: VecDeque<Waiter>,
-    draining: bool,
+    /// The last of the reasons that are final.
+    over: Option<Closed>,
     trouble: Option<Closed>,
     drain: DrainRate,
 }
@@ -130,7 +147,7 @@ impl Admission {
             waiting: 0,
             growing: VecDeque::new(),
             arriving: VecDeque::new(),
-            draining: false,
+            over: None,
             trouble: None,
             drain: DrainRate::new(capacity),
         };
@@ -149,17 +166,18 @@ impl Admission {
     }
 
     /// Takes no new requests from now on, and answers those that wait. The
-    /// latest reason counts, except that [`Closed::Draining`] is final.
+    /// latest reason counts, except that some are final.
     pub fn close(&self, why: Closed) {
         let mut state = self.lock();
-        match why {
-            Closed::Draining => state.draining = true,
-            trouble => state.trouble = Some(trouble),
+        if why.is_final() {
+            state.over = Some(why);
+        } else {
+            state.trouble = Some(why);
         }
         state.turn_away();
     }
 
-    /// Takes requests again, unless the node is draining.
+    /// Takes requests again, unless a reason is final.
     pub fn reopen(&self) {
         self.lock().trouble = None;
     }
@@ -167,7 +185,7 @@ impl Admission {
     /// Why no requests are taken at the moment, if none are.
     pub fn closed(&self) -> Option<Closed> {
         let state = self.lock();
-        if state.draining { Some(Closed::Draining) } else { state.trouble }
+        state.over.or(state.trouble)
     }
 
     /// Bytes charged now: the depth of the queue.
@@ -275,7 +293,7 @@ impl State {
     }
 
     fn closed_to(&self, line: Line) -> Option<Closed> {
-        let closed = self.trouble.or(self.draining.then_some(Closed::Draining))?;
+        let closed = self.trouble.or(self.over)?;
         (line == Line::Arriving || !closed.lets_started_requests_finish()).then_some(closed)
     }
 

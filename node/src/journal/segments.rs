@@ -24,15 +24,15 @@ struct Segment {
 }
 
 impl Segments {
-    /// Those that `replay` found, and `open` behind them.
-    pub(super) fn new(replay: &Replay, open: u64) -> Segments {
+    /// Those that `replay` found, and `open` behind them if there is one.
+    pub(super) fn new(replay: &Replay, open: Option<u64>) -> Segments {
         let found = replay.segments.iter().map(|(&number, found)| {
             let (records_before, marks) = (found.records_before, found.marks.clone());
             (number, Segment { records_before, marks })
         });
         let mut segments: BTreeMap<_, _> = found.collect();
         let opened = Segment { records_before: replay.records, marks: Marks::default() };
-        segments.insert(open, opened);
+        segments.extend(open.map(|number| (number, opened)));
         Segments(Mutex::new(Known { segments, begin: Position::default() }))
     }
 
@@ -58,7 +58,7 @@ impl Segments {
     }
 
     /// Gives back all segments but those in `needed`, and of these what is before the first
-    /// entry that is needed; the open one, which is the last, stays. Nobody asks any more what
+    /// entry that is needed; the last one, which may be open, stays. Nobody asks any more what
     /// is stamped before `cut`, or earlier.
     pub(super) fn trim(
         &self,

@@ -64,7 +64,8 @@ pub struct Limits {
     pub frame_wait: Duration,
     /// How long a body may take altogether.
     pub body_wait: Duration,
-    /// After this long, give or take a tenth, a connection is closed when idle, so that senders spread anew.
+    /// After this long, give or take a fifth, a connection is closed without losing a request,
+    /// so that senders spread anew.
     pub connection_age: Duration,
     /// How long requests in flight may take to finish at shutdown.
     pub drain: Duration,
@@ -78,7 +79,7 @@ impl Default for Limits {
             head_wait: Duration::from_secs(60),
             frame_wait: Duration::from_secs(10),
             body_wait: Duration::from_secs(60),
-            connection_age: Duration::from_secs(30 * 60),
+            connection_age: Duration::from_secs(5 * 60),
             drain: Duration::from_secs(20),
         }
     }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sheaf_node::source::otlp::Limits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -178,6 +178,34 @@ async fn an_old_connection_is_closed_after_what_is_in_flight() {
     node.release();
     response(&answer.await.unwrap());
     timeout(PATIENCE, connection.ended).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn over_http1_an_old_connection_is_closed_with_its_next_answer() {
+    let node = Node::start_with(Limits { connection_age: SHORT, ..Node::limits() }).await;
+    let mut connection = Connection::http1(node.http).await;
+    let young = connection.call(post(), &[logs(10)]).await;
+    assert_eq!((young.status.as_u16(), young.header(CONNECTION)), (200, ""));
+    tokio::time::sleep(2 * SHORT).await;
+    assert!(!connection.ended.is_finished(), "a request may be on its way");
+    let old = connection.call(post(), &[logs(10)]).await;
+    assert_eq!((old.status.as_u16(), old.header(CONNECTION)), (200, "close"));
+    timeout(PATIENCE, connection.ended).await.unwrap().unwrap().unwrap();
+    assert_eq!(node.taken().len(), 2);
+}
+
+#[tokio::test]
+async fn over_http2_an_old_connection_takes_what_was_begun_and_nothing_else() {
+    let node = Node::start_with(Limits { connection_age: SHORT, ..Node::limits() }).await;
+    let mut connection = Connection::http2(node.http).await;
+    tokio::time::sleep(2 * SHORT).await;
+    assert!(!connection.ended.is_finished(), "nobody knows yet what it speaks");
+    let (mut body, answer) = connection.begin(post()).await;
+    body.send(logs(10)).await;
+    drop(body);
+    assert_eq!(answer.await.unwrap().status, 200);
+    timeout(PATIENCE, connection.ended).await.unwrap().unwrap().unwrap();
+    assert_eq!(node.taken().len(), 1);
 }
 
 #[tokio::test]

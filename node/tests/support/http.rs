@@ -72,6 +72,12 @@ impl Connection {
         Ok(answer)
     }
 
+    /// Sends a `POST` without a body.
+    pub(crate) fn post(&mut self, path: &str) -> io::Result<Answer> {
+        let request = format!("POST {path} HTTP/1.1\r\nHost: node\r\nContent-Length: 0\r\n\r\n");
+        Ok(self.ask(request.as_bytes())?.0)
+    }
+
     /// The answer, and after how many seconds to come back, if it says so.
     fn ask(&mut self, request: &[u8]) -> io::Result<(Answer, Option<u64>)> {
         self.stream.get_mut().write_all(request)?;

@@ -4,7 +4,7 @@ use futures::future::{BoxFuture, FutureExt, ready};
 use http_body_util::BodyExt;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use sheaf_proto::cluster::Cluster;
+use sheaf_proto::cluster::{Cluster, Member};
 use sheaf_proto::statistics::{Ledger, WindowCounts};
 use tower::ServiceExt;
 
@@ -64,9 +64,25 @@ impl Node for Fake {
         }
     }
 
+    fn drain(&self, member: u64) -> BoxFuture<'_, Result<Member, AdminError>> {
+        let drained = match member {
+            1 => Ok(serde_json::from_value(member_one()).unwrap()),
+            2 => Err(AdminError::Refused("too few would be left".to_owned())),
+            _ => Err(AdminError::Unknown("nobody has this id".to_owned())),
+        };
+        ready(drained).boxed()
+    }
+
     fn metrics(&self, out: &mut String) {
         out.push_str("# TYPE sheaf_test gauge\nsheaf_test 1\n");
     }
+}
+
+fn member_one() -> Value {
+    json!({
+        "id": 1, "uuid": "5ea1c0de-0000-4000-8000-000000000001", "address": "a:1",
+        "state": "draining", "role": "leader", "slots": 3, "owned": 3, "segments": 1,
+    })
 }
 
 struct Answer {
@@ -187,4 +203,25 @@ async fn a_node_without_a_cluster_says_what_it_waits_for() {
     let answer = get_from(Fake::default(), "/v1/cluster").await;
     let cluster: Cluster = serde_json::from_str(&answer.body).unwrap();
     assert_eq!((cluster.formed, cluster.waiting.len()), (false, 1));
+}
+
+#[tokio::test]
+async fn a_member_is_drained_or_it_is_said_why_not() {
+    let drain =
+        async |path: &str| ask(Fake::default(), Method::POST, &format!("/v1/cluster/{path}")).await;
+    let accepted = drain("members/1/drain").await;
+    assert_eq!((accepted.status, accepted.json()), (StatusCode::ACCEPTED, member_one()));
+    for (path, status, reason) in [
+        ("members/2/drain", StatusCode::CONFLICT, "too few would be left"),
+        ("members/3/drain", StatusCode::NOT_FOUND, "nobody has this id"),
+    ] {
+        let refused = drain(path).await;
+        assert_eq!((refused.status, refused.json()), (status, json!({ "error": reason })));
+    }
+    assert_eq!(drain("members/one/drain").await.status, StatusCode::BAD_REQUEST);
+    let read = get_from(Fake::default(), "/v1/cluster/members/1/drain").await;
+    assert_eq!(
+        (read.status, read.allow.as_deref()),
+        (StatusCode::METHOD_NOT_ALLOWED, Some("POST"))
+    );
 }

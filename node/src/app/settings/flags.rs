@@ -128,6 +128,11 @@ pub(super) struct Flags {
     #[arg(long, value_name = "DURATION", default_value = "25s", value_parser = value::timeout)]
     pub(super) drain_timeout: Duration,
 
+    /// How old a sender's connection may become, give or take a fifth; it is closed then without
+    /// losing a request, so that senders spread over all nodes
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = value::age)]
+    pub(super) connection_max_age: Duration,
+
     /// The number of threads that serve requests
     /// [default: one for each CPU]
     #[arg(long, value_name = "COUNT", value_parser = value::count(1..=1024))]

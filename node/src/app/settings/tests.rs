@@ -64,6 +64,7 @@ fn a_node_that_is_told_nothing_runs_with_the_defaults() {
     assert_eq!(settings.disk_reserve, 1 << 30);
     assert_eq!(settings.journal_limit, 4 << 30);
     assert_eq!(settings.drain_timeout, Duration::from_secs(25));
+    assert_eq!(settings.connection_max_age, Duration::from_secs(300));
     assert!(settings.threads >= 1);
 }
 
@@ -110,6 +111,7 @@ memoryLimit: 8388608
 diskReserve: 0
 journalLimit: 1.5GiB
 drainTimeout: 500ms
+connectionMaxAge: 90s
 threads: 5
 "#;
     let settings = load(&[], &[], file).unwrap();
@@ -137,6 +139,7 @@ threads: 5
     assert_eq!((settings.memory_limit, settings.disk_reserve), (8 << 20, 0));
     assert_eq!(settings.journal_limit, 3 << 29);
     assert_eq!(settings.drain_timeout, Duration::from_millis(500));
+    assert_eq!(settings.connection_max_age, Duration::from_secs(90));
     assert_eq!(settings.threads, 5);
 }
 
@@ -171,6 +174,7 @@ fn every_setting_has_a_flag_a_variable_and_a_default_in_the_help() {
         "disk-reserve",
         "journal-limit",
         "drain-timeout",
+        "connection-max-age",
         "threads",
     ] {
         let (_, about) = help.split_once(&format!("--{setting} <")).unwrap();
@@ -303,6 +307,8 @@ fn values_outside_their_range_are_refused() {
         ("journal-limit", "0"),
         ("drain-timeout", "-1s"),
         ("drain-timeout", "2h"),
+        ("connection-max-age", "999ms"),
+        ("connection-max-age", "169h"),
         ("threads", "0"),
         ("threads", "2000"),
     ] {

@@ -12,6 +12,8 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::aggregation::definition::{Unique, WindowLength};
 
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+const AGE_MIN: Duration = Duration::from_secs(1);
+const AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 const ZONE_BYTES_MAX: usize = 63; // of a Kubernetes label
 
 pub(super) fn window(text: &str) -> Result<WindowLength, String> {
@@ -26,6 +28,13 @@ pub(super) fn timeout(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         timeout if timeout <= TIMEOUT_MAX => Ok(timeout),
         _ => Err("an hour is the most".to_owned()),
+    }
+}
+
+pub(super) fn age(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        age if (AGE_MIN..=AGE_MAX).contains(&age) => Ok(age),
+        _ => Err("write a duration from 1s to 7d (168h)".to_owned()),
     }
 }
 

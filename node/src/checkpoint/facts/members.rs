@@ -114,15 +114,25 @@ impl Facts {
     }
 
     pub(super) fn drained(&mut self, node: NodeId) -> Result<Applied, Refused> {
+        if self.state_of(node)? == MemberState::Drained {
+            return Ok(Applied::Done);
+        }
+        self.check_drained(node)?;
+        self.segments.remove_holder(node);
+        self.set_state(node, MemberState::Drained)
+    }
+
+    /// Whether a draining member has handed over everything that the facts know of.
+    ///
+    /// # Errors
+    /// When it has not, or is no draining member.
+    pub fn check_drained(&self, node: NodeId) -> Result<(), Refused> {
         match self.state_of(node)? {
             MemberState::Draining => {}
-            MemberState::Drained => return Ok(Applied::Done),
             state => return Err(Refused::NotDraining { node, state }),
         }
         self.check_owns_nothing(node)?;
-        self.check_holds_nothing_alone(node)?;
-        self.segments.remove_holder(node);
-        self.set_state(node, MemberState::Drained)
+        self.check_holds_nothing_alone(node)
     }
 
     /// The state of a member.

@@ -100,6 +100,32 @@ pub enum Refused {
         /// The end of the lease.
         until: UnixNanos,
     },
+    // What the leader knows, and the facts do not.
+    /// The others could not decide anything.
+    #[error(
+        "without node {node} the leader would reach {reached} of {voters} voters, which is no \
+         majority; bring the others back first"
+    )]
+    NoMajorityLeft {
+        /// The node.
+        node: NodeId,
+        /// The voters that would be reached.
+        reached: usize,
+        /// The voters that there would be.
+        voters: usize,
+    },
+    /// The member still has a vote.
+    #[error("node {node} votes; wait until it does not")]
+    StillVotes {
+        /// The node.
+        node: NodeId,
+    },
+    /// Nobody has to be given up who is there.
+    #[error("node {node} answers; drain it, or stop it before it is forgotten")]
+    StillAnswers {
+        /// The node.
+        node: NodeId,
+    },
 
     // Segments
     /// No such segment, or no more.

@@ -4,15 +4,19 @@
 //! that never opens, and no jitter on its age; `axum::serve` has none of the three.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::{Request, Response};
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, TryFutureExt as _};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -50,7 +54,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait when a connection cannot be accepted, for lack of file descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A connection's age is random within this fraction of the limit, both ways.
-const AGE_JITTER: f64 = 0.1;
+const AGE_JITTER: f64 = 0.2;
 
 /// Serves connections of `listener` until `shutdown`, and returns when they have ended.
 pub(super) async fn serve<S, B>(
@@ -77,8 +81,10 @@ pub(super) async fn serve<S, B>(
         let (builder, service) = (builder.clone(), service.clone());
         let (shutdown, cut_off) = (shutdown.clone(), cut_off.clone());
         connections.spawn(async move {
-            let connection = builder.serve_connection(socket, service);
-            cut_off.run_until_cancelled(live(connection, limits.connection_age, shutdown)).await;
+            let age = Arc::new(Age::default());
+            let connection = builder.serve_connection(socket, Ageing { service, age: age.clone() });
+            let old = age.reach(limits.connection_age);
+            cut_off.run_until_cancelled(live(connection, old, shutdown)).await;
             drop(slot);
         });
     }
@@ -130,11 +136,67 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// Serves one connection until it ends by itself, grows old, or the server
+/// What becomes of a connection with time.
+///
+/// HTTP/2 says how far it has read, and its sender sends the rest elsewhere. Over HTTP/1.1 a
+/// request may be on its way when an idle connection is closed, and its sender cannot tell
+/// whether it was taken; so an old connection ends with its next answer, which says so.
+#[derive(Default)]
+struct Age {
+    is_over: AtomicBool,
+    /// Told of each request over HTTP/2.
+    speaks_http2: Notify,
+}
+
+impl Age {
+    /// Waits until the connection is old, and can be told to end at once.
+    async fn reach(&self, limit: Duration) {
+        sleep(limit.mul_f64(1.0 - AGE_JITTER + 2.0 * AGE_JITTER * fastrand::f64())).await;
+        self.is_over.store(true, Ordering::Relaxed);
+        self.speaks_http2.notified().await;
+    }
+}
+
+/// A service whose answers over HTTP/1.1 close an old connection.
+#[derive(Clone)]
+struct Ageing<S> {
+    service: S,
+    age: Arc<Age>,
+}
+
+impl<S, B> Service<Request<Incoming>> for Ageing<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    B: 'static,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response<B>, S::Error>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let is_http2 = request.version() == Version::HTTP_2;
+        let answer = self.service.call(request);
+        if is_http2 {
+            self.age.speaks_http2.notify_one();
+            return answer.boxed();
+        }
+        let age = Arc::clone(&self.age);
+        let answer = answer.map_ok(move |mut answer| {
+            if age.is_over.load(Ordering::Relaxed) {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            answer
+        });
+        answer.boxed()
+    }
+}
+
+/// Serves one connection until it ends by itself, is `old`, or the server
 /// shuts down; in the latter two cases requests in flight still finish.
 async fn live<S, B>(
     connection: auto::Connection<'_, TokioIo<Socket>, S, TokioExecutor>,
-    age: Duration,
+    old: impl Future<Output = ()>,
     shutdown: CancellationToken,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
@@ -144,11 +206,10 @@ async fn live<S, B>(
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let age = age.mul_f64(1.0 - AGE_JITTER + 2.0 * AGE_JITTER * fastrand::f64());
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = async { tokio::select! { () = sleep(age) => {}, () = shutdown.cancelled() => {} } } => {
+        () = async { tokio::select! { () = old => {}, () = shutdown.cancelled() => {} } } => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
