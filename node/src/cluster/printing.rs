@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sheaf_proto::statistics::{WaitsFor, WindowCounts};
-use tokio::time::sleep;
-use tracing::{error, info, warn};
+use tokio::time::{Instant, sleep};
+use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use crate::checkpoint::Digest;
@@ -14,7 +14,7 @@ use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::facts::windows::{Completeness, Outcome, Printed, WindowFact};
 use crate::checkpoint::printed;
-use crate::checkpoint::raft::{Raft, Status};
+use crate::checkpoint::raft::{ProposeError, Raft, Status, Term};
 use crate::cluster::gathering::{GatherError, Gathering};
 use crate::cluster::lending::Lending;
 use crate::event::fingerprint::digest;
@@ -98,9 +98,8 @@ impl Printer {
         loop {
             let led = self.raft.until(Status::leads).await;
             led.map_err(Disagreement::from)?;
-            // What an earlier leader has agreed on and perhaps not printed comes first.
-            self.repeat_last().await?;
-            while self.raft.leading().is_some() {
+            let Some(term) = self.catch_up().await? else { continue };
+            while self.raft.leading() == Some(term) {
                 let now = facts.borrow_and_update().clone();
                 self.print_all(&now).await?;
                 facts.changed().await.map_err(|_| Disagreement::facts_ended())?;
@@ -149,26 +148,50 @@ impl Printer {
         stuck.collect()
     }
 
-    /// Prints the line again that was agreed on last, unless this node knows that it was.
-    async fn repeat_last(&mut self) -> Result<(), PrintError> {
-        let facts = self.consensus.facts().borrow().clone();
-        let Some((aggregation, window)) = facts.last_printed() else { return Ok(()) };
-        if is_to_fail("planted-print-once") {
-            return Ok(());
+    /// What an earlier leader has agreed on and perhaps not printed comes first, for nobody
+    /// would print it later; but not for ever, as its results may be on a node that is gone.
+    /// Returns the term that this node leads in then, if it still does.
+    async fn catch_up(&mut self) -> Result<Option<Term>, PrintError> {
+        let until = Instant::now() + GRACE;
+        while self.raft.leading().is_some() {
+            match self.raft.read_index().await {
+                Ok(term) if self.repeat_last().await? => return Ok(Some(term)),
+                Ok(term) if Instant::now() >= until => {
+                    error!("the line that was agreed on last may not have been printed");
+                    return Ok(Some(term));
+                }
+                Ok(_) => {}
+                Err(ProposeError::Stopped(stopped)) => {
+                    return Err(Disagreement::from(stopped).into());
+                }
+                Err(error) => {
+                    debug!(%error, "this node does not know yet what was printed last");
+                    sleep(AGAIN_AFTER).await;
+                }
+            }
         }
+        Ok(None)
+    }
+
+    /// Prints the line again that was agreed on last, unless this node knows that it was, and
+    /// says whether nothing is owed any more.
+    async fn repeat_last(&mut self) -> Result<bool, PrintError> {
+        let facts = self.consensus.facts().borrow().clone();
+        let Some((aggregation, window)) = facts.last_printed() else { return Ok(true) };
+        if is_to_fail("planted-print-once") {
+            return Ok(true);
+        }
+        // Of one that is so old that the facts have forgotten it, nobody has anything.
+        let Some(agreed) = agreed(&facts, aggregation, window) else { return Ok(true) };
         if printed::find(&self.store, aggregation, window)?.is_some() {
-            return Ok(());
+            return Ok(true);
         }
         match self.line(&facts, aggregation, window).await? {
-            Some(line) if Some(line.printed) == agreed(&facts, aggregation, window) => {
-                self.deliver(&line)
-            }
-            Some(_) => {
-                error!(%window, "what was printed of a window cannot be reproduced");
-                Ok(())
-            }
-            None => Ok(()),
+            Some(line) if line.printed == agreed => self.deliver(&line)?,
+            Some(_) => error!(%window, "what was printed of a window cannot be reproduced"),
+            None => return Ok(false),
         }
+        Ok(true)
     }
 
     /// What is to be printed of a window, if its results are reached.

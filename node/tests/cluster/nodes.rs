@@ -34,6 +34,11 @@ impl Nodes {
 
     /// Starts a node whose initial members are the first `members` ones and itself.
     pub(crate) fn start(&self, node: usize, members: usize) -> Process {
+        self.start_with(node, members, "")
+    }
+
+    /// As [`Nodes::start`], with these failpoints.
+    pub(crate) fn start_with(&self, node: usize, members: usize, failpoints: &str) -> Process {
         let mut initial: Vec<&str> = self.addresses[..members].iter().map(String::as_str).collect();
         if node >= members {
             initial.push(&self.addresses[node]);
@@ -41,7 +46,8 @@ impl Nodes {
         let initial = initial.join(",");
         let own = &self.addresses[node];
         let arguments = ["--peer-listen", own, "--initial-members", &initial];
-        Process::start(&self.volume(node), &[&arguments, COUNTING].concat(), &[])
+        let environment = [("FAILPOINTS", failpoints.to_owned())];
+        Process::start(&self.volume(node), &[&arguments, COUNTING].concat(), &environment)
     }
 
     pub(crate) fn start_all(&self) -> Vec<Process> {
