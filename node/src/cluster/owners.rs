@@ -6,13 +6,16 @@
 
 use std::collections::BTreeMap;
 
-use crate::checkpoint::facts::aggregations::Aggregation;
+use crate::aggregation::definition::Kind;
 use crate::checkpoint::facts::command::{Change, Command};
 use crate::checkpoint::facts::members::MemberState;
+use crate::checkpoint::facts::windows::WindowFact;
 use crate::checkpoint::facts::{Facts, Slot};
 use crate::cluster::placement::{Candidate, Copies, Placement, changes, rebalance};
 use crate::event::fingerprint::SLOTS;
 use crate::event::node::NodeId;
+use crate::event::time::{UnixNanos, Window};
+use crate::flush::{Aggregation, aggregations};
 
 /// The command that brings the slots to where they are to be, if any can go there now.
 pub fn next(facts: &Facts) -> Option<Command> {
@@ -50,26 +53,30 @@ fn to(facts: &Facts, slot: Slot, owners: &[NodeId]) -> Change {
 
 /// Whether whoever owns a slot next finds all of it in the journals.
 fn can_move(facts: &Facts, slot: Slot) -> bool {
-    facts.aggregations().values().all(|aggregation| !has_carry(facts, aggregation, slot))
+    // Of definitions that this version does not know, nobody knows here what is carried.
+    let known = aggregations(facts).unwrap_or_default();
+    known.len() == facts.aggregations().len()
+        && known.iter().all(|aggregation| !has_carry(facts, aggregation, slot))
 }
 
-/// Whether the slot's owner may have kept something of open windows in place of journals: up
-/// to a later cut than the one at which it flushed last, or of a window that is still waited
-/// for although the journals before its end were given up. Nobody may have told of such a
-/// window if the cut misses something.
+/// Whether the slot's owner may have kept something of open windows in place of journals:
+/// of the last window that begins before the cut that the slot goes on from, or of an older
+/// one that is still waited for. Nobody may have told of such a window if the cut misses
+/// something.
 fn has_carry(facts: &Facts, aggregation: &Aggregation, slot: Slot) -> bool {
-    let progress = aggregation.progress(slot);
-    if progress.carried == aggregation.since {
+    let Kind::DistinctLogs(definition) = &aggregation.definition.kind;
+    let Some(known) = facts.aggregations().get(&aggregation.number) else { return false };
+    let carried = known.carried(slot);
+    if carried == known.since {
         return false;
     }
-    let cut = facts.cut(progress.carried);
-    if cut.is_some_and(|cut| !cut.missing.is_empty()) {
-        return true;
-    }
-    let given_up = cut.map(|cut| cut.time);
-    let flushed = progress.flushed.map(|flushed| flushed.cut);
-    let open = aggregation.windows.values().filter(|fact| fact.waiting.contains(slot));
-    flushed < Some(progress.carried) || open.into_iter().any(|fact| Some(fact.end) <= given_up)
+    // A cut that is not kept has all of an aggregation that has ended.
+    let Some(cut) = facts.cut(carried).or_else(|| facts.cut(known.until?)) else { return true };
+    let last = Window::of(UnixNanos(cut.time.0.saturating_sub(1)), definition.window.seconds());
+    let waits = |fact: &WindowFact| fact.end <= cut.time && fact.waiting.contains(slot);
+    known.waits_for(slot, last, facts.latest_cut().time)
+        || known.windows.values().any(waits)
+        || !cut.missing.is_empty()
 }
 
 #[cfg(test)]
