@@ -437,12 +437,17 @@ impl Account {
             let state = open.state.carry()?;
             let seconds = open.seconds.iter().map(|(&second, &records)| (second, records));
             let kept = Kept { state, seconds: seconds.collect() };
-            (open.begin, open.bytes_before, open.has_grown) = (next.clone(), bytes, false);
+            (open.bytes_before, open.has_grown) = (bytes, false);
+            // It may have been carried when the group was further than it is in this life.
+            for (&segment, &index) in next {
+                let begin = open.begin.entry(segment).or_default();
+                *begin = index.max(*begin);
+            }
             carries.push(Carry {
                 aggregation: self.aggregation.number,
                 window,
                 slots: *slots,
-                next: next.clone(),
+                next: open.begin.clone(),
                 state: serde_json::to_value(kept).map_err(FlushError::Carry)?,
             });
         }

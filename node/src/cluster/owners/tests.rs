@@ -4,8 +4,7 @@ use super::*;
 use crate::checkpoint::facts::Settings;
 use crate::cluster::example::join;
 use crate::event::slots::SlotSet;
-use crate::event::time::{UnixNanos, Window};
-use crate::flush::example::{Cluster, at, slots, window};
+use crate::flush::example::{Cluster, at, register, slots, window};
 
 mod random; // slots go to and fro while windows are counted
 
@@ -96,6 +95,35 @@ fn a_slot_stays_with_what_is_carried_of_it() {
     carry(&cluster, "7", cut);
     assert!(!can_move(&cluster, 7));
     assert!(can_move(&cluster, 8));
+}
+
+#[test]
+fn a_slot_stays_until_the_window_is_flushed_in_which_it_was_carried() {
+    let cluster = Cluster::of(1);
+    let cut = cluster.cut(15, &[]);
+    carry(&cluster, "7", cut);
+    cluster.flush(1, "7", FIRST, cut);
+    assert!(!can_move(&cluster, 7), "flushed at the cut at which the next window was carried");
+    let later = cluster.cut(21, &[]);
+    cluster.flush(1, "7", window(10, 20), later);
+    assert!(can_move(&cluster, 7));
+}
+
+#[test]
+fn slots_move_though_an_aggregation_has_ended() {
+    let cluster = Cluster::of(1);
+    cluster.apply(register(&[("by-bar", 10)]));
+    cluster.cut(5, &[]);
+    let end = cluster.cut(10, &[]);
+    (11..90).for_each(|second| drop(cluster.cut(second, &[])));
+    assert!(can_move(&cluster, 7), "it goes on from its beginning");
+    cluster.flush(1, "0-99", FIRST, cluster.now().latest_cut().number);
+    let cut = cluster.now().latest_cut().number;
+    carry(&cluster, "0-255", cut);
+    (90..170).for_each(|second| drop(cluster.cut(second, &[])));
+    assert_eq!((cluster.now().cut(end), cluster.now().cut(cut)), (None, None));
+    assert!(can_move(&cluster, 7));
+    assert!(!can_move(&cluster, 100), "its part of the first window is carried");
 }
 
 #[test]

@@ -278,6 +278,27 @@ fn a_window_goes_on_from_what_was_carried_of_it() {
 }
 
 #[test]
+fn a_window_that_is_carried_again_before_the_group_is_as_far_as_before_counts_nothing_twice() {
+    let mut fold = Fold::of(Cluster::of(2));
+    let (one, other) = (fold.cluster.open(1), fold.cluster.open(2));
+    let mut group = fold.begin();
+    for body in 1..=2 {
+        fold.append(one, 5, &[(7, body)]);
+    }
+    fold.fold(&mut group, one);
+    let carries = group.carry(&fold.settings(0)).unwrap().unwrap();
+    let mut group = fold.resume(slots("0-255"), carries);
+    fold.append(other, 5, &[(7, 3)]);
+    fold.fold(&mut group, other);
+    let carries = group.carry(&fold.settings(0)).unwrap().unwrap();
+    assert_eq!(carries[0].next, [(one, 2), (other, 1)].into());
+    fold.fold(&mut group, one);
+    fold.cluster.cut(10, &fold.appended.counts());
+    let [closing] = <[_; 1]>::try_from(fold.close(&mut group)).ok().unwrap();
+    assert_eq!(totals(closing), [(7, 3, 3)]);
+}
+
+#[test]
 fn windows_are_carried_when_the_journal_that_they_need_is_too_large() {
     let mut fold = Fold::of(Cluster::of(1));
     let segment = fold.cluster.open(1);
