@@ -43,6 +43,10 @@ pub trait Node: Send + Sync + 'static {
     /// then: it goes on after the answer.
     fn drain(&self, member: u64) -> BoxFuture<'_, Result<Member, AdminError>>;
 
+    /// Gives up a member that is silent, with what only it has, and returns it as it is then.
+    /// Takes as long as the member may still accept requests.
+    fn forget(&self, member: u64) -> BoxFuture<'_, Result<Member, AdminError>>;
+
     /// Appends the node's metrics as OpenMetrics text, without the closing `# EOF`.
     fn metrics(&self, out: &mut String);
 }

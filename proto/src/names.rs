@@ -28,7 +28,8 @@ pub const CLUSTER_PATH: &str = "/v1/cluster";
 /// Where a member is asked to leave: a `POST` to what [`member_path`] says.
 pub const MEMBERS_PATH: &str = "/v1/cluster/members";
 
-/// Where a node asks its cluster to let a member go: by `drain`.
+/// Where a node asks its cluster to let a member go: by `drain`, or by
+/// `forget`.
 pub fn member_path(member: impl std::fmt::Display, act: &str) -> String {
     format!("{MEMBERS_PATH}/{member}/{act}")
 }

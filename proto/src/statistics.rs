@@ -23,6 +23,12 @@ pub struct WindowCounts {
     /// What an incomplete window waits for; another line follows when it is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<WaitsFor>,
+    /// Set when something of an incomplete window is lost: no other line follows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub settled: bool,
+    /// What is lost of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<Lost>,
     /// How often the window was printed with other content, from 1.
     pub revision: u32,
     /// The records that were accepted in the window.
@@ -50,6 +56,23 @@ pub struct WaitsFor {
     pub nodes: Vec<u64>,
     /// The segments of which nobody can tell what the window has.
     pub segments: Vec<u64>,
+}
+
+/// What was lost with a node that was forgotten, some of it perhaps in other windows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// The node's id.
+    pub node: u64,
+    /// The segments that nobody else had.
+    pub segments: Vec<u64>,
+    /// The slots whose results nobody else had, as ranges: `0-84,90`.
+    pub slots: String,
+    /// Records that these segments are known to have had and no slot had flushed.
+    pub records: u64,
+    /// When all of this was stamped: at this time or later ..
+    pub from: Timestamp,
+    /// .. and before this one.
+    pub until: Timestamp,
 }
 
 /// A half-open interval, aligned to the clock.
@@ -102,7 +125,7 @@ pub struct Ledger {
 pub struct Account {
     /// The aggregation's name.
     pub aggregation: String,
-    /// Records that were accepted since the aggregation began: flushed and pending together.
+    /// Records that were accepted since the aggregation began: flushed, pending and lost together.
     pub accepted: u64,
     /// Records in windows that were printed: distinct and duplicate together.
     pub flushed: u64,
@@ -112,4 +135,7 @@ pub struct Account {
     pub duplicate: u64,
     /// Records in windows that are still open.
     pub pending: u64,
+    /// Accepted records that were lost with nodes that were forgotten.
+    #[serde(default)]
+    pub lost: u64,
 }

@@ -41,6 +41,8 @@ fn window(counts: &WindowCounts, open: bool, top: usize) -> String {
     let mut notes = Vec::new();
     if open {
         notes.push("so far");
+    } else if counts.settled {
+        notes.push("incomplete for good");
     } else if !counts.complete {
         notes.push("incomplete");
     }
@@ -104,7 +106,7 @@ pub(crate) fn ledger(ledger: &Ledger) -> String {
     for (reason, &count) in &ledger.rejected {
         totals.row([format!("rejected: {}", printable(reason)), grouped(count)]);
     }
-    let heads = ["aggregation", "accepted", "flushed", "distinct", "duplicate", "pending"];
+    let heads = ["aggregation", "accepted", "flushed", "distinct", "duplicate", "pending", "lost"];
     let mut accounts = Table::new(1, heads);
     for account in &ledger.aggregations {
         accounts.row([
@@ -114,6 +116,7 @@ pub(crate) fn ledger(ledger: &Ledger) -> String {
             grouped(account.distinct),
             grouped(account.duplicate),
             grouped(account.pending),
+            grouped(account.lost),
         ]);
     }
     let verdict = if ledger.balanced { "balanced" } else { "NOT BALANCED" };
@@ -210,7 +213,7 @@ mod tests {
         let ledger: Ledger = serde_json::from_value(json!({
             "received": 1010, "accepted": 1000, "rejected": {"MalformedBody": 10},
             "aggregations": [{"aggregation": "by-foo", "accepted": 1000, "flushed": 900,
-                "distinct": 300, "duplicate": 600, "pending": 100}],
+                "distinct": 300, "duplicate": 600, "pending": 90, "lost": 10}],
             "balanced": true,
         }))
         .unwrap();
@@ -221,8 +224,8 @@ mod tests {
         assert_eq!(
             lines[6..],
             [
-                "  aggregation  accepted  flushed  distinct  duplicate  pending",
-                "  by-foo          1,000      900       300        600      100",
+                "  aggregation  accepted  flushed  distinct  duplicate  pending  lost",
+                "  by-foo          1,000      900       300        600       90    10",
             ]
         );
     }

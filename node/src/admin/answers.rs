@@ -31,6 +31,7 @@ pub fn router(node: Arc<dyn Node>) -> Router {
         .route(LEDGER_PATH, get(ledger))
         .route(CLUSTER_PATH, get(cluster))
         .route(&member_path("{id}", "drain"), post(drain))
+        .route(&member_path("{id}", "forget"), post(forget))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(node)
@@ -106,13 +107,23 @@ async fn drain(
     Ok((StatusCode::ACCEPTED, Json(node.drain(member).await?)).into_response())
 }
 
+async fn forget(
+    State(node): State<Arc<dyn Node>>,
+    member: Result<Path<u64>, PathRejection>,
+) -> Result<Response, Refusal> {
+    let Path(member) = member.map_err(|rejection| Refusal::path(&rejection))?;
+    Ok((StatusCode::ACCEPTED, Json(node.forget(member).await?)).into_response())
+}
+
 async fn unknown_path() -> Refusal {
     Refusal {
         status: StatusCode::NOT_FOUND,
         reason: format!(
             "no such path; there are /livez, /readyz, /metrics, \
-             {WINDOWS_PATH}, {CURRENT_WINDOWS_PATH}, {LEDGER_PATH}, {CLUSTER_PATH} and {}",
-            member_path("ID", "drain")
+             {WINDOWS_PATH}, {CURRENT_WINDOWS_PATH}, {LEDGER_PATH}, {CLUSTER_PATH}, \
+             {} and {}",
+            member_path("ID", "drain"),
+            member_path("ID", "forget")
         ),
     }
 }

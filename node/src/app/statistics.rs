@@ -17,11 +17,13 @@ use crate::admin::{AdminError, Node, Scope};
 use crate::app::engine::Reader;
 use crate::app::metrics::Metrics;
 use crate::checkpoint::facts::Facts;
+use crate::checkpoint::facts::aggregations::Aggregation;
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::windows::Printed;
 use crate::checkpoint::printed;
 use crate::cluster::gathering::GatherError;
 use crate::cluster::live::{self, Live};
+use crate::cluster::printing::tell;
 use crate::cluster::proposals::ProposalError;
 use crate::cluster::standing::Standing;
 use crate::cluster::view::view;
@@ -29,6 +31,7 @@ use crate::event::node::NodeId;
 use crate::event::time::Window;
 use crate::intake::Intake;
 use crate::intake::admission::{Closed, Why};
+use crate::journal::Extent;
 
 /// How long another node may take to say what it has.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
@@ -99,8 +102,8 @@ impl Statistics {
             return Ok(known);
         }
         let counts = reader.gathering.counts(number, window, self.values_max).await;
-        let counts = match counts {
-            Ok(counts) => WindowCounts { complete: true, revision: printed.revision, ..counts },
+        let mut counts = match counts {
+            Ok(counts) => counts,
             Err(error @ (GatherError::Store(_) | GatherError::Mismatch)) => {
                 return Err(failed(error));
             }
@@ -109,11 +112,32 @@ impl Statistics {
                 return Ok(None);
             }
         };
+        let facts = reader.gathering.facts.borrow().clone();
+        tell(&mut counts, &facts, &facts.is_complete(number, window), printed.revision);
         let line: Arc<str> = serde_json::to_string(&counts).map_err(failed)?.into();
         self.lines().insert((number, window), Arc::clone(&line));
         Ok(Some(line))
     }
 }
+
+/// An aggregation's side of the ledger, with so many records that are not flushed.
+fn account(aggregation: &Aggregation, pending: u64) -> Account {
+    let Aggregation { name, ledger, losses, .. } = aggregation;
+    let accepted = ledger.accepted.records;
+    let has_lost = ledger.lost != Extent::default() || !losses.is_empty();
+    // Of what was lost some slots had flushed their part before.
+    let rest = accepted.saturating_sub(ledger.flushed + pending);
+    Account {
+        aggregation: name.clone(),
+        accepted,
+        flushed: ledger.flushed,
+        distinct: ledger.distinct,
+        duplicate: ledger.flushed.saturating_sub(ledger.distinct),
+        pending,
+        lost: if has_lost { rest } else { 0 },
+    }
+}
+
 /// The windows of which a line was agreed on that is never followed by another, the newest
 /// first.
 fn printed_windows(facts: &Facts) -> Vec<(u32, Window, Printed)> {
@@ -165,16 +189,10 @@ impl Statistics {
         let mut accounts = Vec::new();
         for (number, aggregation) in facts.aggregations() {
             let pending = live.iter().filter_map(|live| live.pending.as_ref()?.records.get(number));
-            let account = Account {
-                aggregation: aggregation.name.clone(),
-                accepted: aggregation.ledger.accepted.records,
-                flushed: aggregation.ledger.flushed,
-                distinct: aggregation.ledger.distinct,
-                duplicate: aggregation.ledger.flushed.saturating_sub(aggregation.ledger.distinct),
-                pending: pending.sum(),
-            };
+            let account = account(aggregation, pending.sum());
             let entries = facts.balance(*number).is_none_or(|balance| balance.holds());
-            balanced &= entries && account.accepted == account.flushed + account.pending;
+            let Account { accepted, flushed, pending, lost, .. } = account;
+            balanced &= entries && accepted == flushed + pending + lost;
             accounts.push(account);
         }
         let mut rejected = BTreeMap::new();
@@ -242,6 +260,15 @@ impl Node for Statistics {
             self.member(member)
         };
         draining.boxed()
+    }
+
+    fn forget(&self, member: u64) -> BoxFuture<'_, Result<Member, AdminError>> {
+        let forgetting = async move {
+            let reader = self.reader()?;
+            reader.departures.forget(NodeId(member)).await.map_err(undone)?;
+            self.member(member)
+        };
+        forgetting.boxed()
     }
 
     fn metrics(&self, out: &mut String) {

@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
+
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::raft::{Decision, ProposeError, Raft, Status};
+use crate::cluster::leases::LEASE;
 use crate::cluster::proposals::{ProposalError, Proposals};
 use crate::event::node::NodeId;
 
@@ -15,6 +18,12 @@ use crate::event::node::NodeId;
 const SILENCE: Duration = Duration::from_secs(2);
 /// How long a decision may take.
 const DECISION_WAIT: Duration = Duration::from_secs(10);
+/// How long a silent member may still have a lease, and more.
+const LEASE_WAIT: Duration = Duration::from_secs(30);
+/// How long to rest before the cluster is asked again.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+const _: () = assert!(LEASE_WAIT.as_secs() > 2 * LEASE.as_secs());
 
 /// Asks the cluster to let members go; cheap to clone.
 #[derive(Clone)]
@@ -34,6 +43,23 @@ impl Departures {
     /// When the others could not do without it, or nobody decides.
     pub async fn drain(&self, node: NodeId) -> Result<(), ProposalError> {
         self.proposals.propose(Command::Drain { node }, DECISION_WAIT).await.map(drop)
+    }
+
+    /// Gives a member up, once it cannot append any more. Asking again changes nothing.
+    ///
+    /// # Errors
+    /// When the member answers, or the others could not do without it, or nobody decides.
+    pub async fn forget(&self, node: NodeId) -> Result<(), ProposalError> {
+        let deadline = Instant::now() + LEASE_WAIT;
+        loop {
+            let command = Command::Forget { node };
+            match self.proposals.propose(command, DECISION_WAIT).await {
+                Err(ProposalError::Refused(
+                    Refused::StillAppending { .. } | Refused::LeaseRuns { .. },
+                )) if Instant::now() < deadline => sleep(AGAIN_AFTER).await,
+                decided => return decided.map(drop),
+            }
+        }
     }
 }
 
@@ -69,6 +95,11 @@ fn objection(
         }
         Command::Drained { node } if status.voters.contains(&node) => {
             Some(Refused::StillVotes { node })
+        }
+        Command::Forget { node }
+            if answers(node) && !state(&node).is_some_and(MemberState::is_gone) =>
+        {
+            Some(Refused::StillAnswers { node })
         }
         _ => None,
     }
@@ -156,5 +187,18 @@ mod tests {
         let objection = |voters| objection(&command, &facts(), &status(voters), |_| true);
         assert_eq!(objection(&[1, 2, 3]), Some(Refused::StillVotes { node: NODE }));
         assert_eq!(objection(&[1, 2]), None);
+    }
+
+    #[test]
+    fn only_a_silent_node_is_forgotten() {
+        let mut facts = facts();
+        let command = Command::Forget { node: NODE };
+        let silent = |node: NodeId| node != NODE;
+        assert_eq!(objection(&command, &facts, &status(&[1, 2, 3]), silent), None);
+        let refused = objection(&command, &facts, &status(&[1, 2, 3]), |_| true);
+        assert_eq!(refused, Some(Refused::StillAnswers { node: NODE }));
+        facts.apply(command.clone()).unwrap();
+        let again = objection(&command, &facts, &status(&[1, 2]), |_| true);
+        assert_eq!(again, None, "it came back, and hears that it is forgotten");
     }
 }

@@ -51,9 +51,11 @@ fn to(facts: &Facts, slot: Slot, owners: &[NodeId]) -> Change {
     Change { epoch, owners: owners.to_vec(), copied }
 }
 
-/// Whether whoever owns a slot next finds all of it in the journals.
+/// Whether whoever owns a slot next finds all of it in the journals. Of a slot that nobody
+/// owns any more, the rest is recorded as lost.
 fn can_move(facts: &Facts, slot: Slot) -> bool {
-    facts.aggregations().values().all(|aggregation| !aggregation.progress(slot).keeps)
+    let is_lost = facts.slots().get(&slot).is_some_and(|known| known.owners.is_empty());
+    is_lost || facts.aggregations().values().all(|aggregation| !aggregation.progress(slot).keeps)
 }
 
 #[cfg(test)]

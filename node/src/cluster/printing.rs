@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sheaf_proto::statistics::{WaitsFor, WindowCounts};
+use sheaf_proto::statistics::{Lost, WaitsFor, WindowCounts};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::checkpoint::Digest;
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::command::Command;
+use crate::checkpoint::facts::forget::Loss;
 use crate::checkpoint::facts::windows::{Completeness, Outcome, Printed, WindowFact};
 use crate::checkpoint::printed;
 use crate::checkpoint::raft::{ProposeError, Raft, Status, Term};
@@ -114,7 +115,7 @@ impl Printer {
         due.dedup();
         for (aggregation, window) in due {
             let Some(line) = self.line(facts, aggregation, window).await? else { continue };
-            if line.counts.records == 0 {
+            if line.counts.records == 0 && line.printed.outcome != Outcome::Lost {
                 continue;
             }
             let Line { aggregation, window, printed, .. } = line;
@@ -224,8 +225,7 @@ impl Printer {
         let revision = agreed(facts, aggregation, window).map_or(1, |printed| {
             if printed.outcome.is_settled() { printed.revision } else { printed.revision + 1 }
         });
-        (counts.complete, counts.revision) = (outcome == Outcome::Complete, revision);
-        counts.waits_for = waits_for(facts, &completeness);
+        tell(&mut counts, facts, &completeness, revision);
         let start = window.start;
         let json = serde_json::to_vec(&counts);
         let json = json.map_err(|source| SinkError::Format { window: start, source })?;
@@ -255,7 +255,30 @@ impl Printer {
     }
 }
 
-/// The windows of which a line is due: those that are complete and were not printed so, and
+/// Says in a line whether its window is complete, and why not.
+pub fn tell(counts: &mut WindowCounts, facts: &Facts, completeness: &Completeness, revision: u32) {
+    counts.complete = *completeness == Completeness::Complete;
+    counts.revision = revision;
+    counts.waits_for = waits_for(facts, completeness);
+    counts.settled = completeness.outcome() == Outcome::Lost;
+    counts.lost = match completeness {
+        Completeness::Lost(losses) => losses.iter().map(lost).collect(),
+        Completeness::Complete | Completeness::WaitsFor { .. } => Vec::new(),
+    };
+}
+
+fn lost(loss: &Loss) -> Lost {
+    Lost {
+        node: loss.node.0,
+        segments: loss.segments.iter().copied().collect(),
+        slots: loss.slots.to_string(),
+        records: loss.extent.records,
+        from: loss.stamps.from.timestamp(),
+        until: loss.stamps.until.timestamp(),
+    }
+}
+
+/// The windows of which a line is due: those that are settled and were not printed so, and
 /// those that are not, and were not printed at all, after a while.
 fn due(facts: &Facts) -> Vec<(u32, Window)> {
     let windows = facts.aggregations().iter().flat_map(|(&number, aggregation)| {
@@ -266,17 +289,20 @@ fn due(facts: &Facts) -> Vec<(u32, Window)> {
         .is_complete(number, window)
         .outcome()
     {
-        Outcome::Complete => {
-            fact.records > 0 && fact.printed.is_none_or(|printed| !printed.outcome.is_settled())
-        }
+        Outcome::Complete => fact.records > 0 && is_open(fact),
         Outcome::Waiting => fact.printed.is_none() && window.end <= given_up,
-        Outcome::Lost => false,
+        Outcome::Lost => is_open(fact),
     };
     let due = windows.filter_map(|(number, start, fact)| {
         let window = Window { start, end: fact.end };
         is_due(number, window, fact).then_some((number, window))
     });
     due.collect()
+}
+
+/// Whether another line of a window may follow.
+fn is_open(fact: &WindowFact) -> bool {
+    fact.printed.is_none_or(|printed| !printed.outcome.is_settled())
 }
 
 /// Windows that ended then or earlier are printed also if they are not complete.
@@ -295,4 +321,45 @@ fn waits_for(facts: &Facts, completeness: &Completeness) -> Option<WaitsFor> {
 
 fn agreed(facts: &Facts, aggregation: u32, window: Window) -> Option<Printed> {
     facts.aggregations().get(&aggregation)?.windows.get(&window.start)?.printed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::facts::Settings;
+    use crate::checkpoint::facts::cuts::Span;
+    use crate::event::node::NodeId;
+    use crate::event::time::SECOND;
+    use crate::journal::Extent;
+
+    fn counts() -> WindowCounts {
+        let json = r#"{"aggregation":"by-foo","type":"DistinctLogs","attribute":"foo",
+            "window":{"start":"1970-01-01T00:00:00Z","end":"1970-01-01T00:00:10Z"},
+            "complete":false,"revision":0,"records":5,"distinct":5,"unknown":1,"counts":[],
+            "other":{"values":0,"count":0}}"#;
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_line_of_a_window_that_lost_something_says_what_and_that_it_is_the_last() {
+        let loss = Loss {
+            node: NodeId(3),
+            segments: [7].into(),
+            slots: "0-9".parse().unwrap(),
+            extent: Extent { entries: 1, records: 4 },
+            stamps: Span { from: UnixNanos(SECOND), until: UnixNanos(5 * SECOND) },
+        };
+        let facts = Facts::new(Settings { slots: 256 });
+        let mut line = counts();
+        tell(&mut line, &facts, &Completeness::Lost(vec![loss]), 2);
+        let told = serde_json::to_string(&line).unwrap();
+        let expected = concat!(
+            r#""complete":false,"settled":true,"lost":[{"node":3,"segments":[7],"slots":"0-9","#,
+            r#""records":4,"from":"1970-01-01T00:00:01Z","until":"1970-01-01T00:00:05Z"}],"#,
+            r#""revision":2,"records":5"#
+        );
+        assert!(told.contains(expected), "{told}");
+        tell(&mut line, &facts, &Completeness::Complete, 1);
+        assert_eq!(line, WindowCounts { complete: true, revision: 1, ..counts() });
+    }
 }

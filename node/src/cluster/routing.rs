@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::cluster::peers::{self, PeerError};
@@ -144,8 +144,14 @@ impl Remote {
             self.open = None;
             let facts = self.facts.borrow().clone();
             let segment = facts.segments().get(&self.segment)?;
-            if segment.end().is_some_and(|end| end.entries <= self.next) {
+            let end = segment.end().map(|end| end.entries);
+            if end.is_some_and(|end| end <= self.next) {
                 return None;
+            }
+            if let Some(next) = end.filter(|_| segment.nodes().next().is_none()) {
+                warn!(segment = self.segment, from = self.next, next, "entries are lost");
+                self.next = next;
+                return Some(Batch { next, parts: Vec::new() });
             }
         }
     }

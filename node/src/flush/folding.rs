@@ -240,6 +240,7 @@ impl Folder {
     /// Does what the newest facts ask for.
     fn follow_facts(&mut self) -> Result<(), FlushError> {
         let facts = self.facts.borrow_and_update().clone();
+        self.groups.retain(|_, group| !group.has_lost(&facts));
         self.follow_owners(&facts)?;
         for group in self.groups.values_mut() {
             group.register(&facts, &self.parts.settings)?;

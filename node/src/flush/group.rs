@@ -34,6 +34,8 @@ pub struct Group {
     carries: Vec<Carry>,
     /// Bytes of all parts that were folded in this life.
     bytes: u64,
+    /// The segments of which only what was carried counts.
+    lost: BTreeSet<u64>,
 }
 
 /// One aggregation's open windows.
@@ -114,7 +116,8 @@ impl Group {
         settings: &FlushSettings,
     ) -> Result<Group, FlushError> {
         let (next, accounts) = (Positions::new(), BTreeMap::new());
-        let mut group = Group { slots, next, accounts, known_below: 0, carries, bytes: 0 };
+        let (known_below, bytes, lost) = (0, 0, lost(facts));
+        let mut group = Group { slots, next, accounts, known_below, carries, bytes, lost };
         group.register(facts, settings)?;
         group.next = group.needed(facts);
         Ok(group)
@@ -134,6 +137,12 @@ impl Group {
     /// The first entry of a segment that is not folded yet.
     pub fn next(&self, segment: u64) -> u64 {
         self.next.get(&segment).copied().unwrap_or(0)
+    }
+
+    /// Whether a segment was lost since this began. What was folded of it nobody could fold
+    /// again, and some of it the cluster has never counted: all is to be folded without it.
+    pub fn has_lost(&self, facts: &Facts) -> bool {
+        !lost(facts).is_subset(&self.lost)
     }
 
     /// Folds for the aggregations that the facts tell of from now on, if the cut is known
@@ -461,6 +470,12 @@ struct Kept {
     state: Carried,
     /// Records by second.
     seconds: Vec<(UnixNanos, u64)>,
+}
+
+/// The segments that were lost with nodes that were forgotten.
+fn lost(facts: &Facts) -> BTreeSet<u64> {
+    let losses = facts.aggregations().values().flat_map(|known| &known.losses);
+    losses.flat_map(|loss| loss.segments.iter().copied()).collect()
 }
 
 /// The slots that can be folded together: those that go on from the same cuts, and of whose

@@ -24,6 +24,8 @@ pub fn statistics(definition: &Definition, window: Window, counts: Counts) -> Wi
         window: WindowSpan { start: window.start.timestamp(), end: window.end.timestamp() },
         complete: false,
         waits_for: None,
+        settled: false,
+        lost: Vec::new(),
         revision: 0,
         records: counts.records,
         distinct: counts.distinct,

@@ -96,6 +96,8 @@ mod tests {
             window: WindowSpan { start, end },
             complete: true,
             waits_for: None,
+            settled: false,
+            lost: Vec::new(),
             revision: 1,
             records: 5,
             distinct: 5,

@@ -106,6 +106,51 @@ fn a_drained_node_hands_over_everything_and_can_be_stopped() {
     assert_eq!(says.status, 503);
 }
 
+#[test]
+fn a_forgotten_node_takes_what_only_it_had_and_the_windows_say_so() {
+    let nodes = Nodes::new(3);
+    let mut running = nodes.start_all();
+    let leader = settled(&mut running[0], 3).leader;
+    let owns_some = |node: &mut Process| {
+        let cluster = view(node)?;
+        cluster.members.iter().all(|member| member.slots > 0).then_some(cluster)
+    };
+    eventually("slots of all", || owns_some(&mut running[0]));
+    let end = Arc::new(AtomicBool::new(false));
+    let sender = load(&mut running, &end);
+    eventually("printed windows", || (windows(&mut running[0])?.len() > 1).then_some(()));
+    let at = running.iter_mut().position(|node| view(node).unwrap().node != leader).unwrap();
+    let mut lost = running.remove(at);
+    let node = view(&mut lost).unwrap().node.unwrap();
+    let (status, body) = ask_to("forget", node, &mut running[0]);
+    assert_eq!(status, 409, "{body}");
+    assert!(body.contains("answers"), "{body}");
+
+    lost.kill();
+    eventually("a node that can be forgotten", || {
+        let mut connection = Connection::open(running[0].admin()?).ok()?;
+        let path = format!("/v1/cluster/members/{node}/forget");
+        connection.post(&path).ok().filter(|answer| answer.status == 202)
+    });
+    let forgotten = member(&mut running[0], node).unwrap();
+    assert_eq!((forgotten.state, forgotten.owned), (MemberState::Forgotten, 0));
+    let settled = eventually("a window that lost something, and a complete one after it", || {
+        let windows = windows(&mut running[0])?;
+        let settled = windows.iter().rposition(|window| window.settled)?;
+        windows[..settled].iter().any(|window| window.complete).then(|| windows[settled].clone())
+    });
+    assert!(!settled.complete);
+    assert!(settled.lost.iter().all(|lost| lost.node == node) && !settled.lost.is_empty());
+    end.store(true, Ordering::Relaxed);
+    sender.join().unwrap();
+    let ledger = eventually("a ledger that balances", || {
+        let mut connection = Connection::open(running[0].admin()?).ok()?;
+        let ledger: Ledger = serde_json::from_str(&connection.get("/v1/ledger").ok()?.body).ok()?;
+        ledger.balanced.then_some(ledger)
+    });
+    assert_eq!(ledger.aggregations.len(), 1);
+}
+
 /// The windows that a node knows as printed.
 fn windows(node: &mut Process) -> Option<Vec<WindowCounts>> {
     node.must_be_alive();

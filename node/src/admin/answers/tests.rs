@@ -73,6 +73,10 @@ impl Node for Fake {
         ready(drained).boxed()
     }
 
+    fn forget(&self, member: u64) -> BoxFuture<'_, Result<Member, AdminError>> {
+        self.drain(member)
+    }
+
     fn metrics(&self, out: &mut String) {
         out.push_str("# TYPE sheaf_test gauge\nsheaf_test 1\n");
     }
@@ -206,22 +210,22 @@ async fn a_node_without_a_cluster_says_what_it_waits_for() {
 }
 
 #[tokio::test]
-async fn a_member_is_drained_or_it_is_said_why_not() {
-    let drain =
-        async |path: &str| ask(Fake::default(), Method::POST, &format!("/v1/cluster/{path}")).await;
-    let accepted = drain("members/1/drain").await;
-    assert_eq!((accepted.status, accepted.json()), (StatusCode::ACCEPTED, member_one()));
-    for (path, status, reason) in [
-        ("members/2/drain", StatusCode::CONFLICT, "too few would be left"),
-        ("members/3/drain", StatusCode::NOT_FOUND, "nobody has this id"),
-    ] {
-        let refused = drain(path).await;
-        assert_eq!((refused.status, refused.json()), (status, json!({ "error": reason })));
+async fn a_member_is_let_go_or_it_is_said_why_not() {
+    for act in ["drain", "forget"] {
+        let path = |member: &str| format!("/v1/cluster/members/{member}/{act}");
+        let let_go = async |member| ask(Fake::default(), Method::POST, &path(member)).await;
+        let accepted = let_go("1").await;
+        assert_eq!((accepted.status, accepted.json()), (StatusCode::ACCEPTED, member_one()));
+        for (member, status, reason) in [
+            ("2", StatusCode::CONFLICT, "too few would be left"),
+            ("3", StatusCode::NOT_FOUND, "nobody has this id"),
+        ] {
+            let refused = let_go(member).await;
+            assert_eq!((refused.status, refused.json()), (status, json!({ "error": reason })));
+        }
+        assert_eq!(let_go("one").await.status, StatusCode::BAD_REQUEST);
+        let read = get_from(Fake::default(), &path("1")).await;
+        let post_only = (StatusCode::METHOD_NOT_ALLOWED, Some("POST"));
+        assert_eq!((read.status, read.allow.as_deref()), post_only);
     }
-    assert_eq!(drain("members/one/drain").await.status, StatusCode::BAD_REQUEST);
-    let read = get_from(Fake::default(), "/v1/cluster/members/1/drain").await;
-    assert_eq!(
-        (read.status, read.allow.as_deref()),
-        (StatusCode::METHOD_NOT_ALLOWED, Some("POST"))
-    );
 }

@@ -64,6 +64,8 @@ async fn tables_are_listed_and_arrive_chunk_by_chunk() {
         window: WindowSpan { start: END.timestamp(), end: END.timestamp() },
         complete: false,
         waits_for: None,
+        settled: false,
+        lost: Vec::new(),
         revision: 0,
         records: 5,
         distinct: 2,
