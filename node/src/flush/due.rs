@@ -24,7 +24,7 @@ pub struct Due {
 /// What is due, and what will be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dues {
-    /// The windows that are due, oldest first.
+    /// The windows that are due, those that are claimed first, and then the oldest.
     pub now: Vec<Due>,
     /// Whether another one is due once more is folded.
     pub is_behind: bool,
@@ -49,9 +49,7 @@ pub fn due(
         let now = facts.latest_cut().time;
         slots.iter().filter(|&slot| aggregation.waits_for(slot, window, now)).collect()
     };
-    let mut candidates = candidates(aggregation, slots, waiting);
-    candidates.extend(open.map(by_end));
-    for (_, window) in candidates {
+    for window in candidates(aggregation, slots, open, waiting) {
         let slots = waiting(window);
         let Some(cut) = closing_cut(facts, aggregation, &slots, window) else { continue };
         if !is_reached(facts, cut, &folded) {
@@ -68,21 +66,23 @@ pub fn newest_reached(facts: &Facts, folded: impl Fn(u64) -> u64) -> Option<u64>
     facts.cuts().filter(|cut| is_reached(facts, cut, &folded)).map(|cut| cut.number).max()
 }
 
-/// Windows in the order in which they end.
-fn by_end(window: Window) -> (u64, Window) {
-    (window.end.0, window)
-}
-
-/// The windows that are claimed, or have something in other slots.
+/// The windows that are open or claimed, or have something in other slots, in the order in
+/// which they end. Those that are claimed come first, for a slot can claim no other before:
+/// an older one may have waited for a cut that misses nothing of it.
 fn candidates(
     aggregation: &Aggregation,
     slots: &SlotSet,
+    open: impl Iterator<Item = Window>,
     waiting: impl Fn(Window) -> SlotSet,
-) -> BTreeSet<(u64, Window)> {
+) -> Vec<Window> {
+    let claimed = slots.iter().filter_map(|slot| Some(aggregation.progress(slot).claimed?.window));
+    let claimed: BTreeSet<Window> = claimed.collect();
     let known = aggregation.windows.iter().map(|(&start, fact)| Window { start, end: fact.end });
     let waits = |window: &Window| !waiting(*window).is_empty();
-    let claimed = slots.iter().filter_map(|slot| Some(aggregation.progress(slot).claimed?.window));
-    known.filter(waits).chain(claimed).map(by_end).collect()
+    let all = known.filter(waits).chain(claimed.iter().copied()).chain(open);
+    let mut all: Vec<_> = BTreeSet::from_iter(all).into_iter().collect();
+    all.sort_by_key(|window| (!claimed.contains(window), window.end, window.start));
+    all
 }
 
 /// The cut at which a window is claimed: the one at which it was claimed before, or the first

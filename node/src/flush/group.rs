@@ -267,7 +267,9 @@ impl Group {
     /// When a state cannot be kept.
     pub fn carry(&mut self, settings: &FlushSettings) -> Result<Vec<Carry>, FlushError> {
         let open = self.accounts.values().flat_map(|account| account.windows.values());
-        let needed = open.map(|open| self.bytes - open.bytes_before).max().unwrap_or(0);
+        // One that has not grown needs nothing beyond what was carried.
+        let grown = open.filter(|open| open.has_grown);
+        let needed = grown.map(|open| self.bytes - open.bytes_before).max().unwrap_or(0);
         // Other slots have about as much of each entry.
         let journal = needed as u128 * 256 / self.slots.len().max(1) as u128;
         if journal <= u128::from(settings.journal_bytes_max) {
@@ -413,17 +415,29 @@ impl Account {
             let state = open.state.carry()?;
             let seconds = open.seconds.iter().map(|(&second, &records)| (second, records));
             let kept = Kept { state, seconds: seconds.collect() };
+            // After a restart the group may not have come to where the window goes on.
+            let next = later(&open.begin, next);
             (open.begin, open.bytes_before, open.has_grown) = (next.clone(), bytes, false);
             carries.push(Carry {
                 aggregation: self.aggregation.number,
                 window,
                 slots: *slots,
-                next: next.clone(),
+                next,
                 state: serde_json::to_value(kept).map_err(FlushError::Carry)?,
             });
         }
         Ok(carries)
     }
+}
+
+/// Of each segment, the later of two entries.
+fn later(one: &Positions, other: &Positions) -> Positions {
+    let mut later = one.clone();
+    for (&segment, &index) in other {
+        let known = later.entry(segment).or_default();
+        *known = index.max(*known);
+    }
+    later
 }
 
 /// What is kept of a window.
