@@ -468,3 +468,15 @@ pub fn alike(facts: &Facts, slots: &SlotSet, carries: &[Carry]) -> Vec<SlotSet> 
 pub fn carried(carry: &Carry) -> Result<Carried, FlushError> {
     Ok(Kept::deserialize(&carry.state).map_err(FlushError::Carry)?.state)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_carry_never_forgets_how_far_an_earlier_one_went() {
+        let carried = Positions::from([(1, 77), (2, 89)]);
+        let folded = Positions::from([(2, 87), (3, 5)]);
+        assert_eq!(later(&carried, &folded), Positions::from([(1, 77), (2, 89), (3, 5)]));
+    }
+}
