@@ -4,6 +4,8 @@
 SHELL := /bin/bash
 ARGS ?=
 FUZZ_SECONDS ?= 60
+SEEDS ?= 200
+SEED ?=
 
 # Cargo's own variable says where things are built; ./target otherwise.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -11,7 +13,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 NEXTEST := $(shell PATH='$(PATH)' command -v cargo-nextest)
 TEST := $(if $(NEXTEST),cargo nextest run,cargo test)
 
-.PHONY: help setup run demo cluster test bench fuzz verify fix
+.PHONY: help setup run demo cluster test bench fuzz sim planted verify fix
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -51,6 +53,20 @@ fuzz: setup ## Run each fuzz target for a minute
 	  RUSTFLAGS='$(FUZZ_FLAGS)' RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target \
 	    -- -max_total_time=$(FUZZ_SECONDS); \
 	done
+
+# Simulated nodes are as fast as the code is. What they spill is not worth a real disk.
+SIM := CARGO_PROFILE_DEV_OPT_LEVEL=2 TMPDIR=$(or $(wildcard /dev/shm),/tmp) \
+  cargo test --package sheaf-node --features failpoints --test sim --
+
+sim: setup ## Simulate SEEDS clusters with all faults at once, or repeat the one of a SEED
+ifeq ($(SEED),)
+	SEEDS=$(SEEDS) $(SIM) --nocapture
+else
+	SEED=$(SEED) $(SIM) --nocapture --ignored --exact one_seed
+endif
+
+planted: setup ## Plant bugs in the node, and see that the simulation finds each
+	$(SIM) --nocapture --ignored --exact every_planted_bug_is_found
 
 # Changes no source and no lock file; exactly what CI runs.
 verify: setup ## Check format, lints and tests

@@ -215,7 +215,7 @@ impl Node {
     async fn start(&self) -> Result<Running, EngineError> {
         let open = Arc::clone(&self.surroundings.store);
         let opened = blocking::run(move || open()).await;
-        let store = Arc::new(opened.map_err(|_| EngineError::Panicked("start"))??);
+        let store = opened.map_err(|_| EngineError::Panicked("start"))??;
         let membership = Membership::begin(self.candidate(Arc::clone(&store))).await?;
         match self.start_engine(store, &membership).await {
             Ok(engine) => Ok(Running { membership, engine }),

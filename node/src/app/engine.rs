@@ -405,8 +405,8 @@ impl Engine {
     ///
     /// # Errors
     /// When it is damaged or cannot be used.
-    pub fn open_store(settings: &Settings) -> Result<Store, EngineError> {
-        Ok(Store::open(&folder(settings, "db")?)?)
+    pub fn open_store(settings: &Settings) -> Result<Arc<Store>, EngineError> {
+        Ok(Arc::new(Store::open(&folder(settings, "db")?)?))
     }
 
     /// Waits for a part of the engine to fail.

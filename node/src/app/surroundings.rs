@@ -23,7 +23,7 @@ pub struct Surroundings {
     /// The ways to other nodes.
     pub peers: Peers,
     /// Opens the node's database; may take long.
-    pub store: Arc<dyn Fn() -> Result<Store, EngineError> + Send + Sync>,
+    pub store: Arc<dyn Fn() -> Result<Arc<Store>, EngineError> + Send + Sync>,
     /// Where closed windows go.
     pub sink: Box<dyn Fn() -> Box<dyn Sink> + Send + Sync>,
     /// The free bytes of the disk that the database is on.

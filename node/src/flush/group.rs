@@ -283,7 +283,9 @@ impl Group {
     /// When a state cannot be kept.
     pub fn carry(&mut self, settings: &FlushSettings) -> Result<Option<Vec<Carry>>, FlushError> {
         let open = self.accounts.values().flat_map(|account| account.windows.values());
-        let needed = open.map(|open| self.bytes - open.bytes_before).max().unwrap_or(0);
+        // One that has not grown needs nothing beyond what was carried.
+        let grown = open.filter(|open| open.has_grown);
+        let needed = grown.map(|open| self.bytes - open.bytes_before).max().unwrap_or(0);
         // Other slots have about as much of each entry.
         let journal = needed as u128 * 256 / self.slots.len().max(1) as u128;
         if journal <= u128::from(settings.journal_bytes_max) {
@@ -448,10 +450,7 @@ impl Account {
             let kept = Kept { state, seconds: seconds.collect() };
             (open.bytes_before, open.has_grown) = (bytes, false);
             // It may have been carried when the group was further than it is in this life.
-            for (&segment, &index) in next {
-                let begin = open.begin.entry(segment).or_default();
-                *begin = index.max(*begin);
-            }
+            open.begin = later(&open.begin, next);
             carries.push(Carry {
                 aggregation: self.aggregation.number,
                 window,
@@ -462,6 +461,16 @@ impl Account {
         }
         Ok(carries)
     }
+}
+
+/// Of each segment, the later of two entries.
+fn later(one: &Positions, other: &Positions) -> Positions {
+    let mut later = one.clone();
+    for (&segment, &index) in other {
+        let known = later.entry(segment).or_default();
+        *known = index.max(*known);
+    }
+    later
 }
 
 /// What is kept of a window.

@@ -138,7 +138,7 @@ impl Machine {
             clock,
             entropy: Entropy::of_simulation(fastrand_fill),
             peers: Peers::new(async |address: String| TcpStream::connect(address).await),
-            store: Arc::new(move || Ok(Store::in_memory(&disk)?)),
+            store: Arc::new(move || Ok(Arc::new(Store::in_memory(&disk)?))),
             sink: Box::new(sink),
             free: Box::new(move || Ok(if is_full.load(Ordering::Relaxed) { 0 } else { u64::MAX })),
         }
