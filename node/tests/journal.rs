@@ -18,6 +18,9 @@ use sheaf_node::store::{Disk, Store, StoreError};
 
 const NOW: UnixNanos = UnixNanos(1_800_000_000 * SECOND + 5);
 
+/// Longer than any test stamps.
+const LEASE: UnixNanos = UnixNanos(u64::MAX);
+
 struct Life {
     journal: Journal,
     commits: mpsc::Receiver<CommitFigures>,
@@ -34,11 +37,12 @@ impl Life {
         let store = Arc::new(store.unwrap());
         let found = replay(&store, |_| Ok::<_, JournalError>(())).unwrap();
         let last = found.segments.keys().next_back().copied();
-        let opening = Opening { segment: last.unwrap_or(0) + 1, floor };
+        let opening = Opening { segment: last.unwrap_or(0) + 1, floor, lease: LEASE };
         let (sender, commits) = mpsc::channel();
         let observer = Box::new(move |figures| sender.send(figures).unwrap_or_default());
         let clock = Clock::new(|| NOW);
-        let (journal, writer) = Journal::open(store, &found, opening, clock, observer).unwrap();
+        let (journal, writer) =
+            Journal::open(store, &found, Some(opening), clock, observer).unwrap();
         Life { journal, commits, thread: std::thread::spawn(move || writer.run()) }
     }
 
@@ -123,11 +127,11 @@ async fn nothing_is_stamped_before_a_time_of_which_was_told_how_much_is() {
     let life = Life::begin(Store::in_memory(&disk));
     life.append("before").await.unwrap();
     let cut = UnixNanos(NOW.0 + 10 * SECOND).whole_second();
-    let told = life.journal.stamped(cut).await.unwrap()[&1];
+    let told = life.journal.stamped(cut, LEASE).await.unwrap()[&1];
     assert_eq!((told.before, told.last), (Extent { entries: 1, records: 1 }, NOW));
     life.append("after").await.unwrap();
     assert_eq!(life.stamps(2).await, [NOW, cut]);
-    assert_eq!(life.journal.stamped(cut).await.unwrap()[&1].before, told.before);
+    assert_eq!(life.journal.stamped(cut, LEASE).await.unwrap()[&1].before, told.before);
     life.end();
 }
 

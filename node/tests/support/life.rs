@@ -11,12 +11,14 @@ use sheaf_node::app::engine::{Engine, Reader, Start};
 use sheaf_node::app::metrics::Metrics;
 use sheaf_node::app::settings::{Command, Settings};
 use sheaf_node::checkpoint::facts::ledger::Balance;
+use sheaf_node::checkpoint::identity::Entropy;
 use sheaf_node::cluster::membership::{Candidate, Membership};
 use sheaf_node::cluster::peers::Peers;
 use sheaf_node::cluster::standing::Standing;
 use sheaf_node::event::time::{Clock, SECOND, UnixNanos};
 use sheaf_node::intake::admission::Admission;
 use sheaf_node::intake::{Intake, IntakeError};
+use sheaf_node::sink::stdout::{Format, Stdout};
 
 pub(crate) const QUEUE_BYTES: usize = 1 << 20;
 /// Longer than anything here may take.
@@ -48,6 +50,7 @@ impl Life {
             store: Arc::clone(&store),
             address: settings.peer_address.to_string(),
             zone: None,
+            entropy: Entropy::of_system(),
             initial: settings.initial_members.clone(),
             peers: Peers::over_tcp(),
             standing: Arc::clone(&standing),
@@ -65,6 +68,7 @@ impl Life {
             members: membership.member(),
             silent: membership.silent(),
             standing,
+            sink: Box::new(Stdout::new(std::io::stdout(), Format::Json)),
             metrics: Arc::clone(&metrics),
             intake: intake.clone(),
             clock: Clock::new(move || UnixNanos(now.load(Ordering::SeqCst) * SECOND)),

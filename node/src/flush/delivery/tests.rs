@@ -96,7 +96,8 @@ impl Node {
         let (store, replay) = (Arc::clone(&self.store), Replay::default());
         let opening = Opening { segment: self.segment, floor: at(1), lease: UnixNanos(u64::MAX) };
         let clock = Clock::new(|| at(5));
-        let (journal, _) = Journal::open(store, &replay, opening, clock, Box::new(|_| ())).unwrap();
+        let (journal, _) =
+            Journal::open(store, &replay, Some(opening), clock, Box::new(|_| ())).unwrap();
         let (folding, commands) = Folding::new();
         let delivery = Delivery {
             node: NodeId(1),

@@ -156,8 +156,9 @@ impl Node {
     /// What hands windows out.
     pub(crate) fn delivery(&self, folding: Folding) -> Delivery {
         let (store, replay) = (Arc::clone(&self.store), Replay::default());
-        let (opening, clock) = (Opening { segment: 1, floor: at(1) }, Clock::new(|| at(1)));
-        let journal = Journal::open(store, &replay, opening, clock, Box::new(|_| ()));
+        let opening = Opening { segment: 1, floor: at(1), lease: at(u64::from(u32::MAX)) };
+        let clock = Clock::new(|| at(1));
+        let journal = Journal::open(store, &replay, Some(opening), clock, Box::new(|_| ()));
         Delivery {
             node: NodeId(self.id),
             consensus: Arc::clone(&self.cluster) as _,

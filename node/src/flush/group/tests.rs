@@ -179,7 +179,9 @@ fn an_aggregation_that_has_ended_holds_nobody_up() {
     fold.cluster.cut(5, &[(segment, 0)]);
     let end = fold.cluster.cut(10, &[(segment, 0)]);
     fold.cluster.flush(1, "0-255", FIRST, end);
-    (11..90).for_each(|second| drop(fold.cluster.cut(second, &[(segment, 0)])));
+    for second in 11..90 {
+        fold.cluster.cut(second, &[(segment, 0)]);
+    }
     assert_eq!(fold.cluster.now().cut(end), None, "nobody goes on from there");
     fold.appended.push(segment, at(91), entry(1, &[(7, 1)]));
     let mut group = fold.begin();
