@@ -82,7 +82,7 @@ struct Held {
 }
 
 enum Place {
-    Here(SlotResults),
+    Here(Box<SlotResults>),
     There { address: String, table: u64 },
 }
 
@@ -232,7 +232,7 @@ impl Gathering {
         let here = self.results.find(number, window.end)?.into_iter().map(|result| Held {
             slots: result.slots,
             summary: result.summary.clone(),
-            place: Place::Here(result),
+            place: Place::Here(Box::new(result)),
         });
         let mut held: Vec<_> = here.collect();
         if held.iter().any(|held| held.slots.len() == SLOTS) {
@@ -266,7 +266,7 @@ impl Gathering {
             Place::Here(result) => {
                 let results = self.results.clone();
                 Ok(Box::new(
-                    results.chunks(number, window.end, result).map(|chunk| Ok(chunk?.into())),
+                    results.chunks(number, window.end, *result).map(|chunk| Ok(chunk?.into())),
                 ))
             }
             Place::There { address, table } => {

@@ -276,3 +276,15 @@ async fn senders_that_come_grow_and_go_at_random_leave_the_budget_whole() {
     assert_eq!((admission.used(), admission.waiting()), (0, 0));
     assert!(admission.admit(1000).await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_leaves_its_cluster_takes_nothing_again() {
+    let admission = Admission::new(100);
+    for why in [Closed::Leaving, Closed::Gone] {
+        admission.close(why);
+        admission.close(Closed::DiskFull);
+        admission.reopen();
+        assert_eq!(admission.closed(), Some(why));
+        assert_eq!(busy(&admission, 1).await.why, Why::Closed(why));
+    }
+}
