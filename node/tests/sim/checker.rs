@@ -258,6 +258,9 @@ mod tests {
             attribute: "id".to_owned(),
             window: WindowSpan { start: second(start), end: second(end) },
             complete: true,
+            waits_for: None,
+            settled: false,
+            lost: Vec::new(),
             revision: 1,
             records,
             distinct: counts.iter().map(|(_, count)| count).sum(),
@@ -277,6 +280,7 @@ mod tests {
             flushed: records - pending,
             distinct: 0,
             duplicate: records - pending,
+            lost: 0,
             pending,
         };
         Event::Balanced {
