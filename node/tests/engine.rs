@@ -80,7 +80,7 @@ async fn the_ledger_balances_after_each_of_two_windows_that_one_cut_closes() {
     let folder = tempfile::tempdir().unwrap();
     let life = Life::begin(folder.path(), 1005).await;
     life.send(request(3)).await.unwrap();
-    life.clock.store(1015, Ordering::SeqCst);
+    life.clock.store(1012, Ordering::SeqCst);
     life.send(request(2)).await.unwrap();
     life.cut(1020).await;
     let store = life.reader().store;

@@ -5,7 +5,7 @@ use crate::checkpoint::facts::Settings;
 use crate::cluster::example::join;
 use crate::event::slots::SlotSet;
 use crate::event::time::{UnixNanos, Window};
-use crate::flush::example::{Cluster, at, register, slots, window};
+use crate::flush::example::{Cluster, at, slots, window};
 
 mod random; // slots go to and fro while windows are counted
 
@@ -107,65 +107,9 @@ fn a_slot_stays_with_what_is_carried_of_it() {
     carry(&cluster, "7", cut);
     assert!(!can_move(&cluster, 7));
     assert!(can_move(&cluster, 8));
-}
-
-#[test]
-fn a_slot_stays_until_the_window_is_flushed_in_which_it_was_carried() {
-    let cluster = Cluster::of(1);
-    let cut = cluster.cut(15, &[]);
-    carry(&cluster, "7", cut);
-    cluster.flush(1, "7", FIRST, cut);
-    assert!(!can_move(&cluster, 7), "flushed at the cut at which the next window was carried");
-    let later = cluster.cut(21, &[]);
-    cluster.flush(1, "7", window(10, 20), later);
-    assert!(can_move(&cluster, 7));
-}
-
-#[test]
-fn slots_move_though_an_aggregation_has_ended() {
-    let cluster = Cluster::of(1);
-    cluster.apply(register(&[("by-bar", 10)]));
-    cluster.cut(5, &[]);
-    let end = cluster.cut(10, &[]);
-    for second in 11..90 {
-        cluster.cut(second, &[]);
-    }
-    assert!(can_move(&cluster, 7), "it goes on from its beginning");
-    cluster.flush(1, "0-99", FIRST, cluster.now().latest_cut().number);
-    let cut = cluster.now().latest_cut().number;
-    carry(&cluster, "0-255", cut);
-    for second in 90..170 {
-        cluster.cut(second, &[]);
-    }
-    assert_eq!((cluster.now().cut(end), cluster.now().cut(cut)), (None, None));
-    assert!(can_move(&cluster, 7));
-    assert!(!can_move(&cluster, 100), "its part of the first window is carried");
-}
-
-#[test]
-fn a_slot_stays_while_an_older_window_is_open_whose_journal_it_gave_up() {
-    let cluster = Cluster::of(1);
-    let end = cluster.cut(10, &[]);
-    cluster.flush(1, "8", FIRST, end);
-    let second = cluster.cut(20, &[]);
-    cluster.flush(1, "7-8", window(10, 20), second);
-    assert!(!can_move(&cluster, 7), "others have flushed the first window");
-    assert!(can_move(&cluster, 8));
-}
-
-#[test]
-fn a_slot_stays_while_a_window_may_be_open_of_which_nobody_has_flushed_anything() {
-    let cluster = Cluster::of(1);
-    let missing = cluster.open(1);
-    cluster.apply(Command::BeginSeal { segment: missing, ceiling: at(10) });
-    let second = cluster.cut(20, &[]);
-    cluster.flush(1, "7", window(10, 20), second);
-    assert!(!can_move(&cluster, 7), "the first window waits for the segment");
-    let told = cluster.cut(21, &[(missing, 0)]);
-    cluster.flush(1, "7", FIRST, told);
-    let third = cluster.cut(30, &[(missing, 0)]);
-    cluster.flush(1, "7", window(20, 30), third);
-    assert!(can_move(&cluster, 7));
+    let end = cluster.cut(20, &[]);
+    cluster.flush(1, "7", window(10, 20), end);
+    assert!(can_move(&cluster, 7), "its owner says that it keeps nothing of later windows");
 }
 
 #[test]
