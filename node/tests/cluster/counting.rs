@@ -193,6 +193,7 @@ fn another_node_prints_when_the_leader_was_killed_and_no_line_is_missing() {
     campaign.wait_for_line();
     let killed = campaign.leader();
     campaign.kill(killed);
+    assert_ne!(campaign.leader(), killed);
     (0..3).filter(|node| *node != killed).for_each(|node| campaign.wait_for_more(node));
     campaign.start(killed);
     campaign.wait_for_more(killed);
