@@ -57,6 +57,7 @@ impl Campaign {
     }
 
     /// Waits until a node has died by itself, and says which.
+    #[cfg(feature = "failpoints")]
     fn wait_for_death(&mut self) -> usize {
         eventually("a death", || {
             let mut running = self.running.iter_mut();
