@@ -110,12 +110,16 @@ impl Delivery {
     ) -> Result<(), FlushError> {
         while let Some(flush) = flushes.recv().await {
             match flush {
-                Flush::Window { group, closing } => self.hand_out(group, closing).await?,
+                Flush::Window { group, closing } => {
+                    self.hand_out(group, closing).await?;
+                    self.trim()?;
+                }
                 Flush::Carry { slots, aggregations, cut, carries } => {
                     self.carry(slots, aggregations, cut, &carries).await?;
+                    self.trim()?;
+                    info!(windows = carries.len(), "open windows carried, and the journal trimmed");
                 }
             }
-            self.trim()?;
         }
         Ok(())
     }
@@ -277,7 +281,6 @@ impl Delivery {
         carries: &[Carry],
     ) -> Result<(), FlushError> {
         carries::record(self.results.store(), carries)?;
-        info!(windows = carries.len(), "open windows carried, to trim the journal");
         for aggregation in aggregations {
             let facts = self.facts();
             let owned = facts.primary_of(self.node);
