@@ -29,8 +29,8 @@ fn request(records: usize) -> Bytes {
 /// A request of one record, whose value is no text.
 fn not_utf8() -> Bytes {
     let value = Some(AnyValue { value: Some(Value::StringValue("bar".to_owned())) });
-    let foo = KeyValue { key: "foo".to_owned(), value, ..KeyValue::default() };
-    let record = LogRecord { attributes: vec![foo], ..LogRecord::default() };
+    let attribute = KeyValue { key: "foo".to_owned(), value, ..KeyValue::default() };
+    let record = LogRecord { attributes: vec![attribute], ..LogRecord::default() };
     let scope_logs = vec![ScopeLogs { log_records: vec![record], ..Default::default() }];
     let resource_logs = vec![ResourceLogs { scope_logs, ..Default::default() }];
     let mut request = ExportLogsServiceRequest { resource_logs }.encode_to_vec();

@@ -110,12 +110,19 @@ impl Delivery {
     ) -> Result<(), FlushError> {
         while let Some(flush) = flushes.recv().await {
             match flush {
-                Flush::Window { group, closing } => self.hand_out(group, closing).await?,
+                Flush::Window { group, closing } => {
+                    self.hand_out(group, closing).await?;
+                    self.trim()?;
+                }
                 Flush::Carry { slots, aggregations, cut, carries } => {
                     self.carry(slots, aggregations, cut, &carries).await?;
+                    self.trim()?;
+                    if !carries.is_empty() {
+                        let windows = carries.len();
+                        info!(windows, "open windows carried, and the journal trimmed");
+                    }
                 }
             }
-            self.trim()?;
         }
         Ok(())
     }
@@ -290,7 +297,6 @@ impl Delivery {
     ) -> Result<(), FlushError> {
         if !carries.is_empty() {
             carries::record(self.results.store(), carries)?;
-            info!(windows = carries.len(), "open windows carried, to trim the journal");
         }
         for aggregation in aggregations {
             let facts = self.facts();

@@ -57,6 +57,7 @@ impl Campaign {
     }
 
     /// Waits until a node has died by itself, and says which.
+    #[cfg(feature = "failpoints")]
     fn wait_for_death(&mut self) -> usize {
         eventually("a death", || {
             let mut running = self.running.iter_mut();
@@ -193,6 +194,7 @@ fn another_node_prints_when_the_leader_was_killed_and_no_line_is_missing() {
     campaign.wait_for_line();
     let killed = campaign.leader();
     campaign.kill(killed);
+    assert_ne!(campaign.leader(), killed);
     (0..3).filter(|node| *node != killed).for_each(|node| campaign.wait_for_more(node));
     campaign.start(killed);
     campaign.wait_for_more(killed);
