@@ -38,7 +38,7 @@ pub enum Flush {
         /// The group that folded it.
         group: u64,
         /// The window.
-        closing: Closing,
+        closing: Box<Closing>,
     },
     /// What is kept of open windows, so that the journal can be trimmed.
     Carry {
@@ -111,7 +111,7 @@ impl Delivery {
         while let Some(flush) = flushes.recv().await {
             match flush {
                 Flush::Window { group, closing } => {
-                    self.hand_out(group, closing).await?;
+                    self.hand_out(group, *closing).await?;
                     self.trim()?;
                 }
                 Flush::Carry { slots, aggregations, cut, carries } => {

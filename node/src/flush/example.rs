@@ -69,10 +69,13 @@ pub(crate) enum Lost {
     Answer,
 }
 
+/// Whether a command is of a kind.
+type Kind = fn(&Command) -> bool;
+
 #[derive(Default)]
 struct Script {
     /// What others have applied just before the next command of a kind.
-    first: Vec<(fn(&Command) -> bool, Command)>,
+    first: Vec<(Kind, Command)>,
     /// With which command the node that proposes them ends.
     end: Option<(usize, Lost)>,
     proposed: Vec<Command>,
@@ -204,7 +207,7 @@ impl Cluster {
     }
 
     /// Has `first` applied just before the next command of a kind is.
-    pub(crate) fn before(&self, is_kind: fn(&Command) -> bool, first: Command) {
+    pub(crate) fn before(&self, is_kind: Kind, first: Command) {
         self.script.lock().unwrap().first.push((is_kind, first));
     }
 

@@ -316,6 +316,7 @@ impl Folder {
             let closings = group.close(&facts)?;
             self.is_behind |= closings.is_behind;
             for closing in closings.now {
+                let closing = Box::new(closing);
                 // If the other thread failed, the node is about to open its database again.
                 let _ = self.parts.flushes.send(Flush::Window { group: number, closing });
             }

@@ -89,7 +89,7 @@ impl Node {
     fn due(&self, groups: &mut [Group]) -> Vec<Flush> {
         let facts = self.cluster.now();
         let closings = groups.iter_mut().flat_map(|group| group.close(&facts).unwrap().now);
-        closings.map(|closing| Flush::Window { group: 0, closing }).collect()
+        closings.map(|closing| Flush::Window { group: 0, closing: Box::new(closing) }).collect()
     }
 
     fn delivery(&self) -> (Delivery, Commands) {
