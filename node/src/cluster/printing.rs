@@ -13,7 +13,7 @@ use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::facts::windows::{Completeness, Outcome, Printed, WindowFact};
 use crate::checkpoint::printed;
-use crate::checkpoint::raft::{Raft, Status};
+use crate::checkpoint::raft::{ProposeError, Raft, Status};
 use crate::cluster::gathering::{GatherError, Gathering};
 use crate::event::fingerprint::digest;
 use crate::event::time::Window;
@@ -92,6 +92,10 @@ impl Printer {
         loop {
             let led = self.raft.until(Status::leads).await;
             led.map_err(Disagreement::from)?;
+            if !self.knows_all().await? {
+                sleep(AGAIN_AFTER).await;
+                continue;
+            }
             // What an earlier leader has agreed on and perhaps not printed comes first.
             self.repeat_last().await?;
             while self.raft.leading().is_some() {
@@ -99,6 +103,15 @@ impl Printer {
                 self.print_all(&now).await?;
                 facts.changed().await.map_err(|_| Disagreement::facts_ended())?;
             }
+        }
+    }
+
+    /// Whether this node leads, and its facts have all that earlier leaders agreed on.
+    async fn knows_all(&self) -> Result<bool, PrintError> {
+        match self.raft.read_index().await {
+            Ok(_) => Ok(true),
+            Err(ProposeError::Stopped(stopped)) => Err(Disagreement::from(stopped).into()),
+            Err(_) => Ok(false),
         }
     }
 
@@ -119,26 +132,27 @@ impl Printer {
         Ok(())
     }
 
-    /// Prints the line again that was agreed on last, unless this node knows that it was.
+    /// Prints the line again that was agreed on last, unless this node knows that it was. For
+    /// its results this waits while the node leads: nobody repeats a line before the last.
     async fn repeat_last(&mut self) -> Result<(), PrintError> {
-        let facts = self.consensus.facts().borrow().clone();
-        let Some((aggregation, window)) = facts.last_printed() else { return Ok(()) };
-        if is_to_fail("planted-print-once") {
-            return Ok(());
-        }
-        if printed::find(&self.store, aggregation, window)?.is_some() {
-            return Ok(());
-        }
-        match self.line(&facts, aggregation, window).await? {
-            Some(line) if Some(line.printed) == agreed(&facts, aggregation, window) => {
-                self.deliver(&line)
+        while self.raft.leading().is_some() {
+            let facts = self.consensus.facts().borrow().clone();
+            let Some((aggregation, window)) = facts.last_printed() else { return Ok(()) };
+            let agreed = agreed(&facts, aggregation, window);
+            let is_known = printed::find(&self.store, aggregation, window)?.is_some();
+            if agreed.is_none() || is_known || is_to_fail("planted-print-once") {
+                return Ok(());
             }
-            Some(_) => {
-                error!(%window, "what was printed of a window cannot be reproduced");
-                Ok(())
+            match self.line(&facts, aggregation, window).await? {
+                Some(line) if Some(line.printed) == agreed => return self.deliver(&line),
+                Some(_) => {
+                    error!(%window, "what was printed of a window cannot be reproduced");
+                    return Ok(());
+                }
+                None => {}
             }
-            None => Ok(()),
         }
+        Ok(())
     }
 
     /// What is to be printed of a window, if its results are reached.
