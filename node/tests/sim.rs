@@ -37,7 +37,7 @@ const PLANTED: [(&str, &str); 16] = [
     ("planted-stamps-below-cut", "lost"),
     ("planted-stamp-ahead", "stamp"),
     ("planted-seal-short", "lost"),
-    ("planted-follow-skips", "lost"),
+    ("planted-follow-skips", "torn"),
     ("planted-fold-again", "lost"),
     ("planted-claim-unfolded", "lost"),
     ("planted-complete-first", "lost"),

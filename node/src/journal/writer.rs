@@ -124,10 +124,11 @@ impl Writer {
 
     fn commit(&mut self, mut group: Vec<Append>) -> Result<(), JournalError> {
         let began = Instant::now();
-        let mut stamp = self.last_stamp.max(self.clock.now());
+        let mut now = self.clock.now();
         if is_to_fail("planted-stamp-ahead") {
-            stamp.0 += 5 * SECOND;
+            now.0 += 4 * SECOND;
         }
+        let stamp = self.last_stamp.max(now);
         let mut position = self.next;
         let mut records = self.records;
         let mut bytes = 0;
