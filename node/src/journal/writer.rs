@@ -132,10 +132,11 @@ impl Writer {
 
     fn commit(&mut self, mut group: Vec<Append>) -> Result<(), JournalError> {
         let began = Instant::now();
-        let mut stamp = self.last_stamp.max(self.clock.now());
+        let mut now = self.clock.now();
         if is_to_fail("planted-stamp-ahead") {
-            stamp.0 += 5 * SECOND;
+            now.0 += 4 * SECOND;
         }
+        let stamp = self.last_stamp.max(now);
         if stamp >= self.lease && !is_to_fail("planted-stamp-without-lease") {
             for Append { durable, .. } in group {
                 // A sender that went away does not need to know.
