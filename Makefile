@@ -44,7 +44,7 @@ bench: setup ## Run the benchmarks (docs/performance.md)
 # cargo-fuzz sets RUSTFLAGS, which replace those of .cargo/config.toml; with other flags, or
 # with a sanitizer, RocksDB would be compiled anew. What is fuzzed is safe Rust: a panic is
 # what there is to find, and cargo-fuzz turns debug assertions on.
-FUZZ_FLAGS := $(shell sed -n 's/^rustflags = .*"\(target-feature=[^"]*\)".*/-C \1/p' .cargo/config.toml)
+FUZZ_FLAGS := $(shell sed -n 's/^rustflags = .*"\(target-feature=[^"]*\)".*/-C \1 --cfg tokio_unstable/p' .cargo/config.toml)
 
 fuzz: setup ## Run each fuzz target for a minute
 	command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
