@@ -178,26 +178,37 @@ fn power_cuts_around_a_carry_lose_nothing() {
     die_at_random_moments(campaign);
 }
 
-/// Only what was acknowledged without a sync may be missing then.
+/// A cut may by chance leave all that was written, but not each time.
 #[test]
 fn a_missing_sync_is_found_out() {
+    assert!(
+        (0..10).any(|_| a_missing_sync_loses_something()),
+        "nothing was missing, so no cut happened"
+    );
+}
+
+/// Whether a power cut after a life without syncs takes something: only what was
+/// acknowledged in that life may be missing. What is left of it may have a hole, and then
+/// the node does not start.
+fn a_missing_sync_loses_something() -> bool {
     let mut campaign = Campaign::begin().with_power_cuts();
     let under_load =
         |life: &mut Life| life.wait_for_more("an acknowledged request", Seen::acknowledged);
     campaign.live("", under_load);
     let synced = campaign.seen().records();
     campaign.live("store-sync-is-missing=return", under_load);
-    let faults = campaign.faults().into_iter();
-    let lost = faults.filter_map(|fault| match fault {
-        Fault::Lost(number) => Some(number),
-        Fault::Other(_) => None,
-    });
-    let lost: Vec<_> = lost.collect();
-    assert!(!lost.is_empty(), "nothing is missing, so no cut happened");
-    assert!(
-        lost.iter().all(|number| *number >= synced),
-        "of the first {synced}, one is in {lost:?}"
-    );
+    let faults = campaign.faults();
+    for fault in &faults {
+        let is_possible = match fault {
+            Fault::Lost(number) => *number >= synced,
+            Fault::Refused(told) => told.contains("the node has stopped"),
+            // What else does not add up follows from what is lost.
+            Fault::Other(_) => true,
+        };
+        assert!(is_possible, "the first {synced} were synced, and yet {fault}");
+    }
+    let is_found = |fault: &Fault| !matches!(fault, Fault::Other(_));
+    faults.iter().any(is_found)
 }
 
 #[test]

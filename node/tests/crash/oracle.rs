@@ -28,6 +28,8 @@ pub(crate) struct Request {
 pub(crate) enum Fault {
     /// A record was acknowledged, and no window counts it.
     Lost(u64),
+    /// The node did not start on what it had left, and told why.
+    Refused(String),
     /// Anything else.
     Other(String),
 }
@@ -38,6 +40,7 @@ impl fmt::Display for Fault {
             Fault::Lost(number) => {
                 write!(f, "record {number} was acknowledged and is in no window")
             }
+            Fault::Refused(told) => write!(f, "the node does not start: {told}"),
             Fault::Other(what) => f.write_str(what),
         }
     }
