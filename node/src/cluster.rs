@@ -11,6 +11,7 @@ pub mod live; // what is counted and not flushed yet, added up
 pub mod cutting; // the leader's cuts
 pub mod leases; // who may stamp until when
 pub mod lending; // a node's journal and results, for the others
+pub mod mirroring; // the open segment to its other copies
 pub mod opening; // a segment for each life of a node
 pub mod routing; // entries to where they are folded
 pub mod stamping; // how much each node has stamped

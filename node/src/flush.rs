@@ -28,6 +28,7 @@ use crate::event::entry::MalformedEntry;
 use crate::event::time::Window;
 use crate::flush::feed::Disagreement;
 use crate::journal::JournalError;
+use crate::journal::copies::CopyError;
 use crate::store::StoreError;
 
 /// An aggregation that entries are folded into.
@@ -62,6 +63,9 @@ pub enum FlushError {
     /// The journal below failed.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// A copy of another node's journal failed.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// A window's state could not be kept.
     #[error("fold: {0}")]
     Fold(#[from] FoldError),
@@ -128,6 +132,7 @@ impl FlushError {
             | FlushError::NotWhole(_)
             | FlushError::Store(_)
             | FlushError::Journal(_)
+            | FlushError::Copy(_)
             | FlushError::Fold(_) => true,
         }
     }

@@ -4,6 +4,8 @@
 //! has one of its own, so that a writer never appends to what another life left behind. An
 //! entry's [`Position`] is its identity, once and for all.
 
+mod acknowledging; // what is written and not yet durable on all copies
+pub mod copies; // segments of other nodes
 mod extent; // how much of a segment
 pub mod follow; // a segment's entries, as they become durable
 pub mod frame; // an entry's bytes: number, stamp, checksums
@@ -20,9 +22,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use crate::event::node::NodeId;
 use crate::event::time::{Clock, UnixNanos};
 use crate::store::Store;
 
+use acknowledging::Acknowledging;
 pub use extent::Extent;
 use follow::Follower;
 pub use frame::FRAME_BYTES;
@@ -52,7 +58,7 @@ pub struct Stamped {
 }
 
 /// A segment that the cluster gave to this life of the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
     /// Its number.
     pub segment: u64,
@@ -60,6 +66,15 @@ pub struct Opening {
     pub floor: UnixNanos,
     /// What is stamped before this may be appended: longer leases come with questions.
     pub lease: UnixNanos,
+    /// The other nodes on which an entry has to be durable before it is acknowledged.
+    pub copies: Vec<NodeId>,
+}
+
+/// A way to another copy of the open segment.
+pub trait Mirror: Send + Sync {
+    /// Sends it entries that follow those before, the first of this number; must not block.
+    /// Once they are durable there, [`Journal::copied`] is told.
+    fn write(&self, first: u64, frames: &[Bytes]);
 }
 
 /// Something to be dropped when an entry has been folded.
@@ -98,18 +113,20 @@ pub struct Journal {
     queue: Arc<Queue>,
     tail: Arc<Tail>,
     segments: Arc<Segments>,
+    acknowledging: Arc<Acknowledging>,
 }
 
 impl Journal {
     /// Opens a new segment behind what `replay` found. The entries are committed by
-    /// whoever runs the writer.
+    /// whoever runs the writer, and sent to `mirrors`.
     ///
     /// # Errors
     /// When the new segment cannot be recorded.
     pub fn open(
         store: Arc<Store>,
         replay: &Replay,
-        opening: Opening,
+        opening: &Opening,
+        mirrors: Vec<Arc<dyn Mirror>>,
         clock: Clock,
         observer: Observer,
     ) -> Result<(Journal, Writer), JournalError> {
@@ -117,8 +134,21 @@ impl Journal {
         let segments = Arc::new(Segments::new(replay, opening.segment));
         let tail = Arc::new(Tail::new(opening.segment, replay.records));
         let (own, shown) = (Arc::clone(&segments), Arc::clone(&tail));
-        let writer = Writer::new(Arc::clone(&store), own, shown, replay, opening, clock, observer);
-        Ok((Journal { store, queue: writer.queue(), tail, segments }, writer))
+        let acknowledging =
+            Acknowledging::new(Arc::clone(&store), own, Arc::clone(&shown), mirrors.len());
+        let acknowledging = Arc::new(acknowledging);
+        let (own, told) = (Arc::clone(&store), Arc::clone(&acknowledging));
+        let writer = Writer::new(own, told, mirrors, shown, replay, opening, clock, observer);
+        Ok((Journal { store, queue: writer.queue(), tail, segments, acknowledging }, writer))
+    }
+
+    /// The first so many entries of the open segment are durable on one of the other copies,
+    /// by its place among the mirrors.
+    ///
+    /// # Errors
+    /// When it cannot be noted that something is acknowledged.
+    pub fn copied(&self, copy: usize, entries: u64) -> Result<(), JournalError> {
+        Ok(self.acknowledging.copied(copy, entries)?)
     }
 
     /// Appends a packed entry of `records` records; its first [`FRAME_BYTES`] bytes
@@ -162,14 +192,17 @@ impl Journal {
         self.tail.end().borrow().records
     }
 
-    /// Reads one of this node's segments from a position on, if it has it.
+    /// Reads the open segment from a position on, if that is in it.
     pub fn follow(&self, from: Position) -> Option<Follower> {
-        let store = Arc::clone(&self.store);
-        if from.segment == self.tail.segment() {
-            return Some(Follower::of_open(store, Arc::clone(&self.tail), from.index));
-        }
-        let end = self.segments.end(from.segment)?;
-        Some(Follower::of_sealed(store, from, end))
+        let is_open = from.segment == self.tail.segment();
+        let (store, tail) = (Arc::clone(&self.store), Arc::clone(&self.tail));
+        is_open.then(|| Follower::of_open(store, tail, from.index))
+    }
+
+    /// Reads one of this node's sealed segments from a position on, if all of it is here.
+    pub fn follow_sealed(&self, from: Position, end: u64) -> Option<Follower> {
+        let has = self.segments.end(from.segment)?;
+        (has >= end).then(|| Follower::of_sealed(Arc::clone(&self.store), from, end))
     }
 
     /// The entries of the open segment before `index` were folded: what admitted them is

@@ -28,7 +28,8 @@ use crate::cluster::gathering::Gathering;
 use crate::cluster::leases::Silent;
 use crate::cluster::lending::Lending;
 use crate::cluster::membership::MembershipError;
-use crate::cluster::opening;
+use crate::cluster::mirroring::{MirrorError, Mirroring};
+use crate::cluster::opening::{self, Opener};
 use crate::cluster::peers;
 use crate::cluster::printing::{PrintError, Printer};
 use crate::cluster::proposals::Proposals;
@@ -43,7 +44,8 @@ use crate::flush::folding::{self, Folder, Folding};
 use crate::flush::results::Results;
 use crate::flush::{FlushError, FlushSettings, aggregations};
 use crate::intake::{Intake, Packing};
-use crate::journal::{Journal, JournalError, Replay, Writer, replay};
+use crate::journal::copies::{Copies, CopyError};
+use crate::journal::{Journal, JournalError, Mirror, Opening, Replay, Writer, replay};
 use crate::sink::Sink;
 use crate::sink::stdout::{Format, Stdout};
 use crate::store::{Store, StoreError};
@@ -80,6 +82,12 @@ pub enum EngineError {
     /// The cluster has given the node up for silent, and no longer takes what it appends.
     #[error("the cluster seals segment {0}, as this node was silent for too long")]
     Sealed(SegmentId),
+    /// A copy of what this node accepts is lost; others have to take its place.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    /// A copy of another node's journal failed.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// A thread could not be started.
     #[error("start the {name} thread: {source}")]
     Thread {
@@ -104,6 +112,8 @@ impl EngineError {
             | EngineError::Store(_)
             | EngineError::Journal(_)
             | EngineError::Sealed(_)
+            | EngineError::Mirror(_)
+            | EngineError::Copy(_)
             | EngineError::Thread { .. } => true,
             EngineError::Flush(error) => error.is_retryable(),
             EngineError::Print(error) => error.is_retryable(),
@@ -186,35 +196,57 @@ impl Engine {
         } = start;
         let rejected = RejectedRecord::new(Arc::clone(&store));
         intake.received().resume(rejected.read()?);
-        let replayed = check_journal(Arc::clone(&store)).await?;
+        let mut replayed = check_journal(Arc::clone(&store)).await?;
         let proposals = Proposals::new(raft.clone(), members.clone());
         let consensus: Arc<dyn Consensus> = Arc::new(proposals);
         register(&*consensus, &settings).await?;
         let node = identity.node;
-        let opening = opening::open(&*consensus, node, &replayed).await?;
+        let asking = Stamping { node, journal: None, members: members.clone() };
+        let copies = settings.copies;
+        let opener = Opener { consensus: &*consensus, members: &asking, node, copies };
+        opener.seal_earlier(&replayed).await?;
+        let mut facts = consensus.facts();
+        let beyond = opening::beyond_the_end(&facts.borrow(), &replayed);
+        for &(segment, end) in &beyond {
+            replay::cut_off(&store, &replayed, segment, end)?;
+        }
+        if !beyond.is_empty() {
+            replayed = check_journal(Arc::clone(&store)).await?;
+        }
+        // By then all founders are there.
+        if facts.wait_for(|facts| !facts.slots().is_empty()).await.is_err() {
+            return Err(EngineError::Ended);
+        }
+        let opening = opener.open().await?;
         info!(
             cluster = %identity.cluster, %node, entries = replayed.entries,
             records = replayed.records, segment = opening.segment, "the journal is open"
         );
 
-        let facts = consensus.facts();
+        let (mirrorings, mirrors) = mirrors(&facts.borrow(), &opening, &members);
         let (end, ends) = unbounded_channel();
         let off = CancellationToken::new();
         let parts = Parts { end, off: off.clone() };
         let (journal, writer) = Journal::open(
             Arc::clone(&store),
             &replayed,
-            opening,
+            &opening,
+            mirrors,
             clock,
             metrics.commit_observer(),
         )?;
         parts.write(writer)?;
+        for (copy, mirroring) in mirrorings.into_iter().enumerate() {
+            parts.mirror(mirroring.run(journal.clone(), copy));
+        }
+        let copies = Copies::open(Arc::clone(&store))?;
 
         let (folding, commands) = Folding::new();
         let (flushes, to_flush) = unbounded_channel();
         let routing = Routing {
             node,
             journal: journal.clone(),
+            copies: copies.clone(),
             members: members.clone(),
             facts: facts.clone(),
         };
@@ -235,6 +267,7 @@ impl Engine {
             consensus: Arc::clone(&consensus),
             results: results.clone(),
             journal: journal.clone(),
+            copies: copies.clone(),
             folding: folding.clone(),
             values_max: settings.stats_limit,
             observer: metrics.flush_observer(),
@@ -250,6 +283,8 @@ impl Engine {
         let refused = intake.clone();
         let lending = Lending {
             journal: journal.clone(),
+            copies,
+            facts: facts.clone(),
             results,
             folding,
             rejected: Arc::new(move || refused.received().rejected()),
@@ -271,7 +306,7 @@ impl Engine {
 
         standing.attach(Arc::new(lending.clone()));
         parts.watch_segment(opening.segment, facts.clone());
-        let stamping = Stamping { node, journal: journal.clone(), members };
+        let stamping = Stamping { journal: Some(journal.clone()), ..asking };
         let cutter = tokio::sync::Mutex::new(Cutter::new(consensus, Arc::new(stamping), silent));
         let (key, packed) = (identity.fingerprint_key, Mutex::default());
         let reader = Reader { lending, gathering, store };
@@ -405,6 +440,15 @@ impl Parts {
         spawn("journal", Priority::Senders, end, move || Ok(writer.run()?))
     }
 
+    /// Ends the engine when the segment has a copy less: another has to be opened.
+    fn mirror(&self, mirroring: impl Future<Output = MirrorError> + Send + 'static) {
+        let (end, off) = (self.end.clone(), self.off.clone());
+        tokio::spawn(off.run_until_cancelled_owned(async move {
+            // If nobody listens, the engine has ended.
+            let _ = end.send(Err(mirroring.await.into()));
+        }));
+    }
+
     /// Ends the engine when the cluster begins to seal its segment: another has to be opened.
     fn watch_segment(&self, segment: SegmentId, mut facts: watch::Receiver<Arc<Facts>>) {
         let (end, off) = (self.end.clone(), self.off.clone());
@@ -442,6 +486,20 @@ impl Parts {
 fn awaits_cut(facts: &Facts) -> bool {
     let latest = facts.latest_cut().number;
     facts.aggregations().values().any(|aggregation| aggregation.since > latest)
+}
+
+/// What the journal's writer sends to the other copies, and who brings it there.
+fn mirrors(
+    facts: &Facts,
+    opening: &Opening,
+    members: &peers::Member,
+) -> (Vec<Mirroring>, Vec<Arc<dyn Mirror>>) {
+    let others = opening.copies.iter().map(|&node| {
+        let member = facts.members().get(&node);
+        let address = member.map_or_else(String::new, |member| member.address.clone());
+        Mirroring::new(node, address, members.clone())
+    });
+    others.unzip()
 }
 
 /// Reads and checks all that is in the journal.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
 use tokio::sync::watch;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::aggregation::definition::Kind;
 use crate::checkpoint::facts::command::Command;
@@ -15,6 +15,7 @@ use crate::checkpoint::facts::segments::{Segment, SegmentState};
 use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::checkpoint::raft::Term;
 use crate::cluster::leases::{Leases, Silent};
+use crate::cluster::opening::{self, AskCopies};
 use crate::event::node::NodeId;
 use crate::event::time::{SECOND, UnixNanos, Window};
 use crate::flush::aggregations;
@@ -28,7 +29,7 @@ const ANSWER_WAIT: Duration = Duration::from_millis(500);
 const CUTS_MAX: usize = 1 << 12;
 
 /// Asks members how much is stamped before a time.
-pub trait AskStamped: Send + Sync {
+pub trait AskStamped: AskCopies {
     /// What a member says of its segments, or why it says nothing. It may stamp until
     /// `lease` from then on.
     fn stamped<'a>(
@@ -39,6 +40,9 @@ pub trait AskStamped: Send + Sync {
         lease: UnixNanos,
         within: Duration,
     ) -> BoxFuture<'a, Result<BTreeMap<SegmentId, Stamped>, String>>;
+
+    /// The same, to be asked about copies.
+    fn as_copies(&self) -> &dyn AskCopies;
 }
 
 /// Makes cuts while this node leads.
@@ -106,9 +110,33 @@ impl Cutter {
                 let ceiling = leases.ceiling(writer, floor);
                 warn!(node = %writer, segment = id, %ceiling, "a silent member's segment is sealed");
                 self.consensus.propose(Command::BeginSeal { segment: id, ceiling }).await?;
+            } else if segment.state == SegmentState::Sealing && leases.is_silent(writer, now) {
+                self.seal(facts, id, segment).await?;
             }
         }
         Ok(())
+    }
+
+    /// Ends a segment whose writer is silent, where its other copies end.
+    async fn seal(
+        &self,
+        facts: &Facts,
+        id: SegmentId,
+        segment: &Segment,
+    ) -> Result<(), Disagreement> {
+        let reached = opening::reached(self.members.as_copies(), facts, id, segment, None).await;
+        let Some(command) = opening::seal(id, &reached) else { return Ok(()) };
+        match self.consensus.propose(command).await {
+            // Its writer is back, and was faster.
+            Err(Disagreement::Refused(refused)) => {
+                debug!(%refused, segment = id, "a segment is not sealed");
+                Ok(())
+            }
+            proposed => {
+                info!(segment = id, copies = reached.len(), "a silent member's segment is sealed");
+                proposed.map(drop)
+            }
+        }
     }
 
     async fn propose(

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use crate::checkpoint::facts::{Facts, SegmentId};
+use crate::cluster::lending::held;
 use crate::cluster::peers::{self, PeerError};
 use crate::event::entry::part::Splitter;
 use crate::event::entry::{Entry, MalformedEntry};
@@ -17,6 +18,7 @@ use crate::event::fingerprint::SLOTS;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::flush::feed::{Batch, Feed, Followed, Part};
+use crate::journal::copies::Copies;
 use crate::journal::follow::{self, Follower};
 use crate::journal::{Journal, JournalError, Position};
 
@@ -31,8 +33,10 @@ const AGAIN_AFTER: Duration = Duration::from_millis(200);
 pub struct Routing {
     /// This node.
     pub node: NodeId,
-    /// Its journal.
+    /// Its journal ..
     pub journal: Journal,
+    /// .. and what it has of others'.
+    pub copies: Copies,
     /// The ways to the other members.
     pub members: peers::Member,
     /// Which segments there are, and who has them.
@@ -41,7 +45,7 @@ pub struct Routing {
 
 impl Feed for Routing {
     fn follow(&self, from: Position, slots: SlotSet) -> Followed {
-        match self.journal.follow(from) {
+        match held(&self.journal, &self.copies, &self.facts.borrow(), from) {
             Some(follower) => own(follower, slots).boxed(),
             None => self.of_others(from, slots),
         }

@@ -30,6 +30,7 @@ use crate::flush::results::{Results, Writing};
 use crate::flush::statistics::statistics;
 use crate::flush::{Aggregation, FlushError};
 use crate::journal::Journal;
+use crate::journal::copies::Copies;
 
 /// What is to be handed out or kept.
 pub enum Flush {
@@ -73,8 +74,10 @@ pub struct Delivery {
     pub consensus: Arc<dyn Consensus>,
     /// Where results are kept.
     pub results: Results,
-    /// What is trimmed.
+    /// What is trimmed: its own entries ..
     pub journal: Journal,
+    /// .. and those of others.
+    pub copies: Copies,
     /// Who is told that a window was handed out.
     pub folding: Folding,
     /// How many values a summary has at most.
@@ -317,13 +320,15 @@ impl Delivery {
         }))
     }
 
-    /// Gives back what of this node's journal no slot needs any more.
+    /// Gives back what of the journals no slot needs any more.
     fn trim(&self) -> Result<(), FlushError> {
         let facts = self.facts();
-        let own = facts.segments().iter().filter(|(_, segment)| segment.writer == self.node);
-        let needed = own.map(|(&id, _)| (id, facts.trimmed(id))).collect();
+        let known = facts.segments().keys();
+        let needed = known.map(|&id| (id, facts.trimmed(id))).collect();
+        let cut = facts.latest_cut().time;
         may_die("checkpoint-before-trim");
-        self.journal.trim(&needed, facts.latest_cut().time)?;
+        self.journal.trim(&needed, cut)?;
+        self.copies.trim(&needed, cut)?;
         may_die("checkpoint-after-trim");
         Ok(())
     }

@@ -73,6 +73,10 @@ impl Segments {
             return Ok(());
         }
         replay::trim(store, begin, records)?;
+        for (&segment, Segment { marks, .. }) in known.segments.range(..begin.segment) {
+            replay::release(store, Position { segment, index: marks.end().entries })?;
+        }
+        replay::release(store, begin)?;
         known.segments.retain(|&number, _| number >= begin.segment);
         known.begin = begin;
         Ok(())

@@ -7,15 +7,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::event::time::{Clock, UnixNanos};
-use crate::failpoint::may_die;
+use crate::journal::acknowledging::{Acknowledging, Asked, Group};
 use crate::journal::frame::{self, Header};
 use crate::journal::queue::{Append, GROUP_BYTES_ENOUGH, Pace, Question, Queue, Work};
 use crate::journal::replay::{JournalError, Replay};
-use crate::journal::segments::Segments;
 use crate::journal::tail::{Durable, Tail};
-use crate::journal::watermark;
-use crate::journal::{AppendError, CommitFigures, Extent, Observer, Opening, Position};
+use crate::journal::{AppendError, CommitFigures, Extent, Mirror, Observer, Opening, Position};
 use crate::store::{Store, Table, keys};
 
 /// Entries in a group at most.
@@ -27,6 +27,8 @@ const _: () = assert!(GROUP_BYTES_ENOUGH <= GROUP_BYTES_MAX);
 /// Commits what is appended; run by a thread of its own, or a task.
 pub struct Writer {
     queue: Arc<Queue>,
+    acknowledging: Arc<Acknowledging>,
+    mirrors: Vec<Arc<dyn Mirror>>,
     tail: Arc<Tail>,
     store: Arc<Store>,
     clock: Clock,
@@ -36,22 +38,24 @@ pub struct Writer {
     /// What is stamped before this may be appended.
     lease: UnixNanos,
     records: u64,
-    segments: Arc<Segments>,
 }
 
 impl Writer {
     pub(super) fn new(
         store: Arc<Store>,
-        segments: Arc<Segments>,
+        acknowledging: Arc<Acknowledging>,
+        mirrors: Vec<Arc<dyn Mirror>>,
         tail: Arc<Tail>,
         replay: &Replay,
-        opening: Opening,
+        opening: &Opening,
         clock: Clock,
         observer: Observer,
     ) -> Writer {
-        let Opening { segment, floor, lease } = opening;
+        let Opening { segment, floor, lease, .. } = *opening;
         Writer {
             queue: Arc::default(),
+            acknowledging,
+            mirrors,
             tail,
             store,
             clock,
@@ -60,7 +64,6 @@ impl Writer {
             last_stamp: replay.last_stamp.max(floor),
             lease,
             records: replay.records,
-            segments,
         }
     }
 
@@ -100,10 +103,10 @@ impl Writer {
 
     fn end(&self) {
         self.queue.give_up();
+        self.acknowledging.give_up();
         self.tail.close();
     }
 
-    /// Nothing is in flight here: all that was stamped is durable.
     fn work(&mut self, Work { questions, appends }: Work) -> Result<(), JournalError> {
         for question in questions {
             self.answer(question);
@@ -120,11 +123,10 @@ impl Writer {
     fn answer(&mut self, Question { time, lease, answer }: Question) {
         self.last_stamp = self.last_stamp.max(time);
         self.lease = self.lease.max(lease);
-        // Whoever asked may have gone.
-        let _ = answer.send(self.segments.stamped(time));
+        self.acknowledging.answer_after(self.next.index, Asked { time, answer });
     }
 
-    fn commit(&mut self, mut group: Vec<Append>) -> Result<(), JournalError> {
+    fn commit(&mut self, group: Vec<Append>) -> Result<(), JournalError> {
         let began = Instant::now();
         let stamp = self.last_stamp.max(self.clock.now());
         if stamp >= self.lease {
@@ -134,45 +136,35 @@ impl Writer {
             }
             return Ok(());
         }
-        let mut position = self.next;
-        let mut records = self.records;
-        let mut bytes = 0;
-        let mut batch = self.store.batch();
-        for append in &mut group {
-            let header = Header { stamp, records_before: records, records: append.records };
-            frame::seal(&mut append.frame, position, header);
-            let key = keys::entry(position.segment, position.index);
-            batch.put(Table::Journal, &key, &append.frame)?;
-            position.index += 1;
-            records += append.records;
-            bytes += append.frame.len();
-        }
-        self.store.commit(batch)?;
-        let last = Position { index: position.index - 1, ..position };
-        watermark::advance(&self.store, last)?;
-        may_die("journal-before-acknowledge");
-        (self.observer)(CommitFigures { entries: group.len(), bytes, took: began.elapsed() });
-        let appended = Extent { entries: group.len() as u64, records: records - self.records };
-        self.segments.append(position.segment, stamp, appended);
-        self.acknowledge(stamp, group, records);
-        (self.next, self.last_stamp, self.records) = (position, stamp, records);
-        Ok(())
-    }
-
-    fn acknowledge(&self, stamp: UnixNanos, appends: Vec<Append>, records: u64) {
         let first = self.next;
-        let mut entries = Vec::with_capacity(appends.len());
-        let mut senders = Vec::with_capacity(appends.len());
-        for Append { frame, hold, durable, .. } in appends {
-            entries.push(Durable { frame: frame.into(), hold });
+        let (mut position, mut records, mut bytes) = (first, self.records, 0);
+        let mut frames = Vec::with_capacity(group.len());
+        let (mut holds, mut senders) = (Vec::new(), Vec::new());
+        for Append { mut frame, records: own, hold, durable } in group {
+            let header = Header { stamp, records_before: records, records: own };
+            frame::seal(&mut frame, position, header);
+            position.index += 1;
+            records += own;
+            bytes += frame.len();
+            frames.push(Bytes::from(frame));
+            holds.push(hold);
             senders.push(durable);
         }
-        // Shown first, so that whoever asks after its acknowledgement is told of it.
-        self.tail.push(stamp, entries, records);
-        for (index, durable) in (first.index..).zip(senders) {
-            // A sender that went away does not need to know.
-            let _ = durable.send(Ok(Position { index, ..first }));
+        // The other copies write while this one does.
+        self.mirrors.iter().for_each(|mirror| mirror.write(first.index, &frames));
+        let mut batch = self.store.batch();
+        for (index, frame) in (first.index..).zip(&frames) {
+            batch.put(Table::Journal, &keys::entry(first.segment, index), frame)?;
         }
+        self.store.commit(batch)?;
+        let appended = Extent { entries: frames.len() as u64, records: records - self.records };
+        let took = began.elapsed();
+        (self.observer)(CommitFigures { entries: frames.len(), bytes, took });
+        (self.next, self.last_stamp, self.records) = (position, stamp, records);
+        let durable = frames.into_iter().zip(holds).map(|(frame, hold)| Durable { frame, hold });
+        let entries = durable.collect();
+        let group = Group { first, stamp, appended, records, entries, senders };
+        Ok(self.acknowledging.written(group)?)
     }
 }
 

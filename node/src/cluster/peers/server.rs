@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::{Request, Response, Status, async_trait};
+use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::wire::{self, Caller, Malformed};
 use super::{
@@ -89,6 +89,26 @@ pub trait Answers: Send + Sync + 'static {
     /// # Errors
     /// As it says, and while the node does not have its journals.
     fn follow(&self, segment: SegmentId, from: u64, slots: SlotSet) -> Result<Batches, Declined>;
+
+    /// As [`Holdings::begin_copy`](super::Holdings::begin_copy).
+    ///
+    /// # Errors
+    /// As it says, and while the node does not have its journals.
+    fn begin_copy(&self, segment: SegmentId) -> Result<(), Declined>;
+
+    /// As [`Holdings::copy`](super::Holdings::copy).
+    fn copy(
+        &self,
+        segment: SegmentId,
+        first: u64,
+        frames: Vec<Bytes>,
+    ) -> impl Future<Output = Result<u64, Declined>> + Send;
+
+    /// As [`Holdings::fence`](super::Holdings::fence).
+    fn fence(
+        &self,
+        segment: SegmentId,
+    ) -> impl Future<Output = Result<Option<Stamped>, Declined>> + Send;
 
     /// As [`Holdings::tables`](super::Holdings::tables).
     ///
@@ -284,6 +304,37 @@ impl<A: Answers> Peer for Server<A> {
         let batches = self.answers.follow(segment, from, wire::slots(&slots)?)?;
         let messages = batches.map_ok(|batch| stream::iter(wire::to_batches(batch)).map(Ok));
         Ok(Response::new(messages.map_err(Status::from).try_flatten().boxed()))
+    }
+
+    type CopyStream = BoxStream<'static, Result<peer::CopyResponse, Status>>;
+
+    async fn copy(
+        &self,
+        request: Request<Streaming<peer::CopyRequest>>,
+    ) -> Result<Response<Self::CopyStream>, Status> {
+        let mut messages = request.into_inner();
+        let head = messages.message().await?.ok_or(Malformed("caller"))?;
+        self.admit(head.caller)?;
+        self.answers.begin_copy(head.segment)?;
+        let (answers, segment) = (Arc::clone(&self.answers), head.segment);
+        let copying =
+            stream::try_unfold((messages, answers), move |(mut messages, answers)| async move {
+                let Some(message) = messages.message().await? else { return Ok(None) };
+                let peer::CopyRequest { first, frames, .. } = message;
+                let entries = answers.copy(segment, first, frames).await?;
+                Ok(Some((peer::CopyResponse { entries }, (messages, answers))))
+            });
+        Ok(Response::new(copying.boxed()))
+    }
+
+    async fn fence(
+        &self,
+        request: Request<peer::FenceRequest>,
+    ) -> Result<Response<peer::FenceResponse>, Status> {
+        let peer::FenceRequest { caller, segment } = request.into_inner();
+        self.admit(caller)?;
+        let reached = self.answers.fence(segment).await?.map(wire::to_one_stamped);
+        Ok(Response::new(peer::FenceResponse { reached }))
     }
 
     async fn tables(

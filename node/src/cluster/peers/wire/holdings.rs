@@ -31,22 +31,25 @@ pub(in crate::cluster::peers) fn slots(bytes: &[u8]) -> Result<SlotSet, Malforme
 pub(in crate::cluster::peers) fn to_stamped(
     stamped: &BTreeMap<SegmentId, Stamped>,
 ) -> peer::StampedResponse {
-    let segments = stamped.iter().map(|(&segment, &Stamped { before, last })| {
-        let Extent { entries, records } = before;
-        (segment, peer::Stamped { entries, records, last: last.0 })
-    });
+    let segments = stamped.iter().map(|(&segment, &stamped)| (segment, to_one_stamped(stamped)));
     peer::StampedResponse { segments: segments.collect() }
+}
+
+pub(in crate::cluster::peers) fn to_one_stamped(stamped: Stamped) -> peer::Stamped {
+    let Stamped { before: Extent { entries, records }, last } = stamped;
+    peer::Stamped { entries, records, last: last.0 }
+}
+
+pub(in crate::cluster::peers) fn one_stamped(message: peer::Stamped) -> Stamped {
+    let peer::Stamped { entries, records, last } = message;
+    Stamped { before: Extent { entries, records }, last: UnixNanos(last) }
 }
 
 pub(in crate::cluster::peers) fn stamped(
     message: peer::StampedResponse,
 ) -> BTreeMap<SegmentId, Stamped> {
     let segments = message.segments.into_iter();
-    let stamped = segments.map(|(segment, peer::Stamped { entries, records, last })| {
-        let before = Extent { entries, records };
-        (segment, Stamped { before, last: UnixNanos(last) })
-    });
-    stamped.collect()
+    segments.map(|(segment, stamped)| (segment, one_stamped(stamped))).collect()
 }
 
 /// A batch in messages of up to [`CHUNK_BYTES_MAX`], unless a single entry takes more.
