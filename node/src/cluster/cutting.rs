@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
 use tokio::sync::watch;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::aggregation::definition::Kind;
 use crate::checkpoint::facts::command::Command;
@@ -15,6 +15,7 @@ use crate::checkpoint::facts::segments::{Segment, SegmentState};
 use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::checkpoint::raft::Term;
 use crate::cluster::leases::{Leases, Silent};
+use crate::cluster::sealing::{self, AskCopies};
 use crate::event::node::NodeId;
 use crate::event::time::{SECOND, UnixNanos, Window};
 use crate::flush::aggregations;
@@ -45,6 +46,7 @@ pub trait AskStamped: Send + Sync {
 pub struct Cutter {
     consensus: Arc<dyn Consensus>,
     members: Arc<dyn AskStamped>,
+    copies: Arc<dyn AskCopies>,
     /// The members that did not answer last time: nobody waits for them.
     silent: BTreeSet<NodeId>,
     /// Who may stamp until when, in the term in which this node leads.
@@ -58,9 +60,10 @@ impl Cutter {
     pub fn new(
         consensus: Arc<dyn Consensus>,
         members: Arc<dyn AskStamped>,
+        copies: Arc<dyn AskCopies>,
         told: watch::Sender<Silent>,
     ) -> Cutter {
-        Cutter { consensus, members, silent: BTreeSet::new(), leases: None, told }
+        Cutter { consensus, members, copies, silent: BTreeSet::new(), leases: None, told }
     }
 
     /// As the leader in `term`, has the cluster cut at the last whole second at or before
@@ -106,9 +109,33 @@ impl Cutter {
                 let ceiling = leases.ceiling(writer, floor);
                 warn!(node = %writer, segment = id, %ceiling, "a silent member's segment is sealed");
                 self.consensus.propose(Command::BeginSeal { segment: id, ceiling }).await?;
+            } else if segment.state == SegmentState::Sealing && leases.is_silent(writer, now) {
+                self.seal(facts, id, segment).await?;
             }
         }
         Ok(())
+    }
+
+    /// Ends a segment whose writer is silent, where its other copies end.
+    async fn seal(
+        &self,
+        facts: &Facts,
+        id: SegmentId,
+        segment: &Segment,
+    ) -> Result<(), Disagreement> {
+        let reached = sealing::fence(&*self.copies, facts, id, segment).await;
+        let Some(command) = sealing::seal(id, &reached) else { return Ok(()) };
+        match self.consensus.propose(command).await {
+            // Its writer is back, and was faster.
+            Err(Disagreement::Refused(refused)) => {
+                debug!(%refused, segment = id, "a segment is not sealed");
+                Ok(())
+            }
+            proposed => {
+                info!(segment = id, copies = reached.len(), "a silent member's segment is sealed");
+                proposed.map(drop)
+            }
+        }
     }
 
     async fn propose(
