@@ -95,8 +95,8 @@ impl Cutter {
     /// Nobody waits for what a silent node may still append: it gets no more leases.
     async fn seal_silent(&self, facts: &Facts, now: UnixNanos) -> Result<(), Disagreement> {
         let Some((term, leases)) = &self.leases else { return Ok(()) };
-        let writers = facts.segments().values().filter(|segment| segment.end().is_none());
-        let silent = writers.map(|s| s.writer).filter(|&writer| leases.is_silent(writer, now));
+        let staying = facts.members().iter().filter(|(_, member)| !member.state.is_gone());
+        let silent = staying.map(|(&node, _)| node).filter(|&node| leases.is_silent(node, now));
         let silent = (*term, silent.collect());
         self.told.send_if_modified(|told| {
             let differs = *told != silent;
@@ -159,7 +159,8 @@ impl Cutter {
         }
     }
 
-    /// How much is stamped before a time of each segment of which somebody has to tell.
+    /// How much is stamped before a time of each segment of which somebody has to tell. All
+    /// members are asked: those who answer are not silent.
     async fn ask(
         &mut self,
         facts: &Facts,
@@ -168,8 +169,9 @@ impl Cutter {
     ) -> BTreeMap<SegmentId, Stamped> {
         let unknown = facts.segments().iter().filter(|(_, segment)| has_to_be_told(segment, time));
         let unknown: BTreeMap<_, _> = unknown.collect();
-        let nodes: BTreeSet<_> = unknown.values().flat_map(|segment| tellers(segment)).collect();
-        let asked = nodes.into_iter().filter_map(|node| Some((node, facts.members().get(&node)?)));
+        // Of those who have nothing to tell it is known then that they are there.
+        let asked = facts.members().iter().filter(|(_, member)| !member.state.is_gone());
+        let asked = asked.map(|(&node, member)| (node, member));
         let Cutter { members, silent, leases, .. } = self;
         let Some((_, leases)) = leases else { return BTreeMap::new() };
         let answers: Vec<_> = asked

@@ -120,7 +120,7 @@ impl Opener {
         &self,
         avoided: &BTreeSet<NodeId>,
     ) -> Result<Option<(SegmentId, Vec<Mirroring>)>, OpenError> {
-        let mut has_warned = false;
+        let mut warn_at = Some(Instant::now() + PATIENCE);
         loop {
             let facts = self.facts();
             if leaves(&facts, self.node) {
@@ -131,14 +131,12 @@ impl Opener {
             let ready = self.ready(&facts).await;
             let others = choose(&facts, self.node, wanted, &ready, avoided);
             if others.len() < wanted {
-                if !has_warned {
-                    let reached = others.len() + 1;
+                if warn_at.take_if(|at| *at <= Instant::now()).is_some() {
+                    let (reached, copies) = (others.len() + 1, wanted + 1);
                     warn!(
                         reached,
-                        copies = wanted + 1,
-                        "fewer nodes are reached than have to take a copy of the journal: senders are told to come back"
+                        copies, "senders wait for nodes that take copies of the journal"
                     );
-                    has_warned = true;
                 }
                 sleep(AGAIN_AFTER).await;
                 continue;
