@@ -111,8 +111,11 @@ impl Campaign {
         let ledgers: Vec<_> =
             running.iter_mut().map(|node| settled_ledger(node, acknowledged, all)).collect();
         assert!(ledgers.iter().all(|ledger| *ledger == ledgers[0]), "{ledgers:#?}");
+        // Results of a node that does not run are not shown.
+        let shows = if all { running.len() } else { 0 };
         let windows: Vec<_> = running
             .iter_mut()
+            .take(shows)
             .map(|node| {
                 eventually("the windows of all records", || {
                     let windows = get(node, "/v1/windows?limit=36000")?;
@@ -126,9 +129,13 @@ impl Campaign {
             })
             .collect();
         // Agreed on is not yet printed.
-        eventually("the line of the newest window", || {
-            let newest = windows[0].first()?;
-            running.iter().any(|node| node.printed().contains(newest)).then_some(())
+        eventually("the lines of all records", || {
+            let mut printed = self.lines.clone();
+            let whole = |stdout: String| stdout.rfind('\n').map(|end| stdout[..=end].to_owned());
+            for stdout in running.iter().filter_map(|node| whole(node.printed())) {
+                printed.add(0, &stdout);
+            }
+            (printed.records() >= ledgers[0].aggregations[0].flushed).then_some(())
         });
         for (node, process) in self.running.into_iter().enumerate() {
             let Some(process) = process else { continue };
