@@ -1,50 +1,25 @@
 //! Nodes that reach each other over streams in memory.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Mutex;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, ready};
-use futures::stream;
-use tokio::io::{DuplexStream, duplex};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::checkpoint::facts::Settings;
 use crate::checkpoint::raft::{self, Rpc, Transport, TransportError};
+use crate::cluster::example::mesh::Mesh;
 use crate::cluster::example::{born, identity, member};
-use crate::cluster::peers::{Peers, serve};
+use crate::cluster::peers::serve;
 use crate::cluster::standing::Standing;
 use crate::store::{Disk, Store};
-
-/// Who is where, and who hears nothing of Raft.
-#[derive(Default)]
-struct Mesh {
-    doors: Mutex<BTreeMap<String, mpsc::UnboundedSender<io::Result<DuplexStream>>>>,
-    deaf: Mutex<Option<NodeId>>,
-}
-
-impl Mesh {
-    fn connect(&self, address: &str) -> io::Result<DuplexStream> {
-        let nobody = || io::Error::other(format!("nobody is at {address}"));
-        let (here, there) = duplex(1 << 16);
-        let doors = self.doors.lock().unwrap();
-        doors.get(address).ok_or_else(nobody)?.send(Ok(there)).map_err(|_| nobody())?;
-        Ok(here)
-    }
-
-    fn peers(self: &Arc<Mesh>) -> Peers {
-        let mesh = Arc::clone(self);
-        Peers::new(move |address: String| ready(mesh.connect(&address)))
-    }
-}
 
 /// Raft's calls, as far as they are heard.
 struct Ways {
     member: Member,
-    mesh: Arc<Mesh>,
+    deaf: Arc<Mutex<Option<NodeId>>>,
 }
 
 impl Transport for Ways {
@@ -56,7 +31,7 @@ impl Transport for Ways {
         body: Bytes,
         within: Duration,
     ) -> BoxFuture<'a, Result<Bytes, TransportError>> {
-        if *self.mesh.deaf.lock().unwrap() == Some(to) {
+        if *self.deaf.lock().unwrap() == Some(to) {
             return Box::pin(ready(Err(TransportError("it hears nothing".to_owned()))));
         }
         self.member.call(to, address, rpc, body, within)
@@ -73,6 +48,8 @@ struct Node {
 #[derive(Default)]
 pub(super) struct Nodes {
     mesh: Arc<Mesh>,
+    /// Who hears nothing of Raft.
+    deaf: Arc<Mutex<Option<NodeId>>>,
     nodes: Mutex<BTreeMap<u8, Node>>,
 }
 
@@ -111,24 +88,20 @@ impl Nodes {
             initial_facts: Facts::new(Settings { slots: 256 }),
         };
         let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
-        let ways = Ways { member: member.clone(), mesh: Arc::clone(&self.mesh) };
+        let ways = Ways { member: member.clone(), deaf: Arc::clone(&self.deaf) };
         let raft = Raft::start(settings, store, Arc::new(ways)).await.unwrap();
         let standing = Standing::default();
         standing.take_part(born(number), Arc::new(identity), raft.clone());
 
-        let (door, visitors) = mpsc::unbounded_channel();
-        self.mesh.doors.lock().unwrap().insert(born(number).address, door);
-        let incoming =
-            stream::unfold(visitors, async |mut visitors| Some((visitors.recv().await?, visitors)));
         let off = CancellationToken::new();
-        tokio::spawn(serve(incoming, Arc::new(standing), off.clone()));
+        tokio::spawn(serve(self.mesh.open(number), Arc::new(standing), off.clone()));
         self.nodes.lock().unwrap().insert(number, Node { raft, member, off });
     }
 
     /// Ends a node without a word to the others.
     pub(super) async fn stop(&self, number: u8) {
         let Node { raft, off, .. } = self.nodes.lock().unwrap().remove(&number).unwrap();
-        self.mesh.doors.lock().unwrap().remove(&born(number).address);
+        self.mesh.close(number);
         off.cancel();
         raft.shutdown().await;
     }
@@ -160,6 +133,6 @@ impl Nodes {
 
     /// From now on a node hears nothing of Raft, or all nodes hear everything.
     pub(super) fn deafen(&self, number: Option<u8>) {
-        *self.mesh.deaf.lock().unwrap() = number.map(|number| NodeId(number.into()));
+        *self.deaf.lock().unwrap() = number.map(|number| NodeId(number.into()));
     }
 }
