@@ -137,15 +137,22 @@ impl Remote {
                 Err(error) => {
                     debug!(segment = self.segment, %error, "entries of another node do not come");
                     self.turn += 1;
-                    sleep(AGAIN_AFTER).await;
                 }
             }
             self.open = None;
             let facts = self.facts.borrow().clone();
             let segment = facts.segments().get(&self.segment)?;
-            if segment.end().is_some_and(|end| end.entries <= self.next) {
-                return None;
+            if let Some(end) = segment.end() {
+                if end.entries <= self.next {
+                    return None;
+                }
+                if segment.nodes().next().is_none() {
+                    // It is recorded as lost: nobody will ever have the rest.
+                    self.next = end.entries;
+                    return Some(Batch { next: self.next, parts: Vec::new() });
+                }
             }
+            sleep(AGAIN_AFTER).await;
         }
     }
 
@@ -173,3 +180,6 @@ fn holder(facts: &Facts, segment: SegmentId, own: NodeId, turn: usize) -> Option
     let node = others.get(turn % others.len().max(1))?;
     Some(facts.members().get(node)?.address.clone())
 }
+
+#[cfg(test)]
+mod tests;
