@@ -106,7 +106,9 @@ impl Gathering {
             if let Some(summary) = held.summary
                 && held.slots.len() == SLOTS
             {
-                return Ok(summary);
+                let is_claimed =
+                    (summary.records, summary.distinct) == (fact.records, fact.distinct);
+                return if is_claimed { Ok(summary) } else { Err(GatherError::Mismatch) };
             }
             let slots: SlotSet = held.slots.iter().filter(|&slot| left.contains(slot)).collect();
             left = left.iter().filter(|&slot| !slots.contains(slot)).collect();
@@ -236,3 +238,6 @@ fn check(merged: &Merged, fact: &WindowFact) -> Result<(), GatherError> {
         Err(GatherError::Mismatch)
     }
 }
+
+#[cfg(test)]
+mod tests;

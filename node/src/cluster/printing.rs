@@ -210,3 +210,6 @@ fn complete(facts: &Facts) -> Vec<(u32, Window)> {
 fn agreed(facts: &Facts, aggregation: u32, window: Window) -> Option<Printed> {
     facts.aggregations().get(&aggregation)?.windows.get(&window.start)?.printed
 }
+
+#[cfg(test)]
+mod tests;
