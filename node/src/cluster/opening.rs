@@ -106,3 +106,6 @@ fn end(
 fn facts(consensus: &dyn Consensus) -> Arc<Facts> {
     consensus.facts().borrow().clone()
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,7 +138,6 @@ impl Remote {
                 Err(error) => {
                     debug!(segment = self.segment, %error, "entries of another node do not come");
                     self.turn += 1;
-                    sleep(AGAIN_AFTER).await;
                 }
             }
             self.open = None;
@@ -153,6 +152,7 @@ impl Remote {
                 self.next = next;
                 return Some(Batch { next, parts: Vec::new() });
             }
+            sleep(AGAIN_AFTER).await;
         }
     }
 
@@ -187,3 +187,6 @@ fn holder(facts: &Facts, segment: SegmentId, own: NodeId, turn: usize) -> Option
     let node = others.get(turn % others.len().max(1))?;
     Some(facts.members().get(node)?.address.clone())
 }
+
+#[cfg(test)]
+mod tests;
