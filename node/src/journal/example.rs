@@ -1,5 +1,6 @@
 //! A node's journal over several lives, for tests.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::join_all;
@@ -7,7 +8,9 @@ use tokio::task::JoinHandle;
 
 use crate::event::time::{Clock, SECOND, UnixNanos};
 use crate::journal::replay::replay;
-use crate::journal::{FRAME_BYTES, Journal, JournalError, Opening, Position, Replay, frame};
+use crate::journal::{
+    FRAME_BYTES, Journal, JournalError, Opening, Position, Replay, Stamped, frame,
+};
 use crate::store::{Disk, Store};
 
 /// A life of a node, all of whose stamps are of one second.
@@ -30,7 +33,8 @@ impl Life {
     pub(super) fn begin(disk: &Disk, segment: u64, second: u64) -> Life {
         let replay = replayed(disk);
         let store = Arc::new(Store::in_memory(disk).unwrap());
-        let (opening, clock) = (Opening { segment, floor: at(1) }, Clock::new(move || at(second)));
+        let opening = Some(Opening { segment, floor: at(1), lease: at(second + 1) });
+        let clock = Clock::new(move || at(second));
         let opened = Journal::open(Arc::clone(&store), &replay, opening, clock, Box::new(|_| ()));
         let (journal, writer) = opened.unwrap();
         Life { journal, store, writing: tokio::spawn(writer.run_as_task()) }
@@ -43,6 +47,11 @@ impl Life {
         let append = |_| self.journal.append(entry.clone(), 1, Box::new(()));
         let appended = join_all((0..entries).map(append)).await;
         appended.into_iter().collect::<Result<_, _>>().unwrap()
+    }
+
+    /// What of each segment is stamped before a second; no lease comes with the question.
+    pub(super) async fn stamped(&self, second: u64) -> BTreeMap<u64, Stamped> {
+        self.journal.stamped(at(second), UnixNanos(0)).await.unwrap()
     }
 
     pub(super) async fn end(self) {

@@ -6,6 +6,9 @@ use futures::future::ready;
 use super::*;
 use crate::flush::example::{Cluster, Lost, at, extent, register};
 
+/// The term in which this node leads.
+const TERM: Term = 3;
+
 /// Members that say what they have stamped, and how long they were given.
 #[derive(Default)]
 struct Members {
@@ -44,6 +47,7 @@ impl AskStamped for Members {
         node: NodeId,
         address: &'a str,
         time: UnixNanos,
+        _: UnixNanos,
         within: Duration,
     ) -> BoxFuture<'a, Result<BTreeMap<SegmentId, Stamped>, String>> {
         assert_eq!(address, format!("node-{node}:9465"));
@@ -74,12 +78,13 @@ struct Setting {
 impl Setting {
     fn of(nodes: u64) -> Setting {
         let (cluster, members) = (Cluster::of(nodes), Arc::new(Members::default()));
-        let cutter = Cutter::new(Arc::clone(&cluster) as _, Arc::clone(&members) as _);
+        let told = watch::Sender::default();
+        let cutter = Cutter::new(Arc::clone(&cluster) as _, Arc::clone(&members) as _, told);
         Setting { cluster, members, cutter }
     }
 
     async fn cut(&mut self, second: u64) {
-        self.cutter.cut(UnixNanos(at(second).0 + 7)).await.unwrap();
+        self.cutter.cut(TERM, UnixNanos(at(second).0 + 7)).await.unwrap();
     }
 
     /// The seconds of all cuts but the first, and what each counts of a segment.
@@ -215,7 +220,8 @@ async fn a_segment_that_is_opened_meanwhile_is_missing_until_the_next_cut() {
     it.members.stamp(1, one, &[3]);
     it.members.stamp(2, one + 1, &[]);
     let cluster = Arc::clone(&it.cluster);
-    *it.members.meanwhile.lock().unwrap() = Some(Box::new(move || drop(cluster.open(2))));
+    let opens = move || _ = cluster.open(2);
+    *it.members.meanwhile.lock().unwrap() = Some(Box::new(opens));
     it.cut(5).await;
     assert_eq!(it.missing(), [one + 1]);
     it.cut(6).await;
@@ -228,7 +234,7 @@ async fn a_leader_that_was_faster_is_no_failure() {
     let segment = it.cluster.open(1);
     it.members.stamp(1, segment, &[3]);
     let cluster = Arc::clone(&it.cluster);
-    let cuts = move || drop(cluster.cut(6, &[(segment, 1)]));
+    let cuts = move || _ = cluster.cut(6, &[(segment, 1)]);
     *it.members.meanwhile.lock().unwrap() = Some(Box::new(cuts));
     it.cut(5).await;
     assert_eq!(it.cuts(segment), [(6, 1)]);
@@ -238,7 +244,7 @@ async fn a_leader_that_was_faster_is_no_failure() {
 async fn a_node_that_takes_no_part_any_more_makes_no_cut() {
     let mut it = Setting::of(1);
     it.cluster.end_at(1, Lost::Command);
-    let stopped = it.cutter.cut(at(5)).await;
+    let stopped = it.cutter.cut(TERM, at(5)).await;
     assert!(matches!(stopped, Err(Disagreement::Stopped(_))), "{stopped:?}");
 }
 

@@ -110,8 +110,12 @@ impl Answers for Lent {
         other()
     }
 
-    async fn stamped(&self, time: UnixNanos) -> Result<BTreeMap<SegmentId, Stamped>, Declined> {
-        self.holdings.stamped(time).await
+    async fn stamped(
+        &self,
+        time: UnixNanos,
+        lease: UnixNanos,
+    ) -> Result<BTreeMap<SegmentId, Stamped>, Declined> {
+        self.holdings.stamped(time, lease).await
     }
 
     fn follow(&self, segment: SegmentId, from: u64, slots: SlotSet) -> Result<Batches, Declined> {

@@ -2,12 +2,10 @@ use super::*;
 use crate::checkpoint::facts::command::Command;
 use crate::cluster::example::mesh::{Lender, Mesh};
 use crate::cluster::lending::Lending;
-use crate::event::time::{Clock, SECOND, UnixNanos};
+use crate::event::time::{SECOND, UnixNanos};
 use crate::flush::example::node::{Life, Node, Source, everybody_waits};
 use crate::flush::example::{Cluster, at, entry, slots, window};
 use crate::flush::feed::Consensus as _;
-use crate::journal::{Journal, Opening, Replay};
-use crate::store::Store;
 
 const FIRST: Window = Window { start: UnixNanos(0), end: UnixNanos(10 * SECOND) };
 
@@ -45,10 +43,9 @@ impl Setting {
     }
 
     fn lend(&self) -> Lender {
-        let store = Arc::clone(&self.nodes[1].store);
         let lending = Lending {
-            journal: journal(&store),
-            results: Results::new(store),
+            journal: self.nodes[1].journal(),
+            results: Results::new(Arc::clone(&self.nodes[1].store)),
             folding: self.lives[1].folding.clone(),
             rejected: Arc::new(Default::default),
         };
@@ -66,12 +63,6 @@ impl Setting {
         chunks.iter().for_each(|chunk| writing.push(chunk).unwrap());
         results.finish(writing, slots(of), None).unwrap();
     }
-}
-
-fn journal(store: &Arc<Store>) -> Journal {
-    let (opening, clock) = (Opening { segment: 1, floor: at(1) }, Clock::new(|| at(1)));
-    let replay = Replay::default();
-    Journal::open(Arc::clone(store), &replay, opening, clock, Box::new(|_| ())).unwrap().0
 }
 
 #[tokio::test(start_paused = true)]

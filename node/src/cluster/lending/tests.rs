@@ -36,7 +36,8 @@ impl Setting {
         let node = Node::new(1, &cluster, &source, u64::MAX);
         let life = node.start();
         everybody_waits().await;
-        let (store, opening) = (Arc::clone(&node.store), Opening { segment, floor: at(1) });
+        let store = Arc::clone(&node.store);
+        let opening = Some(Opening { segment, floor: at(1), lease: at(20) });
         let (clock, replay) = (Clock::new(|| at(11)), Replay::default());
         let (journal, writer) =
             Journal::open(store, &replay, opening, clock, Box::new(|_| ())).unwrap();
@@ -85,7 +86,7 @@ async fn what_is_stamped_is_told_here_and_to_others() {
     it.append(&[(7, 1), (9, 1)]).await;
     let before = Extent { entries: 1, records: 2 };
     let told = BTreeMap::from([(it.lending.journal.segment(), Stamped { before, last: at(11) })]);
-    assert_eq!(it.lending.stamped(at(12)).await, Ok(told.clone()));
+    assert_eq!(it.lending.stamped(at(12), at(22)).await, Ok(told.clone()));
 
     let mesh = Arc::new(Mesh::default());
     let _lender = mesh.lend(2, Arc::new(it.lending.clone()));
@@ -95,7 +96,8 @@ async fn what_is_stamped_is_told_here_and_to_others() {
         let address = born(node).address;
         let stamping = &stamping;
         async move {
-            stamping.stamped(NodeId(node.into()), &address, at(12), Duration::from_secs(1)).await
+            let within = Duration::from_secs(1);
+            stamping.stamped(NodeId(node.into()), &address, at(12), at(22), within).await
         }
     };
     assert_eq!(ask(1).await, Ok(told.clone()), "nobody is at its own address");

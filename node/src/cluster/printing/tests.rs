@@ -13,7 +13,7 @@ use crate::cluster::example::mesh::Mesh;
 use crate::cluster::example::{CLUSTER, member};
 use crate::event::node::NodeId;
 use crate::event::time::{SECOND, UnixNanos};
-use crate::flush::example::node::{Node, Source, everybody_waits};
+use crate::flush::example::node::{Life, Node, Source, everybody_waits};
 use crate::flush::example::{Cluster, Lost, at, entry, slots, window};
 use crate::flush::results::Results;
 use crate::journal::Extent;
@@ -66,6 +66,7 @@ struct Setting {
     cluster: Arc<Cluster>,
     source: Arc<Source>,
     node: Node,
+    life: Life,
     lines: Lines,
     raft: Raft,
 }
@@ -83,23 +84,29 @@ impl Setting {
         let node = Node::new(1, &cluster, &source, u64::MAX);
         let life = node.start();
         everybody_waits().await;
-        drop(life);
         let initial_facts = Facts::new(Settings { slots: 256 });
         let settings = raft::Settings { id: NodeId(1), seed: 1, initial_facts };
         let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
         let raft = Raft::start(settings, store, Arc::new(Nowhere)).await.unwrap();
-        Setting { cluster, source, node, lines: Lines::default(), raft }
+        Setting { cluster, source, node, life, lines: Lines::default(), raft }
     }
 
     /// Prints, as a node that has printed what is in `store`.
     fn print(&self, store: &Arc<Store>) -> JoinHandle<Result<(), PrintError>> {
         let results = Results::new(Arc::clone(&self.node.store));
         let (members, facts) = (Arc::new(Mesh::default()).member(), self.cluster.facts());
+        let lending = Lending {
+            journal: self.node.journal(),
+            results: results.clone(),
+            folding: self.life.folding.clone(),
+            rejected: Arc::new(Default::default),
+        };
         let printer = Printer {
             cluster: CLUSTER,
             raft: self.raft.clone(),
             consensus: Arc::clone(&self.cluster) as _,
             gathering: Gathering { node: NodeId(1), results, members, facts },
+            lending,
             sink: Box::new(Recorder {
                 lines: self.lines.clone(),
                 cluster: Arc::clone(&self.cluster),
@@ -114,7 +121,11 @@ impl Setting {
     async fn lead(&self) {
         self.raft.initialize(vec![member(1)]).await.unwrap();
         self.raft.until(Status::leads).await.unwrap();
-        everybody_waits().await;
+        while self.raft.read_index().await.is_err() {
+            everybody_waits().await;
+        }
+        // Whoever prints may have asked too early.
+        sleep(2 * AGAIN_AFTER).await;
     }
 
     /// The windows of the lines since the last time, with what is in them.
@@ -242,7 +253,6 @@ async fn a_line_that_said_that_something_is_missing_is_followed_by_another() {
     let printed = Printed { revision: 1, digest, outcome };
     let third = window(20, 30);
     it.cluster.apply(Command::Print { aggregation: 0, window: third, printed });
-    let _life = it.node.start();
     it.cluster.cut(31, &[(1, 3)]);
     everybody_waits().await;
     let _printing = it.print(&store);
@@ -263,11 +273,11 @@ async fn a_window_whose_results_are_not_reached_is_printed_when_they_are() {
     keep(&WindowCounts { records: 7, ..summary.clone() });
     let _printing = it.print(&store);
     it.lead().await;
-    tokio::time::sleep(2 * AGAIN_AFTER).await;
+    sleep(2 * AGAIN_AFTER).await;
     assert_eq!(it.printed(), [(at(10), 1, 2)]);
     keep(&summary);
     it.cluster.cut(21, &[(1, 2)]);
-    tokio::time::sleep(2 * AGAIN_AFTER).await;
+    sleep(2 * AGAIN_AFTER).await;
     assert_eq!(it.printed(), [(at(0), 1, 1)]);
 }
 

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -47,7 +48,8 @@ impl Holdings for Arc<Holder> {
     fn stamped(
         &self,
         _: UnixNanos,
-    ) -> BoxFuture<'_, Result<std::collections::BTreeMap<SegmentId, Stamped>, Declined>> {
+        _: UnixNanos,
+    ) -> BoxFuture<'_, Result<BTreeMap<SegmentId, Stamped>, Declined>> {
         Box::pin(async { nothing() })
     }
 
@@ -104,9 +106,10 @@ impl Setting {
         let (cluster, mesh) = (Cluster::of(3), Arc::new(Mesh::default()));
         let own = cluster.open(1);
         let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
-        let (opening, clock) = (Opening { segment: own, floor: at(1) }, Clock::new(|| at(5)));
+        let opening = Some(Opening { segment: own, floor: at(1), lease: at(11) });
+        let (replay, clock) = (Replay::default(), Clock::new(|| at(5)));
         let (journal, writer) =
-            Journal::open(store, &Replay::default(), opening, clock, Box::new(|_| ())).unwrap();
+            Journal::open(store, &replay, opening, clock, Box::new(|_| ())).unwrap();
         tokio::spawn(writer.run_as_task());
         let (members, facts) = (mesh.member(), cluster.facts());
         let routing = Routing { node: NodeId(1), journal, members, facts };

@@ -153,17 +153,22 @@ impl Node {
         (Folder::new(parts).unwrap(), to_flush)
     }
 
-    /// What hands windows out.
-    pub(crate) fn delivery(&self, folding: Folding) -> Delivery {
+    /// A journal that nobody writes.
+    pub(crate) fn journal(&self) -> Journal {
         let (store, replay) = (Arc::clone(&self.store), Replay::default());
         let opening = Opening { segment: 1, floor: at(1), lease: at(u64::from(u32::MAX)) };
         let clock = Clock::new(|| at(1));
         let journal = Journal::open(store, &replay, Some(opening), clock, Box::new(|_| ()));
+        journal.unwrap().0
+    }
+
+    /// What hands windows out.
+    pub(crate) fn delivery(&self, folding: Folding) -> Delivery {
         Delivery {
             node: NodeId(self.id),
             consensus: Arc::clone(&self.cluster) as _,
             results: Results::new(Arc::clone(&self.store)),
-            journal: journal.unwrap().0,
+            journal: self.journal(),
             folding,
             values_max: 9,
             observer: Box::new(|_| ()),
