@@ -73,18 +73,26 @@ struct Setting {
     cluster: Arc<Cluster>,
     members: Arc<Members>,
     cutter: Cutter,
+    told: watch::Receiver<Silent>,
 }
 
 impl Setting {
     fn of(nodes: u64) -> Setting {
         let (cluster, members) = (Cluster::of(nodes), Arc::new(Members::default()));
-        let told = watch::Sender::default();
-        let cutter = Cutter::new(Arc::clone(&cluster) as _, Arc::clone(&members) as _, told);
-        Setting { cluster, members, cutter }
+        let (telling, told) = watch::channel(Silent::default());
+        let cutter = Cutter::new(Arc::clone(&cluster) as _, Arc::clone(&members) as _, telling);
+        Setting { cluster, members, cutter, told }
     }
 
     async fn cut(&mut self, second: u64) {
         self.cutter.cut(TERM, UnixNanos(at(second).0 + 7)).await.unwrap();
+    }
+
+    /// Whether a segment is being sealed, and before when all of it is stamped then.
+    fn sealing(&self, segment: SegmentId) -> Option<u64> {
+        let facts = self.cluster.now();
+        let segment = &facts.segments()[&segment];
+        (segment.state != SegmentState::Open).then_some(segment.ceiling.0 / SECOND)
     }
 
     /// The seconds of all cuts but the first, and what each counts of a segment.
@@ -187,6 +195,35 @@ async fn whoever_is_silent_is_waited_for_once() {
     assert_eq!(waits, [ANSWER_WAIT, short, short, ANSWER_WAIT]);
     assert!(asked.iter().all(|(node, _, wait)| *node == 2 || *wait == ANSWER_WAIT));
     assert_eq!(it.cuts(other), [(5, 0), (6, 0), (7, 1), (8, 1)]);
+}
+
+#[tokio::test]
+async fn the_segment_of_a_member_that_is_silent_for_too_long_is_sealed_behind_its_lease() {
+    let mut it = Setting::of(2);
+    let (one, other) = (it.cluster.open(1), it.cluster.open(2));
+    it.cut(5).await;
+    it.members.silence(2, true);
+    it.cut(9).await;
+    assert_eq!((it.sealing(other), it.told.borrow().clone()), (None, Silent::default()));
+    it.cut(10).await;
+    assert_eq!((it.sealing(one), it.sealing(other)), (None, Some(20)));
+    assert_eq!(*it.told.borrow(), (TERM, [NodeId(2)].into()));
+    it.members.silence(2, false);
+    it.cut(11).await;
+    assert_eq!((it.sealing(other), &it.told.borrow().1), (Some(20), &BTreeSet::new()));
+}
+
+#[tokio::test]
+async fn a_leader_gives_everybody_time_to_answer_from_when_it_began_to_lead() {
+    let mut it = Setting::of(2);
+    let segment = it.cluster.open(2);
+    it.members.silence(2, true);
+    it.cut(5).await;
+    it.cutter.cut(TERM + 1, at(30)).await.unwrap();
+    it.cutter.cut(TERM + 1, at(34)).await.unwrap();
+    assert_eq!(it.sealing(segment), None);
+    it.cutter.cut(TERM + 1, at(35)).await.unwrap();
+    assert_eq!(it.sealing(segment), Some(45));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::event::node::NodeId;
 use crate::event::time::{Clock, SECOND};
 use crate::flush::example::node::{Life, Node, Source, everybody_waits};
 use crate::flush::example::{Cluster, at, entry, framed, slots};
-use crate::journal::{Extent, Opening, Replay};
+use crate::journal::{AppendError, Extent, Opening, Replay};
 
 const END: UnixNanos = UnixNanos(10 * SECOND);
 
@@ -106,6 +106,17 @@ async fn what_is_stamped_is_told_here_and_to_others() {
     it.lending.journal.close();
     everybody_waits().await;
     assert!(ask(1).await.is_err() && ask(2).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_appends_as_long_as_those_who_ask_allow_it() {
+    let it = Setting::new().await;
+    let append = || it.lending.journal.append(framed(0, &[(7, 1)]), 1, Box::new(()));
+    it.lending.stamped(at(20), at(18)).await.unwrap();
+    assert_eq!(append().await, Err(AppendError::NoLease));
+    let told = it.lending.stamped(at(21), at(22)).await.unwrap();
+    assert_eq!(told[&it.lending.journal.segment()], Stamped::default(), "nothing is durable");
+    append().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -261,6 +261,28 @@ async fn a_line_that_said_that_something_is_missing_is_followed_by_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_window_that_misses_something_for_too_long_is_printed_with_what_it_waits_for() {
+    let (it, store) = (Setting::new().await, empty());
+    let _printing = it.print(&store);
+    it.lead().await;
+    it.printed();
+    it.source.appended.send_modify(|all| all.push(1, at(25), entry(0, &[(7, 1)])));
+    it.cluster.cut(44, &[]);
+    everybody_waits().await;
+    assert_eq!(it.printed(), []);
+    it.cluster.cut(45, &[]);
+    everybody_waits().await;
+    let [line] = <[_; 1]>::try_from(std::mem::take(&mut *it.lines.0.lock().unwrap())).unwrap();
+    let (key, counts, is_agreed) = line;
+    assert_eq!((key.start, key.revision, counts.distinct, is_agreed), (at(20), 1, 1, true));
+    let (slots, nodes, segments) = ("0-255".to_owned(), vec![1], vec![1]);
+    assert_eq!(counts.waits_for, Some(WaitsFor { slots, nodes, segments }));
+    it.cluster.cut(46, &[(1, 3)]);
+    everybody_waits().await;
+    assert_eq!(it.printed(), [(at(20), 2, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_window_whose_results_are_not_reached_is_printed_when_they_are() {
     let (it, store) = (Setting::new().await, empty());
     let results = Results::new(Arc::clone(&it.node.store));
