@@ -77,6 +77,7 @@ async fn what_was_given_back_does_not_come_back() {
     life.append(3, 10).await;
     life.journal.trim(&[(4, 2)].into(), at(1)).unwrap();
     life.journal.trim(&[(4, 1)].into(), at(1)).unwrap();
+    life.journal.trim(&[(4, 0)].into(), at(1)).unwrap();
     life.end().await;
     assert_eq!(left(&disk), (vec![4], 1, 7));
 }
