@@ -19,6 +19,9 @@ mod tail; // the newest entries, in memory
 mod watermark; // how far this machine has acknowledged
 mod writer; // stamps, writes, syncs and acknowledges
 
+#[cfg(test)]
+mod example; // a node's journal over several lives, for tests
+
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -83,7 +83,8 @@ impl Cutter {
             return Ok(());
         }
         let stamped = self.ask(&facts, time, now).await;
-        let last = stamped.values().map(|stamped| stamped.last).max().unwrap_or_default();
+        let told = stamped.values().map(|stamped| stamped.last);
+        let last = told.chain(last_sealed(&facts)).max().unwrap_or_default();
         for time in ends(&lengths(&facts), latest, time, last) {
             let stamped = self.ask(&facts, time, now).await;
             self.propose(&facts, time, stamped).await?;
@@ -217,6 +218,12 @@ fn tellers(segment: &Segment) -> Box<dyn Iterator<Item = NodeId> + '_> {
     }
 }
 
+/// The last instants at which something can be stamped in sealed segments.
+fn last_sealed(facts: &Facts) -> impl Iterator<Item = UnixNanos> {
+    let sealed = facts.segments().values().filter(|segment| segment.end().is_some());
+    sealed.map(|segment| UnixNanos(segment.ceiling.0.saturating_sub(1)))
+}
+
 /// How long the windows of the aggregations are, in seconds.
 fn lengths(facts: &Facts) -> BTreeSet<u32> {
     // Definitions that this version does not know are folded by nobody here.
@@ -248,3 +255,6 @@ fn ends(
     }
     ends
 }
+
+#[cfg(test)]
+mod tests;

@@ -156,3 +156,6 @@ impl Holdings for Lending {
 fn not_now(error: impl std::fmt::Display) -> Declined {
     Declined::NotNow(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -325,3 +325,6 @@ fn choose(
     }
     chosen.split_off(1)
 }
+
+#[cfg(test)]
+mod tests;

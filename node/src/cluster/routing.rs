@@ -192,3 +192,6 @@ fn holder(facts: &Facts, segment: SegmentId, own: NodeId, turn: usize) -> Option
     let node = others.get(turn % others.len().max(1))?;
     Some(facts.members().get(node)?.address.clone())
 }
+
+#[cfg(test)]
+mod tests;

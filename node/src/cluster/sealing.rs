@@ -188,3 +188,6 @@ pub fn beyond_the_end(facts: &Facts, replay: &Replay) -> Vec<(SegmentId, u64)> {
 fn facts(consensus: &dyn Consensus) -> Arc<Facts> {
     consensus.facts().borrow().clone()
 }
+
+#[cfg(test)]
+mod tests;

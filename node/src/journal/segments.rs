@@ -123,3 +123,6 @@ impl Known {
         Ok(replay::records_before(store, position)?.map(|records| (position, records)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -154,17 +154,20 @@ impl Node {
         (Folder::new(parts).unwrap(), to_flush)
     }
 
+    /// A journal that nobody writes.
+    pub(crate) fn journal(&self) -> Journal {
+        let (store, replay) = (Arc::clone(&self.store), Replay::default());
+        Journal::new(store, &replay, Clock::new(|| at(1)), Box::new(|_| ())).0
+    }
+
     /// What hands windows out.
     pub(crate) fn delivery(&self, folding: Folding) -> Delivery {
-        let (store, replay) = (Arc::clone(&self.store), Replay::default());
-        let copies = Copies::open(Arc::clone(&store)).unwrap();
-        let (journal, _) = Journal::new(store, &replay, Clock::new(|| at(1)), Box::new(|_| ()));
         Delivery {
             node: NodeId(self.id),
             consensus: Arc::clone(&self.cluster) as _,
             results: Results::new(Arc::clone(&self.store)),
-            journal,
-            copies,
+            journal: self.journal(),
+            copies: Copies::open(Arc::clone(&self.store)).unwrap(),
             folding,
             values_max: 9,
             observer: Box::new(|_| ()),
