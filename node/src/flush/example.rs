@@ -164,7 +164,7 @@ impl Cluster {
         let change = |slot| {
             let epoch = facts.slots().get(&slot).map_or(0, |ownership| ownership.epoch);
             let copied = facts.latest_cut().number;
-            (slot, Change { epoch, owners: vec![NodeId(node)], copied })
+            (slot, Change { epoch, owners: vec![NodeId(node)], copied, wanted: Vec::new() })
         };
         Command::Place { changes: self::slots(slots).iter().map(change).collect() }
     }
