@@ -132,6 +132,11 @@ impl Results {
 }
 
 impl Writing {
+    /// What the table is called.
+    pub fn table(&self) -> u64 {
+        self.table
+    }
+
     /// Writes the next chunk.
     ///
     /// # Errors

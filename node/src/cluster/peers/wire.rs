@@ -4,6 +4,7 @@
 //! its meaning. The golden tests hold the bytes.
 
 mod holdings; // what is told of journals and results
+mod keeping; // what is kept of slots that others lead
 
 use std::collections::BTreeSet;
 
@@ -21,6 +22,7 @@ use crate::event::node::NodeId;
 pub(super) use holdings::{
     batch, slots, stamped, tables, to_batches, to_slots, to_stamped, to_tables, whole_second,
 };
+pub(super) use keeping::{carried, chunks, kept, to_begin, to_carried, to_chunk, to_end};
 
 /// A message that no node sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -9,12 +9,14 @@ use futures::stream::{self, BoxStream};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Appended, Cluster, at};
+use super::{Appended, Cluster, alone, at};
 use crate::aggregation::distinct_logs::MemoryLimit;
+use crate::checkpoint::carries::Carries;
 use crate::checkpoint::facts::SegmentId;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::Clock;
+use crate::flush::carried::CarriedWindows;
 use crate::flush::delivery::{Delivery, Flush};
 use crate::flush::feed::{Feed, Followed};
 use crate::flush::folding::{Commands, Folder, Folding, Parts};
@@ -144,13 +146,19 @@ impl Node {
         let parts = Parts {
             node: NodeId(self.id),
             settings,
-            store: Arc::clone(&self.store),
+            carried: self.carried(),
             consensus: Arc::clone(&self.cluster) as _,
             feed: Arc::clone(&self.source) as _,
             flushes,
             observer: Box::new(|_, _| ()),
         };
         (Folder::new(parts).unwrap(), to_flush)
+    }
+
+    /// What it carries.
+    pub(crate) fn carried(&self) -> CarriedWindows {
+        let carries = Carries::new(Arc::clone(&self.store));
+        CarriedWindows { carries, scratch: self.scratch.path().to_owned() }
     }
 
     /// What hands windows out.
@@ -163,6 +171,8 @@ impl Node {
             node: NodeId(self.id),
             consensus: Arc::clone(&self.cluster) as _,
             results: Results::new(Arc::clone(&self.store)),
+            carried: self.carried(),
+            sharing: alone(NodeId(self.id), &self.cluster, self.carried()),
             journal: journal.unwrap().0,
             folding,
             values_max: 9,
