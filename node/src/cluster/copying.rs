@@ -65,8 +65,9 @@ impl Copying {
             let mut chunks = self.members.results(address, named, slots, ANSWER_WAIT).await?;
             while let Some(chunk) = chunks.next().await {
                 let chunk = chunk?;
-                writing.push(&chunk)?;
-                pace(chunk.len()).await;
+                let bytes = chunk.len();
+                writing.push(chunk.into())?;
+                pace(bytes).await;
             }
             self.results.finish(writing, slots, summary)?;
             info!(aggregation = number, %window, %slots, "results of another member are copied");

@@ -54,7 +54,7 @@ impl Keeping {
         let mut writing = self.results.begin(aggregation, window);
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk?;
-            blocking::in_place(|| writing.push(&chunk)).map_err(not_now)?;
+            blocking::in_place(|| writing.push(chunk.into())).map_err(not_now)?;
         }
         blocking::in_place(|| self.results.finish(writing, slots, summary)).map_err(not_now)
     }

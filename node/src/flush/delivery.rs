@@ -187,7 +187,7 @@ impl Delivery {
             None => None,
             Some(state) if is_whole => Some(state.close(self.values_max)?),
             Some(state) => {
-                let push = |chunk: Vec<u8>| written.push(&chunk).map_err(FlushError::from);
+                let push = |chunk: Vec<u8>| written.push(chunk).map_err(FlushError::from);
                 Some(state.close_with_table(self.values_max, push)?)
             }
         };

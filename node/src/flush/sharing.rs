@@ -20,8 +20,10 @@ use crate::flush::FlushError;
 use crate::flush::carried::CarriedWindows;
 use crate::flush::feed::{Consensus, Disagreement};
 
-/// How long an owner may fail to take what it is sent, before it is an owner no longer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an owner may fail to take what it is sent, before it is an owner no longer ..
+const PATIENCE: Duration = Duration::from_secs(5);
+/// .. and how long one that is to be an owner may.
+const PATIENCE_WHILE_FILLING: Duration = Duration::from_secs(1);
 /// How long to rest before an owner is sent the same again.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
@@ -125,7 +127,9 @@ impl Sharing {
             round.failing.retain(|node, _| failed.contains(node));
             for node in failed {
                 let since = *round.failing.entry(node).or_insert_with(Instant::now);
-                if since.elapsed() > PATIENCE {
+                let is_owner = !facts.owner_of(node).intersection(&own).is_empty();
+                let patience = if is_owner { PATIENCE } else { PATIENCE_WHILE_FILLING };
+                if since.elapsed() > patience {
                     self.go_on_without(node, &own).await?;
                 }
             }
