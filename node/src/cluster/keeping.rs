@@ -161,3 +161,162 @@ fn goes_on(facts: &Facts, carry: &Carry, slot: Slot) -> bool {
 fn not_now(error: impl std::fmt::Display) -> Declined {
     Declined::NotNow(error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use bytes::Bytes;
+    use futures::stream;
+    use serde_json::json;
+
+    use super::*;
+    use crate::aggregation::distinct_logs::{MemoryLimit, OpenWindow};
+    use crate::checkpoint::carries::Carries;
+    use crate::checkpoint::facts::command::{Change, Command};
+    use crate::flush::example::{Cluster, slots, window};
+    use crate::flush::feed::Consensus as _;
+    use crate::store::{Disk, Store};
+
+    struct Setting {
+        cluster: Arc<Cluster>,
+        keeping: Keeping,
+        _scratch: tempfile::TempDir,
+    }
+
+    /// Node 2, which owns slots 0 to 9; node 1 leads all slots.
+    fn setting() -> Setting {
+        let (cluster, scratch) = (Cluster::of(3), tempfile::tempdir().unwrap());
+        own(&cluster, "0-9", &[1, 2]);
+        let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
+        let carries = Carries::new(Arc::clone(&store));
+        let carried = CarriedWindows { carries, scratch: scratch.path().to_owned() };
+        let (results, facts) = (Results::new(store), cluster.facts());
+        Setting {
+            cluster,
+            keeping: Keeping { node: NodeId(2), results, carried, facts },
+            _scratch: scratch,
+        }
+    }
+
+    fn own(cluster: &Cluster, of: &str, owners: &[u64]) {
+        let facts = cluster.now();
+        let change = |slot| {
+            let (epoch, copied) = (facts.slots()[&slot].epoch, facts.latest_cut().number);
+            let owners = owners.iter().copied().map(NodeId).collect();
+            (slot, Change { epoch, owners, copied, wanted: Vec::new() })
+        };
+        cluster.apply(Command::Place { changes: slots(of).iter().map(change).collect() });
+    }
+
+    /// What is carried of these slots when so many entries of segment 1 are in it, and its file.
+    fn carry(of: &str, entries: u64) -> (Carry, Vec<Bytes>) {
+        let folder = tempfile::tempdir().unwrap();
+        let state = OpenWindow::new(MemoryLimit(1 << 20), folder.path(), None).carry().unwrap();
+        let file = std::fs::read(folder.path().join(state.file())).unwrap();
+        let carry = Carry {
+            aggregation: 0,
+            window: window(10, 20),
+            slots: slots(of),
+            next: BTreeMap::from([(1, entries)]),
+            state: json!({ "state": state, "seconds": [] }),
+        };
+        (carry, vec![file.into()])
+    }
+
+    impl Setting {
+        async fn keep(&self, primary: u64, of: &str, entries: u64) -> Result<(), Declined> {
+            let (carry, file) = carry(of, entries);
+            let file = stream::iter(file).map(Ok).boxed();
+            self.keeping.keep(NodeId(primary), Kept::Carry(carry), file).await
+        }
+
+        fn copy(&self, of: &str, entries: u64) {
+            let ((carry, _), incoming) = (carry(of, entries), self.keeping.carried.receive());
+            self.keeping.copy_carry(&self.cluster.now(), carry, incoming.unwrap()).unwrap();
+        }
+
+        /// The slots of which something is carried, and up to which entry.
+        fn kept(&self) -> Vec<(String, u64)> {
+            let all = self.keeping.carried.all().unwrap().into_iter();
+            all.map(|carry| (carry.slots.to_string(), carry.next[&1])).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_carried_is_taken_from_the_primary_and_by_an_owner_alone() {
+        let it = setting();
+        it.keep(1, "0-9", 5).await.unwrap();
+        let all = vec![("0-9".to_owned(), 5)];
+        assert_eq!(it.kept(), all);
+        for (primary, of) in [(3, "0-9"), (1, "9-10"), (2, "0-9")] {
+            it.keep(primary, of, 7).await.unwrap_err();
+        }
+        own(&it.cluster, "3", &[2, 1]);
+        let error = it.keep(1, "0-9", 7).await.unwrap_err();
+        assert!(error.to_string().ends_with("keeps slots 3 for node 1"), "{error}");
+        assert_eq!(it.kept(), all);
+    }
+
+    #[tokio::test]
+    async fn a_later_carry_takes_the_place_of_an_earlier_one_and_not_the_other_way_round() {
+        let it = setting();
+        it.keep(1, "0-9", 5).await.unwrap();
+        it.keep(1, "0-4", 7).await.unwrap();
+        it.keep(1, "0-4", 6).await.unwrap();
+        assert_eq!(it.kept(), [("0-4".to_owned(), 7), ("5-9".to_owned(), 5)]);
+        assert_eq!(std::fs::read_dir(&it.keeping.carried.scratch).unwrap().count(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_cut_off_is_not_kept() {
+        let it = setting();
+        let cut_off = || stream::iter([Err(Declined::NotNow("cut off".to_owned()))]).boxed();
+        let carried = Kept::Carry(carry("0-9", 5).0);
+        it.keeping.keep(NodeId(1), carried, cut_off()).await.unwrap_err();
+        let (window, slots) = (window(0, 10), slots("0-9"));
+        let table = Kept::Table { aggregation: 0, window, slots, summary: None };
+        it.keeping.keep(NodeId(1), table.clone(), cut_off()).await.unwrap_err();
+        assert_eq!(it.kept(), []);
+        assert_eq!(std::fs::read_dir(&it.keeping.carried.scratch).unwrap().count(), 0);
+        let found = || it.keeping.results.find(0, window.end).unwrap();
+        assert_eq!(found(), []);
+        it.keeping.keep(NodeId(1), table, stream::empty().boxed()).await.unwrap();
+        assert_eq!(found()[0].slots, slots);
+    }
+
+    #[tokio::test]
+    async fn a_copy_is_taken_where_there_is_nothing_to_go_on_from() {
+        let it = setting();
+        let segment = it.cluster.open(1);
+        let cut = it.cluster.cut(15, &[(segment, 5)]);
+        let facts = it.cluster.now();
+        let slots = slots("0-9").iter().map(|slot| (slot, facts.slots()[&slot].epoch)).collect();
+        let (node, aggregation, keeps) = (NodeId(1), 0, true);
+        it.cluster.apply(Command::Carry { node, aggregation, slots, cut, keeps });
+        it.keep(1, "0-4", 6).await.unwrap();
+        it.keep(1, "5-9", 4).await.unwrap();
+        it.copy("0-4", 5);
+        it.copy("5-9", 5);
+        assert_eq!(it.kept(), [("0-4".to_owned(), 6), ("5-9".to_owned(), 5)]);
+    }
+
+    #[tokio::test]
+    async fn what_is_over_or_owned_by_others_is_forgotten() {
+        let it = setting();
+        it.keep(1, "0-9", 5).await.unwrap();
+        it.keeping.forget_what_is_over(&it.cluster.now()).unwrap();
+        assert_eq!(it.kept(), [("0-9".to_owned(), 5)]);
+        own(&it.cluster, "3", &[1, 3]);
+        own(&it.cluster, "4", &[2, 1]);
+        let end = it.cluster.cut(20, &[]);
+        it.cluster.flush(1, "0-2", window(10, 20), end);
+        it.cluster.flush(2, "4", window(10, 20), end);
+        it.keeping.forget_what_is_over(&it.cluster.now()).unwrap();
+        assert_eq!(it.kept(), [("4-9".to_owned(), 5)], "a primary forgets by itself");
+        own(&it.cluster, "4-9", &[3]);
+        it.keeping.forget_what_is_over(&it.cluster.now()).unwrap();
+        assert_eq!(it.kept(), []);
+        assert_eq!(std::fs::read_dir(&it.keeping.carried.scratch).unwrap().count(), 0);
+    }
+}

@@ -196,3 +196,111 @@ fn error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Fold
     let path = path.to_owned();
     move |source| FoldError::Scratch { operation, path, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use serde_json::json;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::event::time::UnixNanos;
+    use crate::store::{Disk, Store};
+
+    const WINDOW: Window = Window { start: UnixNanos(0), end: UnixNanos(10) };
+
+    fn windows(scratch: &TempDir) -> CarriedWindows {
+        let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
+        let (carries, scratch) = (Carries::new(store), scratch.path().to_owned());
+        CarriedWindows { carries, scratch }
+    }
+
+    /// Carries a window of these slots, of which there is nothing.
+    fn carry(windows: &CarriedWindows, of: &str) -> Carry {
+        let state = OpenWindow::new(CHECK_MEMORY, &windows.scratch, None).carry().unwrap();
+        let state = json!({ "state": state, "seconds": [] });
+        let (slots, next) = (of.parse().unwrap(), BTreeMap::new());
+        let carry = Carry { aggregation: 1, window: WINDOW, slots, next, state };
+        windows.carries.record(std::slice::from_ref(&carry)).unwrap();
+        carry
+    }
+
+    fn files(windows: &CarriedWindows) -> usize {
+        fs::read_dir(&windows.scratch).unwrap().count()
+    }
+
+    fn found(windows: &CarriedWindows) -> Vec<(String, String)> {
+        let all = windows.all().unwrap().into_iter();
+        let found =
+            all.map(|carry| (carry.slots.to_string(), carried(&carry).unwrap().file().to_owned()));
+        found.collect()
+    }
+
+    #[test]
+    fn what_was_carried_elsewhere_is_kept_in_a_file_of_this_node() {
+        let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [from, to] = folders.each_ref().map(windows);
+        let (sent, own) = (carry(&from, "0-9"), carry(&to, "10-19"));
+        let mut file = to.receive().unwrap();
+        from.send(&sent).unwrap().for_each(|chunk| file.write(&chunk.unwrap()).unwrap());
+        to.keep(sent.of(&"3-5".parse().unwrap()).unwrap(), file).unwrap();
+        let found = found(&to);
+        assert_eq!(found[0].0, "3-5");
+        assert_ne!(found[0].1, found[1].1);
+        assert_eq!(to.all().unwrap()[1], own);
+        let kept = carried(&to.all().unwrap()[0]).unwrap();
+        OpenWindow::resume(CHECK_MEMORY, &to.scratch, kept).unwrap();
+    }
+
+    #[test]
+    fn what_does_not_come_as_it_was_is_not_kept() {
+        let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [from, to] = folders.each_ref().map(windows);
+        let mut sent = carry(&from, "0-9");
+        let state = sent.state["state"]["runs"]["runs"].as_array_mut().unwrap();
+        state.push(json!({ "start": 0, "length": 9, "checksums": [1] }));
+        let mut file = to.receive().unwrap();
+        file.write(b"not this.").unwrap();
+        to.keep(sent, file).unwrap_err();
+        assert_eq!((files(&to), found(&to).len()), (0, 0));
+        drop(to.receive().unwrap());
+        assert_eq!(files(&to), 0);
+    }
+
+    #[test]
+    fn slots_that_are_folded_apart_get_a_file_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let windows = windows(&folder);
+        carry(&windows, "0-9");
+        let whole = found(&windows)[0].1.clone();
+        let taken = windows.take(&"0-9".parse().unwrap()).unwrap();
+        assert_eq!((taken.len(), files(&windows)), (1, 1), "it is alone in its file");
+        let taken = windows.take(&"0-4".parse().unwrap()).unwrap();
+        let [(one, copy), (other, file)] = found(&windows).try_into().unwrap();
+        assert_eq!((one.as_str(), other.as_str(), &file), ("0-4", "5-9", &whole));
+        assert_ne!(copy, whole);
+        assert_eq!((taken.len(), taken[0].slots.to_string()), (1, one));
+        windows.forget(1, WINDOW, &"0-7".parse().unwrap()).unwrap();
+        assert_eq!((found(&windows), files(&windows)), (vec![("8-9".to_owned(), whole)], 1));
+        windows.retain(|_| SlotSet::default()).unwrap();
+        assert_eq!(files(&windows), 0);
+    }
+
+    #[test]
+    fn a_file_that_two_carries_are_in_is_taken_by_neither() {
+        let folder = tempfile::tempdir().unwrap();
+        let windows = windows(&folder);
+        let whole = carry(&windows, "0-9");
+        // As when a part of it was carried again.
+        windows
+            .carries
+            .record(&whole.of(&"0-4".parse().unwrap()).into_iter().collect::<Vec<_>>())
+            .unwrap();
+        windows.take(&"0-4".parse().unwrap()).unwrap();
+        let found = found(&windows);
+        assert_eq!(found.len(), 2);
+        assert_ne!(found[0].1, found[1].1);
+    }
+}

@@ -209,7 +209,7 @@ mod tests {
     fn a_table_that_was_not_finished_is_not_found() {
         let results = results();
         let mut writing = results.begin(1, window(SECOND));
-        [b"a", b"b"].map(|chunk| writing.push(chunk.to_vec()).unwrap());
+        [b"a", b"b"].iter().for_each(|chunk| writing.push(chunk.to_vec()).unwrap());
         assert_eq!(found(&results, SECOND), []);
     }
 

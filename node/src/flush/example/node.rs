@@ -21,6 +21,7 @@ use crate::flush::delivery::{Delivery, Flush};
 use crate::flush::feed::{Feed, Followed};
 use crate::flush::folding::{Commands, Folder, Folding, Parts};
 use crate::flush::results::Results;
+use crate::flush::sharing::{Others, Sharing};
 use crate::flush::{FlushError, FlushSettings};
 use crate::journal::{Journal, JournalError, Opening, Position, Replay};
 use crate::store::{Disk, Store};
@@ -105,13 +106,14 @@ impl Feed for Source {
     }
 }
 
-/// A node with its disk.
+/// A node with its disk; clones are the same one.
+#[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) id: u64,
     cluster: Arc<Cluster>,
     source: Arc<Source>,
     pub(crate) store: Arc<Store>,
-    pub(crate) scratch: tempfile::TempDir,
+    pub(crate) scratch: Arc<tempfile::TempDir>,
     journal_bytes_max: u64,
 }
 
@@ -131,7 +133,7 @@ impl Node {
     ) -> Node {
         let (cluster, source) = (Arc::clone(cluster), Arc::clone(source));
         let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = Arc::new(tempfile::tempdir().unwrap());
         Node { id, cluster, source, store, scratch, journal_bytes_max }
     }
 
@@ -191,8 +193,19 @@ impl Node {
 
     /// Folds and flushes.
     pub(crate) fn start(&self) -> Life {
+        self.start_with(|alone| alone)
+    }
+
+    /// Folds and flushes, with other owners of its slots.
+    pub(crate) fn start_among(&self, others: Arc<dyn Others>) -> Life {
+        let (node, consensus) = (NodeId(self.id), Arc::clone(&self.cluster) as _);
+        let sharing = Sharing::new(node, consensus, others, self.carried());
+        self.start_with(|alone| Delivery { sharing, ..alone })
+    }
+
+    fn start_with(&self, delivery: impl FnOnce(Delivery) -> Delivery) -> Life {
         let (life, to_flush) = self.fold();
-        let delivery = self.delivery(life.folding.clone()).run(to_flush);
+        let delivery = delivery(self.delivery(life.folding.clone())).run(to_flush);
         Life { delivery: AbortOnDropHandle::new(tokio::spawn(delivery)), ..life }
     }
 }
