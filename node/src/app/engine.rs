@@ -18,6 +18,7 @@ use crate::app::metrics::Metrics;
 use crate::app::settings::Settings;
 use crate::app::threads::{Priority, spawn};
 use crate::blocking;
+use crate::checkpoint::carries::Carries;
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::facts::members::MemberState;
@@ -25,9 +26,12 @@ use crate::checkpoint::identity::Identity;
 use crate::checkpoint::raft::Raft;
 use crate::checkpoint::rejected::RejectedRecord;
 use crate::cluster::adopting::Adopting;
+use crate::cluster::copying::Copying;
 use crate::cluster::cutting::Cutter;
 use crate::cluster::departures::Departures;
+use crate::cluster::filling::Filling;
 use crate::cluster::gathering::Gathering;
+use crate::cluster::keeping::Keeping;
 use crate::cluster::leases::Silent;
 use crate::cluster::leaving::{LeaveError, Leaving};
 use crate::cluster::lending::Lending;
@@ -38,15 +42,18 @@ use crate::cluster::printing::{PrintError, Printer};
 use crate::cluster::proposals::Proposals;
 use crate::cluster::routing::Routing;
 use crate::cluster::sealing::{beyond_the_end, seal_earlier};
+use crate::cluster::sending::Sending;
 use crate::cluster::stamping::Stamping;
 use crate::cluster::standing::Standing;
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::node::NodeId;
 use crate::event::time::{Clock, UnixNanos};
+use crate::flush::carried::CarriedWindows;
 use crate::flush::delivery::Delivery;
 use crate::flush::feed::{Consensus, Disagreement};
 use crate::flush::folding::{self, Folder, Folding};
 use crate::flush::results::Results;
+use crate::flush::sharing::Sharing;
 use crate::flush::{FlushError, FlushSettings, aggregations};
 use crate::intake::admission::Closed;
 use crate::intake::{Intake, Packing};
@@ -246,10 +253,14 @@ impl Engine {
             members: members.clone(),
             facts: facts.clone(),
         };
+        let results = Results::new(Arc::clone(&store));
+        let flush_settings = flush_settings(&settings)?;
+        let carries = Carries::new(Arc::clone(&store));
+        let carried = CarriedWindows { carries, scratch: flush_settings.scratch.clone() };
         let folder = Folder::new(folding::Parts {
             node,
-            settings: flush_settings(&settings)?,
-            store: Arc::clone(&store),
+            settings: flush_settings,
+            carried: carried.clone(),
             consensus: Arc::clone(&consensus),
             feed: Arc::new(routing),
             flushes,
@@ -257,11 +268,20 @@ impl Engine {
         })?;
         parts.run("fold", async move { Ok(folder.run(commands).await?) })?;
 
-        let results = Results::new(Arc::clone(&store));
+        let sending = Sending {
+            results: results.clone(),
+            carried: carried.clone(),
+            members: members.clone(),
+            facts: facts.clone(),
+        };
+        let sharing =
+            Sharing::new(node, Arc::clone(&consensus), Arc::new(sending), carried.clone());
         let delivery = Delivery {
             node,
             consensus: Arc::clone(&consensus),
             results: results.clone(),
+            carried: carried.clone(),
+            sharing,
             journal: journal.clone(),
             copies: copies.clone(),
             folding: folding.clone(),
@@ -277,11 +297,13 @@ impl Engine {
             facts: facts.clone(),
         };
         let refused = intake.clone();
+        let keeping = Keeping { node, results: results.clone(), carried, facts: facts.clone() };
         let lending = Lending {
             journal: journal.clone(),
             copies,
             facts: facts.clone(),
             results,
+            keeping,
             folding,
             rejected: Arc::new(move || refused.received().rejected()),
         };
@@ -306,8 +328,16 @@ impl Engine {
             results: lending.results.clone(),
             members: members.clone(),
         };
-        let adopting = Adopting::new(node, lending.results.clone(), members.clone(), facts.clone());
-        parts.run("hand-over", hand_over(leaving, adopting, intake))?;
+        let copying = Copying { results: lending.results.clone(), members: members.clone() };
+        let adopting = Adopting::new(node, copying.clone(), facts.clone());
+        let filling = Filling {
+            node,
+            consensus: Arc::clone(&consensus),
+            copying,
+            keeping: lending.keeping.clone(),
+            members: members.clone(),
+        };
+        parts.run("hand-over", hand_over(leaving, adopting, filling, intake))?;
 
         standing.attach(Arc::new(lending.clone()));
         let opener = Opener {
@@ -496,6 +526,7 @@ fn awaits_cut(facts: &Facts) -> bool {
 async fn hand_over(
     leaving: Leaving,
     adopting: Adopting,
+    filling: Filling,
     intake: Intake,
 ) -> Result<(), EngineError> {
     let leave = async move {
@@ -504,7 +535,8 @@ async fn hand_over(
         leaving.run().await.map_err(EngineError::from)
     };
     let adopt = adopting.run().map_err(EngineError::from);
-    futures::try_join!(leave, adopt).map(drop)
+    let fill = filling.run().map_err(EngineError::from);
+    futures::try_join!(leave, adopt, fill).map(drop)
 }
 
 /// Reads and checks all that is in the journal.

@@ -13,7 +13,10 @@ use crate::checkpoint::identity::{Birth, Identity};
 use crate::checkpoint::raft::{Decision, ProposeError, Raft, Rpc};
 use crate::cluster::departures;
 use crate::cluster::formation::{Hello, State, Why};
-use crate::cluster::peers::{Answers, Batches, Chunks, Declined, Holdings, Listed, Reply, Stamped};
+use crate::cluster::peers::{
+    Answers, Batches, CarriedParts, Chunks, Declined, Holdings, Kept, Listed, Reply, Stamped,
+};
+use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
 use attached::Attached;
@@ -204,6 +207,17 @@ impl Answers for Standing {
         let lent = self.attached.borrow()?;
         let chunks = lent.holdings.results(aggregation, end, table, slots)?;
         Ok(lent.stream(chunks))
+    }
+
+    async fn keep(&self, primary: NodeId, kept: Kept, chunks: Chunks) -> Result<(), Declined> {
+        let lent = self.attached.borrow()?;
+        lent.answer(lent.holdings.keep(primary, kept, chunks)).await
+    }
+
+    fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined> {
+        let lent = self.attached.borrow()?;
+        let parts = lent.holdings.carried(slots)?;
+        Ok(lent.stream(parts))
     }
 
     async fn live(&self, limit: u32) -> Result<Bytes, Declined> {

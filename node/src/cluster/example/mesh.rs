@@ -18,8 +18,10 @@ use crate::checkpoint::identity::{Birth, Identity};
 use crate::checkpoint::raft::{Decision, Rpc};
 use crate::cluster::formation::Hello;
 use crate::cluster::peers::{
-    Answers, Batches, Chunks, Declined, Holdings, Listed, Member, Peers, Reply, Stamped, serve,
+    Answers, Batches, CarriedParts, Chunks, Declined, Holdings, Kept, Listed, Member, Peers, Reply,
+    Stamped, serve,
 };
+use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
 
@@ -151,6 +153,14 @@ impl Answers for Lent {
         slots: SlotSet,
     ) -> Result<Chunks, Declined> {
         self.holdings.results(aggregation, end, table, slots)
+    }
+
+    async fn keep(&self, primary: NodeId, kept: Kept, chunks: Chunks) -> Result<(), Declined> {
+        self.holdings.keep(primary, kept, chunks).await
+    }
+
+    fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined> {
+        self.holdings.carried(slots)
     }
 
     async fn live(&self, limit: u32) -> Result<Bytes, Declined> {

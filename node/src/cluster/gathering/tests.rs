@@ -1,6 +1,7 @@
 use super::*;
 use crate::checkpoint::facts::command::Command;
 use crate::cluster::example::mesh::{Lender, Mesh};
+use crate::cluster::keeping::Keeping;
 use crate::cluster::lending::Lending;
 use crate::event::time::{SECOND, UnixNanos};
 use crate::flush::example::node::{Life, Node, Source, everybody_waits};
@@ -49,6 +50,12 @@ impl Setting {
             copies: Copies::open(Arc::clone(&self.nodes[1].store)).unwrap(),
             facts: self.cluster.facts(),
             results: Results::new(Arc::clone(&self.nodes[1].store)),
+            keeping: Keeping {
+                node: NodeId(2),
+                results: Results::new(Arc::clone(&self.nodes[1].store)),
+                carried: self.nodes[1].carried(),
+                facts: self.cluster.facts(),
+            },
             folding: self.lives[1].folding.clone(),
             rejected: Arc::new(Default::default),
         };
@@ -63,7 +70,7 @@ impl Setting {
     fn keep(&self, node: usize, of: &str, chunks: &[Vec<u8>]) {
         let results = Results::new(Arc::clone(&self.nodes[node].store));
         let mut writing = results.begin(0, FIRST);
-        chunks.iter().for_each(|chunk| writing.push(chunk).unwrap());
+        chunks.iter().for_each(|chunk| writing.push(chunk.clone()).unwrap());
         results.finish(writing, slots(of), None).unwrap();
     }
 }

@@ -23,14 +23,15 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::wire::{self, Caller, Malformed};
 use super::{
-    Batches, CONNECTION_WINDOW, Chunks, Listed, MESSAGE_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT,
-    Reply, STREAM_WINDOW, STREAMS_MAX, Stamped,
+    Batches, CONNECTION_WINDOW, CarriedParts, Chunks, Kept, Listed, MESSAGE_BYTES_MAX,
+    PING_INTERVAL, PING_TIMEOUT, Reply, STREAM_WINDOW, STREAMS_MAX, Stamped,
 };
 use crate::checkpoint::facts::SegmentId;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::identity::{Birth, Identity};
 use crate::checkpoint::raft::{Decision, Rpc};
 use crate::cluster::formation::Hello;
+use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
 
@@ -131,6 +132,20 @@ pub trait Answers: Send + Sync + 'static {
         slots: SlotSet,
     ) -> Result<Chunks, Declined>;
 
+    /// As [`Holdings::keep`](super::Holdings::keep).
+    fn keep(
+        &self,
+        primary: NodeId,
+        kept: Kept,
+        chunks: Chunks,
+    ) -> impl Future<Output = Result<(), Declined>> + Send;
+
+    /// As [`Holdings::carried`](super::Holdings::carried).
+    ///
+    /// # Errors
+    /// As it says, and while the node does not have what it carries.
+    fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined>;
+
     /// As [`Holdings::live`](super::Holdings::live).
     fn live(&self, limit: u32) -> impl Future<Output = Result<Bytes, Declined>> + Send;
 }
@@ -210,8 +225,11 @@ struct Server<A> {
 }
 
 impl<A: Answers> Server<A> {
-    fn admit(&self, caller: Option<peer::Caller>) -> Result<(), Status> {
-        Ok(admit(&*self.answers.identity()?, wire::caller(caller)?)?)
+    /// Which member calls.
+    fn admit(&self, caller: Option<peer::Caller>) -> Result<NodeId, Status> {
+        let caller = wire::caller(caller)?;
+        admit(&*self.answers.identity()?, caller)?;
+        Ok(caller.node)
     }
 }
 
@@ -372,6 +390,30 @@ impl<A: Answers> Peer for Server<A> {
         let chunks = self.answers.results(aggregation, end, table, slots)?;
         let messages = chunks.map_ok(|chunk| peer::ResultsResponse { chunk });
         Ok(Response::new(messages.map_err(Status::from).boxed()))
+    }
+
+    async fn keep(
+        &self,
+        request: Request<Streaming<peer::KeepRequest>>,
+    ) -> Result<Response<peer::KeepResponse>, Status> {
+        let mut messages = request.into_inner();
+        let (caller, kept) = wire::kept(messages.message().await?)?;
+        let primary = self.admit(caller)?;
+        self.answers.keep(primary, kept, wire::chunks(messages)).await?;
+        Ok(Response::new(peer::KeepResponse {}))
+    }
+
+    type CarriedStream = BoxStream<'static, Result<peer::CarriedResponse, Status>>;
+
+    async fn carried(
+        &self,
+        request: Request<peer::CarriedRequest>,
+    ) -> Result<Response<Self::CarriedStream>, Status> {
+        let peer::CarriedRequest { caller, slots } = request.into_inner();
+        self.admit(caller)?;
+        let parts = self.answers.carried(wire::slots(&slots)?)?;
+        let messages = parts.map(|part| Ok(wire::to_carried(part?)?));
+        Ok(Response::new(messages.boxed()))
     }
 
     async fn live(

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use super::*;
 use crate::checkpoint::facts::command::Command;
 use crate::cluster::example::mesh::{Lender, Mesh};
-use crate::cluster::peers::{Batches, Chunks, Declined, Holdings, Listed};
+use crate::cluster::peers::{Batches, CarriedParts, Chunks, Declined, Holdings, Kept, Listed};
 use crate::event::entry::Section;
 use crate::event::entry::distinct::Content;
 use crate::event::fingerprint::slot_of;
@@ -98,6 +98,14 @@ impl Holdings for Arc<Holder> {
     }
 
     fn results(&self, _: u32, _: UnixNanos, _: u64, _: SlotSet) -> Result<Chunks, Declined> {
+        nothing()
+    }
+
+    fn keep(&self, _: NodeId, _: Kept, _: Chunks) -> BoxFuture<'_, Result<(), Declined>> {
+        Box::pin(async { nothing() })
+    }
+
+    fn carried(&self, _: SlotSet) -> Result<CarriedParts, Declined> {
         nothing()
     }
 

@@ -6,7 +6,7 @@ use futures::stream::{self, StreamExt as _};
 use tokio::time::timeout;
 
 use super::*;
-use crate::cluster::peers::Batch;
+use crate::cluster::peers::{Batch, CarriedPart};
 
 /// Nothing here takes this long.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -80,6 +80,14 @@ impl Holdings for Engine {
 
     fn results(&self, _: u32, _: UnixNanos, _: u64, _: SlotSet) -> Result<Chunks, Declined> {
         Ok(self.held(stream::iter([Ok(Bytes::from_static(b"table"))])))
+    }
+
+    fn keep(&self, _: NodeId, _: Kept, _: Chunks) -> BoxFuture<'_, Result<(), Declined>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn carried(&self, _: SlotSet) -> Result<CarriedParts, Declined> {
+        Ok(self.held(stream::iter([Ok(CarriedPart::Chunk(Bytes::from_static(b"file")))])))
     }
 
     fn live(&self, limit: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {
