@@ -150,7 +150,7 @@ impl Node {
         intake.close(Closed::Starting);
         let metrics = Arc::new(Metrics::new());
         let (ready, readiness) = watch::channel(false);
-        let standing = Arc::default();
+        let standing = Arc::new(Standing::new(surroundings.clock.clone()));
         let statistics = Statistics {
             intake: intake.clone(),
             metrics: Arc::clone(&metrics),

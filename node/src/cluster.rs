@@ -9,6 +9,7 @@ pub mod gathering; // the results of all slots, added up
 pub mod live; // what is counted and not flushed yet, added up
 
 pub mod adopting; // results of members that leave
+pub mod clocks; // how far clocks are apart
 pub mod cutting; // the leader's cuts
 pub mod leases; // who may stamp until when
 pub mod leaving; // how a node gets away

@@ -26,6 +26,7 @@ use crate::checkpoint::identity::Identity;
 use crate::checkpoint::raft::Raft;
 use crate::checkpoint::rejected::RejectedRecord;
 use crate::cluster::adopting::Adopting;
+use crate::cluster::clocks::{Clocks, Comparing};
 use crate::cluster::cutting::Cutter;
 use crate::cluster::departures::Departures;
 use crate::cluster::gathering::Gathering;
@@ -161,6 +162,8 @@ pub struct Reader {
     pub gathering: Gathering,
     /// Whom the cluster is to let go.
     pub departures: Departures,
+    /// How far the members' clocks are apart.
+    pub clocks: Clocks,
     /// The node's database.
     pub store: Arc<Store>,
 }
@@ -227,7 +230,7 @@ impl Engine {
             Arc::clone(&store),
             &replayed,
             opening,
-            clock,
+            clock.clone(),
             metrics.commit_observer(),
         )?;
         parts.write(writer)?;
@@ -305,10 +308,25 @@ impl Engine {
         if let Some(segment) = segment {
             parts.watch_segment(node, segment, facts.clone());
         }
+        let clocks = Clocks::new(settings.clock_bound);
+        let comparing = Comparing {
+            node,
+            raft: raft.clone(),
+            members: members.clone(),
+            clock,
+            clocks: clocks.clone(),
+        };
+        parts
+            .run("clocks", async move { Ok(comparing.run().await.map_err(Disagreement::from)?) })?;
         let stamping = Stamping { node, journal: journal.clone(), members };
-        let cutter = tokio::sync::Mutex::new(Cutter::new(consensus, Arc::new(stamping), silent));
+        let cutter = tokio::sync::Mutex::new(Cutter::new(
+            consensus,
+            Arc::new(stamping),
+            silent,
+            clocks.clone(),
+        ));
         let (key, packed) = (identity.fingerprint_key, Mutex::default());
-        let reader = Reader { lending, gathering, departures, store };
+        let reader = Reader { lending, gathering, departures, clocks, store };
         Ok(Engine {
             node,
             journal,

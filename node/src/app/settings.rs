@@ -56,6 +56,8 @@ pub struct Settings {
     pub initial_members: InitialMembers,
     /// What this machine may fail together with, if it is known; never empty.
     pub zone: Option<String>,
+    /// How far a member's clock may be from the leader's.
+    pub clock_bound: Duration,
     /// How closed windows are printed.
     pub stats_format: StatsFormat,
     /// The most values that one window lists; the others are summed.
@@ -239,6 +241,7 @@ fn resolve(stronger: Given, file: Option<Document>) -> Result<Settings, Settings
         peer_address,
         initial_members,
         zone: flags.zone,
+        clock_bound: flags.clock_bound,
         stats_format: flags.stats_format,
         stats_limit: flags.stats_limit,
         log_format: flags.log_format,

@@ -225,8 +225,18 @@ impl Statistics {
 }
 
 impl Statistics {
+    fn view(&self) -> Cluster {
+        let mut cluster = view(&self.standing);
+        let offsets = self.reader().map(|reader| reader.clocks.offsets()).unwrap_or_default();
+        for member in &mut cluster.members {
+            let offset = offsets.get(&NodeId(member.id));
+            member.clock_offset_micros = offset.map(|offset| offset.nanos() / 1_000);
+        }
+        cluster
+    }
+
     fn member(&self, id: u64) -> Result<Member, AdminError> {
-        let found = view(&self.standing).members.into_iter().find(|member| member.id == id);
+        let found = self.view().members.into_iter().find(|member| member.id == id);
         found.ok_or_else(|| AdminError::Unavailable("the node takes no part any more".to_owned()))
     }
 }
@@ -273,7 +283,7 @@ impl Node for Statistics {
     }
 
     fn cluster(&self) -> Cluster {
-        view(&self.standing)
+        self.view()
     }
 
     fn drain(&self, member: u64) -> BoxFuture<'_, Result<Member, AdminError>> {
@@ -296,6 +306,9 @@ impl Node for Statistics {
 
     fn metrics(&self, out: &mut String) {
         self.metrics.read_intake(&self.intake);
+        if let Ok(reader) = self.reader() {
+            self.metrics.read_clocks(&reader.clocks);
+        }
         self.metrics.write(out);
     }
 }

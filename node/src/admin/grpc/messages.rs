@@ -146,6 +146,7 @@ fn member(member: cluster::Member) -> service::Member {
         owned: member.owned,
         segments: member.segments,
         lag: member.lag,
+        clock_offset_micros: member.clock_offset_micros,
     }
 }
 

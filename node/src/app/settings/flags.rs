@@ -87,6 +87,11 @@ pub(super) struct Flags {
     #[arg(long, value_name = "NAME", value_parser = value::zone)]
     pub(super) zone: Option<String>,
 
+    /// How far a member's clock may be from the leader's; one that is further off takes nothing.
+    /// That of the node that leads counts
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = value::clock_bound)]
+    pub(super) clock_bound: Duration,
+
     /// How closed windows are printed: json, one line each, or text for people
     #[arg(long, value_name = "FORMAT", default_value = "json", hide_possible_values = true)]
     pub(super) stats_format: StatsFormat,
