@@ -273,7 +273,7 @@ impl Node {
             tokio::select! {
                 error = running.failed() => return Some(error),
                 () = stop.cancelled() => return None,
-                () = begun, if !is_open => {}
+                () = begun => {}
                 () = tokio::time::sleep_until(next) => {}
             }
             let now = self.surroundings.clock.now();

@@ -18,6 +18,7 @@ use crate::app::metrics::Metrics;
 use crate::app::settings::Settings;
 use crate::app::threads::{Priority, spawn};
 use crate::blocking;
+use crate::checkpoint::facts::aggregations::Aggregation;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::segments::SegmentState;
@@ -26,6 +27,7 @@ use crate::checkpoint::identity::Identity;
 use crate::checkpoint::raft::Raft;
 use crate::checkpoint::rejected::RejectedRecord;
 use crate::cluster::adopting::Adopting;
+use crate::cluster::awareness;
 use crate::cluster::clocks::{Clocks, Comparing};
 use crate::cluster::cutting::Cutter;
 use crate::cluster::departures::Departures;
@@ -50,7 +52,7 @@ use crate::flush::folding::{self, Folder, Folding};
 use crate::flush::results::Results;
 use crate::flush::{FlushError, FlushSettings, aggregations};
 use crate::intake::admission::Closed;
-use crate::intake::{Intake, Packing};
+use crate::intake::{Earlier, Intake, Packing};
 use crate::journal::{Journal, JournalError, Replay, Writer, replay};
 use crate::sink::Sink;
 use crate::store::{Store, StoreError};
@@ -168,6 +170,19 @@ pub struct Reader {
     pub store: Arc<Store>,
 }
 
+/// What requests are packed for.
+#[derive(Default)]
+struct Packed {
+    /// The numbers of the aggregations.
+    numbers: Vec<u32>,
+    /// All lower numbers were looked at.
+    below: u32,
+    /// The cluster was told that all lower ones are packed, or will be.
+    told_below: u32,
+    /// Requests on their way that were packed for others.
+    earlier: Vec<Earlier>,
+}
+
 /// A running engine. Its threads end when they are told to.
 pub struct Engine {
     node: NodeId,
@@ -179,8 +194,8 @@ pub struct Engine {
     cutter: tokio::sync::Mutex<Cutter>,
     raft: Raft,
     key: FingerprintKey,
-    /// The numbers of the aggregations that requests are packed for.
-    packed: Mutex<Vec<u32>>,
+    consensus: Arc<dyn Consensus>,
+    packed: Mutex<Packed>,
     off: CancellationToken,
     ends: UnboundedReceiver<Result<(), EngineError>>,
 }
@@ -320,7 +335,7 @@ impl Engine {
             .run("clocks", async move { Ok(comparing.run().await.map_err(Disagreement::from)?) })?;
         let stamping = Stamping { node, journal: journal.clone(), members };
         let cutter = tokio::sync::Mutex::new(Cutter::new(
-            consensus,
+            Arc::clone(&consensus),
             Arc::new(stamping),
             silent,
             clocks.clone(),
@@ -337,39 +352,62 @@ impl Engine {
             cutter,
             raft,
             key,
+            consensus,
             packed,
             off,
             ends,
         })
     }
 
-    /// Lets `intake` append to this engine's journal what the active aggregations want; to
-    /// be repeated when those have changed. Says whether it does: not before the cut from
-    /// which on they count, for what is stamped earlier they never would; and a node that
-    /// leaves its cluster takes nothing.
+    /// Lets `intake` append to this engine's journal what the aggregations want that count or
+    /// will; to be repeated when those have changed. Says whether it does: not before the first
+    /// one counts, for what is stamped earlier none ever would; and a node that leaves its
+    /// cluster takes nothing. Tells the cluster when it packs what is to begin.
     ///
     /// # Errors
     /// When a definition among the facts is not one that this version knows.
     pub fn open(&self, intake: &Intake) -> Result<bool, EngineError> {
         let facts = self.facts.borrow().clone();
+        let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(leaves) = self.leaves() {
+            packed.below = facts.next_aggregation();
             intake.close(leaves);
             return Ok(false);
         }
-        if awaits_cut(&facts) {
+        if !has_begun(&facts) {
             return Ok(false);
         }
-        let is_active = |number: &u32| facts.aggregations()[number].until.is_none();
-        let active: Vec<_> = aggregations(&facts)?;
-        let active: Vec<_> = active.into_iter().filter(|known| is_active(&known.number)).collect();
-        let numbers: Vec<_> = active.iter().map(|active| active.number).collect();
-        let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        if *packed != numbers {
-            let wanted = active.iter().map(|active| (active.number, &active.definition));
-            intake.open(self.journal.clone(), Packing::new(self.key, wanted));
-            *packed = numbers;
+        packed.below = facts.next_aggregation();
+        let segment = self.journal.segment();
+        let wanted: Vec<_> = aggregations(&facts)?;
+        let wanted: Vec<_> =
+            wanted.into_iter().filter(|known| is_packed(&facts, segment, known.number)).collect();
+        let numbers: Vec<_> = wanted.iter().map(|wanted| wanted.number).collect();
+        if packed.numbers != numbers {
+            let wanted = wanted.iter().map(|wanted| (wanted.number, &wanted.definition));
+            let earlier = intake.open(self.journal.clone(), Packing::new(self.key, wanted));
+            packed.numbers = numbers;
+            packed.earlier.retain(|earlier| !earlier.is_over());
+            packed.earlier.push(earlier);
+        }
+        if facts.is_unaware(segment) && packed.told_below < packed.below {
+            packed.told_below = packed.below;
+            self.tell_aware(packed.below, packed.earlier.clone());
         }
         Ok(true)
+    }
+
+    /// Tells the cluster, in the background, that all aggregations below a number are packed,
+    /// once the requests that were packed for others are over.
+    fn tell_aware(&self, below: u32, earlier: Vec<Earlier>) {
+        let over = async {
+            for earlier in earlier {
+                earlier.over().await;
+            }
+        };
+        let (journal, consensus) = (self.journal.clone(), Arc::clone(&self.consensus));
+        let tell = awareness::tell(journal, consensus, below, over);
+        tokio::spawn(self.off.clone().run_until_cancelled_owned(tell));
     }
 
     /// Why the node takes nothing any more, if it leaves its cluster or has left it.
@@ -397,11 +435,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Waits until the cut is known from which on all aggregations count.
+    /// Waits until an aggregation counts, and there are some that [`Engine::open`] has not
+    /// looked at.
     pub fn begun(&self) -> impl Future<Output = ()> + use<> {
         let mut facts = self.facts.clone();
+        let below = self.packed.lock().unwrap_or_else(PoisonError::into_inner).below;
+        let is_new = move |facts: &Arc<Facts>| has_begun(facts) && facts.next_aggregation() > below;
         async move {
-            if facts.wait_for(|facts| !awaits_cut(facts)).await.is_err() {
+            if facts.wait_for(is_new).await.is_err() {
                 // The node takes no part any more, of which there is word elsewhere.
                 std::future::pending().await
             }
@@ -445,7 +486,7 @@ impl Engine {
         self.standing.detach().await;
         self.journal.close();
         self.off.cancel();
-        drop((self.reader, self.cutter));
+        drop((self.reader, self.cutter, self.consensus));
         let mut ended = Ok(());
         while let Some(end) = self.ends.recv().await {
             ended = ended.and(end);
@@ -512,10 +553,21 @@ impl Parts {
     }
 }
 
-/// Whether an aggregation waits for the next cut to begin.
-fn awaits_cut(facts: &Facts) -> bool {
+/// Whether an aggregation counts.
+fn has_begun(facts: &Facts) -> bool {
     let latest = facts.latest_cut().number;
-    facts.aggregations().values().any(|aggregation| aggregation.since > latest)
+    let counts = |known: &Aggregation| {
+        known.since <= latest && known.until.is_none_or(|until| until > latest)
+    };
+    facts.aggregations().values().any(counts)
+}
+
+/// Whether what is appended to this segment has to say something to an aggregation: also
+/// before it begins, and until nothing more can be stamped before its end.
+fn is_packed(facts: &Facts, segment: SegmentId, number: u32) -> bool {
+    let latest = facts.latest_cut();
+    let until = facts.aggregations().get(&number).and_then(|known| known.until);
+    until.is_none_or(|until| until > latest.number || latest.missing.contains_key(&segment))
 }
 
 /// Takes over what members leave behind, and hands over everything when this one is to leave.
