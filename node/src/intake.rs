@@ -347,6 +347,9 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::time::{Clock, UnixNanos};
+    use crate::journal::{Opening, Replay};
+    use crate::store::{Disk, Store};
 
     fn varint(mut number: usize, out: &mut Vec<u8>) {
         while number >= 0x80 {
@@ -365,6 +368,32 @@ mod tests {
         varint(scope_logs.len(), &mut resource_logs);
         resource_logs.extend(scope_logs);
         resource_logs
+    }
+
+    /// An entry that was packed as before may be stamped when the new packing is in use.
+    #[tokio::test]
+    async fn requests_that_were_packed_otherwise_are_over_when_they_are_durable() {
+        let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
+        let opening = Opening { segment: 1, floor: UnixNanos(0), lease: UnixNanos(u64::MAX) };
+        let (clock, replay) = (Clock::system(), Replay::default());
+        let (journal, writer) =
+            Journal::open(store, &replay, Some(opening), clock, Box::new(|_| ())).unwrap();
+        let intake = Intake::new(Admission::new(1 << 20));
+        let open = || {
+            let packing = Packing::new(FingerprintKey([7; 16]), std::iter::empty());
+            intake.open(journal.clone(), packing)
+        };
+        assert!(open().is_over(), "nothing was open before");
+        let permit = intake.admission().admit(9).await.unwrap();
+        let mut on_its_way = std::pin::pin!(intake.export(request(1).into(), permit));
+        assert!(futures::poll!(on_its_way.as_mut()).is_pending());
+        let earlier = open();
+        assert!(!earlier.is_over());
+        let writer = tokio::spawn(writer.run_as_task());
+        on_its_way.await.unwrap();
+        earlier.over().await;
+        journal.close();
+        writer.await.unwrap().unwrap();
     }
 
     #[test]

@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::checkpoint::raft;
 use crate::cluster::clocks::Clocks;
 use crate::cluster::printing;
 use crate::flush::delivery::{self, FlushFigures};
@@ -33,6 +34,7 @@ pub struct Metrics {
     window_memory: Family<Labels, Gauge>,
     clock_offsets: Family<Labels, Gauge<f64, AtomicU64>>,
     clock_bound: Gauge<f64, AtomicU64>,
+    raft_last: Gauge,
     commits: Commits,
     flushes: Flushes,
 }
@@ -64,6 +66,7 @@ impl Metrics {
             window_memory: Family::default(),
             clock_offsets: Family::default(),
             clock_bound: Gauge::default(),
+            raft_last: Gauge::default(),
             commits: Commits {
                 entries: Histogram::new(exponential_buckets(1.0, 4.0, 7)),
                 bytes: Histogram::new(exponential_buckets(1024.0, 4.0, 8)),
@@ -125,6 +128,11 @@ impl Metrics {
             "How far a member's clock may be from the leader's, as this node is set",
             Unit::Seconds,
             self.clock_bound.clone(),
+        );
+        to.register(
+            "raft_last_index",
+            "The index of the last entry in this node's copy of Raft's log",
+            self.raft_last.clone(),
         );
         to.register(
             "commit_entries",
@@ -205,6 +213,11 @@ impl Metrics {
         for (reason, count) in received.rejected() {
             follow(&self.records, &reason, count);
         }
+    }
+
+    /// Takes over how long Raft's log is.
+    pub fn read_raft(&self, status: &raft::Status) {
+        self.raft_last.set(signed(status.last.unwrap_or(0)));
     }
 
     /// Takes over what is known of the members' clocks.

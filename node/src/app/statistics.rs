@@ -306,6 +306,9 @@ impl Node for Statistics {
 
     fn metrics(&self, out: &mut String) {
         self.metrics.read_intake(&self.intake);
+        if let Ok((_, raft)) = self.standing.member() {
+            self.metrics.read_raft(&raft.status());
+        }
         if let Ok(reader) = self.reader() {
             self.metrics.read_clocks(&reader.clocks);
         }

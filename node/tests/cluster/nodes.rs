@@ -39,6 +39,21 @@ impl Nodes {
 
     /// As [`Nodes::start`], with these failpoints.
     pub(crate) fn start_with(&self, node: usize, members: usize, failpoints: &str) -> Process {
+        self.start_process(node, members, &[], &[("FAILPOINTS", failpoints.to_owned())])
+    }
+
+    /// As [`Nodes::start`], with more settings.
+    pub(crate) fn start_counting(&self, node: usize, members: usize, more: &[&str]) -> Process {
+        self.start_process(node, members, more, &[])
+    }
+
+    fn start_process(
+        &self,
+        node: usize,
+        members: usize,
+        more: &[&str],
+        environment: &[(&str, String)],
+    ) -> Process {
         let mut initial: Vec<&str> = self.addresses[..members].iter().map(String::as_str).collect();
         if node >= members {
             initial.push(&self.addresses[node]);
@@ -46,8 +61,7 @@ impl Nodes {
         let initial = initial.join(",");
         let own = &self.addresses[node];
         let arguments = ["--peer-listen", own, "--initial-members", &initial];
-        let environment = [("FAILPOINTS", failpoints.to_owned())];
-        Process::start(&self.volume(node), &[&arguments, COUNTING].concat(), &environment)
+        Process::start(&self.volume(node), &[&arguments, COUNTING, more].concat(), environment)
     }
 
     pub(crate) fn start_all(&self) -> Vec<Process> {
