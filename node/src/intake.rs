@@ -207,7 +207,7 @@ impl Intake {
             let durable = opened.journal.append(entry, accepted, Box::new(permit)).await;
             if !is_to_fail("planted-acknowledge-anyway") {
                 durable.map_err(|error| match error {
-                    AppendError::Closed => self.refuse(),
+                    AppendError::Closed | AppendError::NoSegment => self.refuse(),
                     AppendError::NoLease => {
                         let admission = &self.shared.admission;
                         let why = admission.closed().unwrap_or(Closed::Leaderless);
@@ -374,10 +374,12 @@ mod tests {
     #[tokio::test]
     async fn requests_that_were_packed_otherwise_are_over_when_they_are_durable() {
         let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
-        let opening = Opening { segment: 1, floor: UnixNanos(0), lease: UnixNanos(u64::MAX) };
-        let (clock, replay) = (Clock::system(), Replay::default());
+        let (floor, lease) = (UnixNanos(0), UnixNanos(u64::MAX));
+        let opening = Opening { segment: 1, floor, lease, mirrors: Vec::new() };
         let (journal, writer) =
-            Journal::open(store, &replay, Some(opening), clock, Box::new(|_| ())).unwrap();
+            Journal::new(store, &Replay::default(), Clock::system(), Box::new(|_| ()));
+        let writer = tokio::spawn(writer.run_as_task());
+        journal.open(opening).await.unwrap();
         let intake = Intake::new(Admission::new(1 << 20));
         let open = || {
             let packing = Packing::new(FingerprintKey([7; 16]), std::iter::empty());
@@ -389,7 +391,6 @@ mod tests {
         assert!(futures::poll!(on_its_way.as_mut()).is_pending());
         let earlier = open();
         assert!(!earlier.is_over());
-        let writer = tokio::spawn(writer.run_as_task());
         on_its_way.await.unwrap();
         earlier.over().await;
         journal.close();

@@ -18,10 +18,8 @@ use crate::app::metrics::Metrics;
 use crate::app::settings::Settings;
 use crate::app::threads::{Priority, spawn};
 use crate::blocking;
-use crate::checkpoint::facts::aggregations::Aggregation;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::facts::members::MemberState;
-use crate::checkpoint::facts::segments::SegmentState;
 use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::checkpoint::identity::Identity;
 use crate::checkpoint::raft::Raft;
@@ -36,11 +34,12 @@ use crate::cluster::leases::Silent;
 use crate::cluster::leaving::{LeaveError, Leaving};
 use crate::cluster::lending::Lending;
 use crate::cluster::membership::MembershipError;
-use crate::cluster::opening;
+use crate::cluster::opening::{OpenError, Opener, leaves};
 use crate::cluster::peers;
 use crate::cluster::printing::{PrintError, Printer};
 use crate::cluster::proposals::Proposals;
 use crate::cluster::routing::Routing;
+use crate::cluster::sealing::{beyond_the_end, seal_earlier};
 use crate::cluster::stamping::Stamping;
 use crate::cluster::standing::Standing;
 use crate::event::fingerprint::FingerprintKey;
@@ -53,6 +52,7 @@ use crate::flush::results::Results;
 use crate::flush::{FlushError, FlushSettings, aggregations};
 use crate::intake::admission::Closed;
 use crate::intake::{Earlier, Intake, Packing};
+use crate::journal::copies::Copies;
 use crate::journal::{Journal, JournalError, Replay, Writer, replay};
 use crate::sink::Sink;
 use crate::store::{Store, StoreError};
@@ -86,9 +86,9 @@ pub enum EngineError {
     /// The cluster did not agree to what the node needs.
     #[error(transparent)]
     Consensus(#[from] Disagreement),
-    /// The cluster has given the node up for silent, and no longer takes what it appends.
-    #[error("the cluster seals segment {0}, as this node was silent for too long")]
-    Sealed(SegmentId),
+    /// The journal has no segment any more.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The node could not hand over what it has.
     #[error(transparent)]
     Leave(#[from] LeaveError),
@@ -115,12 +115,14 @@ impl EngineError {
             EngineError::Folder { .. }
             | EngineError::Store(_)
             | EngineError::Journal(_)
-            | EngineError::Sealed(_)
+            | EngineError::Open(OpenError::Journal(_))
             | EngineError::Leave(LeaveError::Store(_))
             | EngineError::Thread { .. } => true,
             EngineError::Flush(error) => error.is_retryable(),
             EngineError::Print(error) => error.is_retryable(),
-            EngineError::Consensus(error) | EngineError::Leave(LeaveError::Consensus(error)) => {
+            EngineError::Consensus(error)
+            | EngineError::Open(OpenError::Consensus(error))
+            | EngineError::Leave(LeaveError::Consensus(error)) => {
                 matches!(error, Disagreement::Stopped(_))
             }
             EngineError::Membership(error) => error.is_retryable(),
@@ -177,8 +179,8 @@ struct Packed {
     numbers: Vec<u32>,
     /// All lower numbers were looked at.
     below: u32,
-    /// The cluster was told that all lower ones are packed, or will be.
-    told_below: u32,
+    /// What the cluster was told, or will be: that all lower ones are packed in a segment.
+    told: (SegmentId, u32),
     /// Requests on their way that were packed for others.
     earlier: Vec<Earlier>,
 }
@@ -222,39 +224,43 @@ impl Engine {
         } = start;
         let rejected = RejectedRecord::new(Arc::clone(&store));
         intake.received().resume(rejected.read()?);
-        let replayed = check_journal(Arc::clone(&store)).await?;
+        let mut replayed = check_journal(Arc::clone(&store)).await?;
         let proposals = Proposals::new(raft.clone(), members.clone());
         let departures = Departures::new(proposals.clone());
         let consensus: Arc<dyn Consensus> = Arc::new(proposals);
         let node = identity.node;
-        if !opening::leaves(&raft.facts().borrow(), node) {
+        if !leaves(&raft.facts().borrow(), node) {
             register(&*consensus, &settings).await?;
         }
-        let opening = opening::open(&*consensus, node, &replayed).await?;
-        let segment = opening.map(|opening| opening.segment);
+        seal_earlier(&*consensus, &members, node, &replayed).await?;
+        let facts = consensus.facts();
+        let beyond = beyond_the_end(&facts.borrow(), &replayed);
+        for &(segment, end) in &beyond {
+            replay::cut_off(&store, &replayed, segment, end)?;
+        }
+        if !beyond.is_empty() {
+            replayed = check_journal(Arc::clone(&store)).await?;
+        }
         info!(
             cluster = %identity.cluster, %node, entries = replayed.entries,
-            records = replayed.records, segment, "the journal is open"
+            records = replayed.records, "the journal is whole"
         );
 
-        let facts = consensus.facts();
         let (end, ends) = unbounded_channel();
         let off = CancellationToken::new();
         let parts = Parts { end, off: off.clone() };
-        let (journal, writer) = Journal::open(
-            Arc::clone(&store),
-            &replayed,
-            opening,
-            clock.clone(),
-            metrics.commit_observer(),
-        )?;
+        let observer = metrics.commit_observer();
+        let (journal, writer) =
+            Journal::new(Arc::clone(&store), &replayed, clock.clone(), observer);
         parts.write(writer)?;
+        let copies = Copies::open(Arc::clone(&store))?;
 
         let (folding, commands) = Folding::new();
         let (flushes, to_flush) = unbounded_channel();
         let routing = Routing {
             node,
             journal: journal.clone(),
+            copies: copies.clone(),
             members: members.clone(),
             facts: facts.clone(),
         };
@@ -275,6 +281,7 @@ impl Engine {
             consensus: Arc::clone(&consensus),
             results: results.clone(),
             journal: journal.clone(),
+            copies: copies.clone(),
             folding: folding.clone(),
             values_max: settings.stats_limit,
             observer: metrics.flush_observer(),
@@ -290,6 +297,8 @@ impl Engine {
         let refused = intake.clone();
         let lending = Lending {
             journal: journal.clone(),
+            copies,
+            facts: facts.clone(),
             results,
             folding,
             rejected: Arc::new(move || refused.received().rejected()),
@@ -312,7 +321,6 @@ impl Engine {
             node,
             raft: raft.clone(),
             consensus: Arc::clone(&consensus),
-            journal: journal.clone(),
             results: lending.results.clone(),
             members: members.clone(),
         };
@@ -320,9 +328,14 @@ impl Engine {
         parts.run("hand-over", hand_over(leaving, adopting, intake))?;
 
         standing.attach(Arc::new(lending.clone()));
-        if let Some(segment) = segment {
-            parts.watch_segment(node, segment, facts.clone());
-        }
+        let opener = Opener {
+            node,
+            copies: settings.copies,
+            consensus: Arc::clone(&consensus),
+            members: members.clone(),
+            journal: journal.clone(),
+        };
+        parts.run("open", async move { Ok(opener.run().await?) })?;
         let clocks = Clocks::new(settings.clock_bound);
         let comparing = Comparing {
             node,
@@ -333,13 +346,15 @@ impl Engine {
         };
         parts
             .run("clocks", async move { Ok(comparing.run().await.map_err(Disagreement::from)?) })?;
-        let stamping = Stamping { node, journal: journal.clone(), members };
-        let cutter = tokio::sync::Mutex::new(Cutter::new(
+        let stamping = Stamping { node, own: lending.clone(), members: members.clone() };
+        let cutter = Cutter::new(
             Arc::clone(&consensus),
             Arc::new(stamping),
+            Arc::new(members),
             silent,
             clocks.clone(),
-        ));
+        );
+        let cutter = tokio::sync::Mutex::new(cutter);
         let (key, packed) = (identity.fingerprint_key, Mutex::default());
         let reader = Reader { lending, gathering, departures, clocks, store };
         Ok(Engine {
@@ -374,14 +389,30 @@ impl Engine {
             intake.close(leaves);
             return Ok(false);
         }
-        if !has_begun(&facts) {
-            return Ok(false);
+        let (segment, next) = (self.journal.segment(), facts.next_aggregation());
+        let has_begun = facts.has_begun();
+        if has_begun {
+            self.pack(&facts, segment, &mut packed, intake)?;
+            packed.below = next;
         }
-        packed.below = facts.next_aggregation();
-        let segment = self.journal.segment();
-        let wanted: Vec<_> = aggregations(&facts)?;
+        if facts.is_unaware(segment) && packed.told != (segment, next) {
+            packed.told = (segment, next);
+            self.tell_aware(segment, next, packed.earlier.clone());
+        }
+        Ok(has_begun)
+    }
+
+    /// Packs for what the facts say, if that has changed.
+    fn pack(
+        &self,
+        facts: &Facts,
+        segment: SegmentId,
+        packed: &mut Packed,
+        intake: &Intake,
+    ) -> Result<(), EngineError> {
+        let wanted: Vec<_> = aggregations(facts)?;
         let wanted: Vec<_> =
-            wanted.into_iter().filter(|known| is_packed(&facts, segment, known.number)).collect();
+            wanted.into_iter().filter(|known| is_packed(facts, segment, known.number)).collect();
         let numbers: Vec<_> = wanted.iter().map(|wanted| wanted.number).collect();
         if packed.numbers != numbers {
             let wanted = wanted.iter().map(|wanted| (wanted.number, &wanted.definition));
@@ -390,23 +421,19 @@ impl Engine {
             packed.earlier.retain(|earlier| !earlier.is_over());
             packed.earlier.push(earlier);
         }
-        if facts.is_unaware(segment) && packed.told_below < packed.below {
-            packed.told_below = packed.below;
-            self.tell_aware(packed.below, packed.earlier.clone());
-        }
-        Ok(true)
+        Ok(())
     }
 
-    /// Tells the cluster, in the background, that all aggregations below a number are packed,
-    /// once the requests that were packed for others are over.
-    fn tell_aware(&self, below: u32, earlier: Vec<Earlier>) {
+    /// Tells the cluster, in the background, that all aggregations below a number are packed in
+    /// a segment, once the requests that were packed for others are over.
+    fn tell_aware(&self, segment: SegmentId, below: u32, earlier: Vec<Earlier>) {
         let over = async {
             for earlier in earlier {
                 earlier.over().await;
             }
         };
         let (journal, consensus) = (self.journal.clone(), Arc::clone(&self.consensus));
-        let tell = awareness::tell(journal, consensus, below, over);
+        let tell = awareness::tell(journal, segment, consensus, below, over);
         tokio::spawn(self.off.clone().run_until_cancelled_owned(tell));
     }
 
@@ -440,7 +467,8 @@ impl Engine {
     pub fn begun(&self) -> impl Future<Output = ()> + use<> {
         let mut facts = self.facts.clone();
         let below = self.packed.lock().unwrap_or_else(PoisonError::into_inner).below;
-        let is_new = move |facts: &Arc<Facts>| has_begun(facts) && facts.next_aggregation() > below;
+        let is_new =
+            move |facts: &Arc<Facts>| facts.has_begun() && facts.next_aggregation() > below;
         async move {
             if facts.wait_for(is_new).await.is_err() {
                 // The node takes no part any more, of which there is word elsewhere.
@@ -513,28 +541,6 @@ impl Parts {
         spawn("journal", Priority::Senders, end, move || Ok(writer.run()?))
     }
 
-    /// Ends the engine when the cluster begins to seal its segment: another has to be opened,
-    /// unless the node is to leave.
-    fn watch_segment(
-        &self,
-        node: NodeId,
-        segment: SegmentId,
-        mut facts: watch::Receiver<Arc<Facts>>,
-    ) {
-        let (end, off) = (self.end.clone(), self.off.clone());
-        let is_sealed = move |facts: &Arc<Facts>| {
-            let known = facts.segments().get(&segment);
-            let is_open = known.is_some_and(|known| known.state == SegmentState::Open);
-            !is_open && !opening::leaves(facts, node)
-        };
-        tokio::spawn(off.run_until_cancelled_owned(async move {
-            if facts.wait_for(is_sealed).await.is_ok() {
-                // If nobody listens, the engine has ended.
-                let _ = end.send(Err(EngineError::Sealed(segment)));
-            }
-        }));
-    }
-
     /// Runs a part in a thread of its own if there are several, until it is told to end.
     fn run(
         &self,
@@ -551,15 +557,6 @@ impl Parts {
         let run = move || runtime.block_on(off.run_until_cancelled(part)).unwrap_or(Ok(()));
         spawn(name, Priority::Folding, end, run)
     }
-}
-
-/// Whether an aggregation counts.
-fn has_begun(facts: &Facts) -> bool {
-    let latest = facts.latest_cut().number;
-    let counts = |known: &Aggregation| {
-        known.since <= latest && known.until.is_none_or(|until| until > latest)
-    };
-    facts.aggregations().values().any(counts)
 }
 
 /// Whether what is appended to this segment has to say something to an aggregation: also

@@ -96,7 +96,7 @@ impl Clocks {
     }
 
     /// Takes note of what a leader has measured, and says what has changed.
-    fn note(&self, term: Term, offsets: BTreeMap<NodeId, Offset>) {
+    pub(super) fn note(&self, term: Term, offsets: BTreeMap<NodeId, Offset>) {
         let before = self.measured.send_replace(Measured { term, offsets: offsets.clone() });
         let (was, is) = (off(&before.offsets, self.bound), off(&offsets, self.bound));
         for node in is.difference(&was) {

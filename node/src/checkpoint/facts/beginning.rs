@@ -4,10 +4,13 @@
 //! until then says nothing of it. So the segments that are open when one is registered are
 //! waited for: until their writer has said from which stamp on it packs everything, or they
 //! can have nothing more. Until then the beginning is put off from cut to cut, and with it
-//! the end of what is replaced. Segments that are opened later pack everything.
+//! the end of what is replaced. Segments that are opened meanwhile are waited for too.
+//!
+//! Before the first aggregation counts, nobody accepts anything, and nobody is waited for.
 
 use std::collections::BTreeMap;
 
+use crate::checkpoint::facts::aggregations::Aggregation;
 use crate::checkpoint::facts::command::Applied;
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::{Facts, SegmentId};
@@ -23,12 +26,33 @@ impl Facts {
         self.aggregations.unaware.get(&segment) == Some(&None)
     }
 
+    /// Whether an aggregation counts.
+    pub fn has_begun(&self) -> bool {
+        let latest = self.cuts.latest.number;
+        let counts = |known: &Aggregation| {
+            known.since <= latest && known.until.is_none_or(|until| until > latest)
+        };
+        self.aggregations.known.values().any(counts)
+    }
+
     /// Waits for every segment that may have entries that no cut has counted, as new
     /// aggregations were registered.
     pub(super) fn wait_for_writers(&mut self) {
+        if !self.has_begun() {
+            return;
+        }
         let now = self.cuts.latest.time;
         let growing = self.segments.known.iter().filter(|(_, segment)| segment.ceiling > now);
         self.aggregations.unaware = growing.map(|(&id, _)| (id, None)).collect();
+    }
+
+    /// Waits for a segment that is opened now, if an aggregation is yet to begin.
+    pub(super) fn wait_for_writer(&mut self, segment: SegmentId) {
+        let latest = self.cuts.latest.number;
+        let is_to_begin = |known: &Aggregation| known.since > latest;
+        if self.has_begun() && self.aggregations.known.values().any(is_to_begin) {
+            self.aggregations.unaware.insert(segment, None);
+        }
     }
 
     pub(super) fn aware(
@@ -73,7 +97,7 @@ impl Facts {
 mod tests {
     use super::*;
     use crate::checkpoint::facts::command::Command;
-    use crate::checkpoint::facts::tests::{Cluster, at, register};
+    use crate::checkpoint::facts::tests::{Cluster, SETTINGS, at, join, node, register};
 
     fn aware(segment: SegmentId, below: u32, second: u64) -> Command {
         Command::Aware { segment, below, from: at(second) }
@@ -144,15 +168,41 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_segments_that_are_opened_later_or_sealed_or_for_an_end() {
+    fn a_segment_that_is_opened_meanwhile_is_waited_for_too() {
+        let (mut cluster, one, other) = waiting();
+        cluster.accept(aware(one, 2, 2));
+        cluster.seal(other, 1, 0, &[2]);
+        let next = cluster.open(2, &[2]);
+        cluster.cut(2, &[]);
+        assert_eq!(lives(&cluster)[1], (3, None));
+        cluster.accept(aware(next, 2, 2));
+        cluster.cut(3, &[]);
+        assert_eq!(lives(&cluster)[1], (3, None));
+        assert!(!cluster.facts.is_unaware(cluster.facts.segments.last));
+    }
+
+    #[test]
+    fn nobody_is_waited_for_before_the_first_one_counts() {
+        let mut cluster = Cluster { facts: Facts::new(SETTINGS) };
+        cluster.accept(join(1));
+        cluster.accept(Command::Activate { node: node(1) });
+        cluster.open(1, &[1]);
+        cluster.accept(register(&["first"]));
+        cluster.cut(1, &[]);
+        cluster.cut(2, &[]);
+        assert_eq!(lives(&cluster), [(1, None)]);
+    }
+
+    #[test]
+    fn nobody_waits_for_segments_that_are_sealed_or_for_an_end() {
         let mut cluster = Cluster::of(2);
         let sealed = cluster.open(1, &[1]);
         cluster.seal(sealed, 1, 0, &[1]);
         cluster.accept(register(&["by-foo", "another"]));
-        cluster.open(1, &[1]);
         cluster.cut(2, &[]);
         cluster.cut(3, &[]);
         assert_eq!(lives(&cluster), [(1, None), (2, None)]);
+        cluster.open(1, &[1]);
         cluster.accept(register(&["by-foo"]));
         cluster.cut(4, &[]);
         cluster.cut(5, &[]);
