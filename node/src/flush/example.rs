@@ -28,7 +28,7 @@ use crate::event::time::{SECOND, UnixNanos, Window};
 use crate::flush::carried::CarriedWindows;
 use crate::flush::feed::{Batch, Consensus, Disagreement, Part};
 use crate::flush::sharing::{Kept, NotKept, Others, Sharing};
-use crate::journal::Extent;
+use crate::journal::{Extent, FRAME_BYTES, frame};
 
 pub(crate) fn at(second: u64) -> UnixNanos {
     UnixNanos(second * SECOND)
@@ -281,6 +281,14 @@ impl Others for Nobody {
 /// A packed entry with these records: the slot of each, and its body.
 pub(crate) fn entry(aggregation: u32, records: &[(u8, u64)]) -> Bytes {
     packed(EntryWriter::new(None), &[(aggregation, records)])
+}
+
+/// As [`entry`], with room for the journal's frame.
+pub(crate) fn framed(aggregation: u32, records: &[(u8, u64)]) -> Vec<u8> {
+    let writer = EntryWriter::with_prefix(FRAME_BYTES, None);
+    let mut framed = packed(writer, &[(aggregation, records)]).to_vec();
+    frame::checksum_content(&mut framed);
+    framed
 }
 
 /// What of each aggregation is packed into an entry.

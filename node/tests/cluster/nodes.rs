@@ -17,6 +17,7 @@ const WINDOW: &[&str] = &["--window", "1s"];
 /// Nodes with a folder and an address each, that are to form a cluster together.
 pub(crate) struct Nodes {
     folder: TempDir,
+    copies: &'static str,
     pub(crate) addresses: Vec<String>,
 }
 
@@ -27,7 +28,12 @@ impl Nodes {
         let listeners: Vec<_> =
             (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let addresses = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
-        Nodes { folder: tempfile::tempdir().unwrap(), addresses }
+        Nodes { folder: tempfile::tempdir().unwrap(), copies: "2", addresses }
+    }
+
+    /// Which acknowledge what is on one disk.
+    pub(crate) fn without_copies(self) -> Nodes {
+        Nodes { copies: "1", ..self }
     }
 
     pub(crate) fn volume(&self, node: usize) -> PathBuf {
@@ -58,7 +64,8 @@ impl Nodes {
         }
         let initial = initial.join(",");
         let own = &self.addresses[node];
-        let arguments = ["--peer-listen", own, "--initial-members", &initial];
+        let copies = self.copies;
+        let arguments = ["--peer-listen", own, "--initial-members", &initial, "--copies", copies];
         let environment = [("FAILPOINTS", failpoints.to_owned())];
         let arguments = [&arguments, COUNTING, settings].concat();
         Process::start(&self.volume(node), &arguments, &environment)

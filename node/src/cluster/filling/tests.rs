@@ -1,33 +1,25 @@
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
 use crate::aggregation::distinct_logs::count_table::{Table, merge};
 use crate::aggregation::distinct_logs::{MemoryLimit, OpenWindow};
 use crate::checkpoint::carries::Carries;
-use crate::checkpoint::facts::SegmentId;
 use crate::checkpoint::facts::command::Change;
-use crate::checkpoint::identity::{Birth, Identity};
-use crate::checkpoint::raft::{Decision, Rpc};
 use crate::cluster::example::identity;
-use crate::cluster::formation::Hello;
+use crate::cluster::example::mesh::{Lender, Mesh};
 use crate::cluster::lending::Lending;
-use crate::cluster::peers::{
-    Answers, Batches, CarriedParts, Chunks, Declined, Holdings as _, Kept, Listed, Peers, Reply,
-    Stamped,
-};
 use crate::event::entry::{Entry, Section};
 use crate::event::time::{Clock, UnixNanos, Window};
 use crate::flush::carried::CarriedWindows;
+use crate::flush::example::node::everybody_waits;
 use crate::flush::example::{Cluster, at, entry, slots, window};
 use crate::flush::folding::Folding;
 use crate::flush::results::{Results, ResultsError};
+use crate::journal::copies::Copies;
 use crate::journal::{Journal, Replay};
 use crate::store::{Disk, Store};
 
@@ -90,91 +82,21 @@ impl Disks {
         (of.to_string(), merged.counts.distinct)
     }
 
-    /// What others may ask of it, at an address.
-    async fn serve(&self) -> (String, CancellationToken) {
-        let store = Arc::clone(&self.store);
+    /// What others may ask of it, as node 1.
+    fn lend(&self, cluster: &Cluster, mesh: &Mesh) -> Lender {
         let clock = Clock::new(|| at(1));
-        let journal = Journal::open(store, &Replay::default(), None, clock, Box::new(|_| ()));
+        let store = Arc::clone(&self.store);
+        let (journal, _) = Journal::new(store, &Replay::default(), clock, Box::new(|_| ()));
         let lending = Lending {
-            journal: journal.unwrap().0,
+            journal,
+            copies: Copies::open(Arc::clone(&self.store)).unwrap(),
+            facts: cluster.facts(),
             results: self.keeping.results.clone(),
             keeping: self.keeping.clone(),
             folding: Folding::new().0,
             rejected: Arc::new(BTreeMap::new),
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let off = CancellationToken::new();
-        let incoming = peers::accept(listener);
-        tokio::spawn(peers::serve(incoming, Arc::new(Owner(lending)), off.clone()));
-        (address, off)
-    }
-}
-
-/// A node that tells what it keeps, and nothing else.
-struct Owner(Lending);
-
-fn no<T>() -> Result<T, Declined> {
-    Err(Declined::Never("nobody asks this".to_owned()))
-}
-
-impl Answers for Owner {
-    fn hello(&self) -> Result<Hello, Declined> {
-        no()
-    }
-
-    fn identity(&self) -> Result<Arc<Identity>, Declined> {
-        Ok(Arc::new(identity(1)))
-    }
-
-    async fn join(&self, _: Birth) -> Result<Reply<Identity>, Declined> {
-        no()
-    }
-
-    async fn raft(&self, _: Rpc, _: Bytes) -> Result<Bytes, Declined> {
-        no()
-    }
-
-    async fn propose(&self, _: Command) -> Result<Reply<Decision>, Declined> {
-        no()
-    }
-
-    async fn stamped(
-        &self,
-        _: UnixNanos,
-        _: UnixNanos,
-    ) -> Result<BTreeMap<SegmentId, Stamped>, Declined> {
-        no()
-    }
-
-    fn follow(&self, _: SegmentId, _: u64, _: SlotSet) -> Result<Batches, Declined> {
-        no()
-    }
-
-    fn tables(&self, aggregation: u32, end: UnixNanos) -> Result<Vec<Listed>, Declined> {
-        self.0.tables(aggregation, end)
-    }
-
-    fn results(
-        &self,
-        aggregation: u32,
-        end: UnixNanos,
-        table: u64,
-        slots: SlotSet,
-    ) -> Result<Chunks, Declined> {
-        self.0.results(aggregation, end, table, slots)
-    }
-
-    async fn keep(&self, _: NodeId, _: Kept, _: Chunks) -> Result<(), Declined> {
-        no()
-    }
-
-    fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined> {
-        self.0.carried(slots)
-    }
-
-    async fn live(&self, _: u32) -> Result<Bytes, Declined> {
-        no()
+        mesh.lend(1, Arc::new(lending))
     }
 }
 
@@ -190,8 +112,12 @@ fn want(cluster: &Cluster) {
 }
 
 /// What fills node 2's slots.
-fn filling(cluster: &Arc<Cluster>, disks: &Disks) -> AbortOnDropHandle<Result<(), FlushError>> {
-    let members = peers::Member::new(Peers::over_tcp(), &identity(2));
+fn filling(
+    cluster: &Arc<Cluster>,
+    mesh: &Arc<Mesh>,
+    disks: &Disks,
+) -> AbortOnDropHandle<Result<(), FlushError>> {
+    let members = peers::Member::new(mesh.peers(), &identity(2));
     let (results, keeping) = (disks.keeping.results.clone(), disks.keeping.clone());
     let copying = Copying { results, members: members.clone() };
     let consensus = Arc::clone(cluster) as _;
@@ -206,7 +132,7 @@ async fn owned_by(cluster: &Cluster, node: u64) -> String {
     facts.owner_of(NodeId(node)).to_string()
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn whoever_is_to_be_an_owner_copies_what_the_owners_have_and_says_so() {
     let cluster = Cluster::of(2);
     let [one, two] = [1, 2].map(|node| Disks::new(node, &cluster));
@@ -214,10 +140,12 @@ async fn whoever_is_to_be_an_owner_copies_what_the_owners_have_and_says_so() {
     let end = cluster.cut(10, &[]);
     cluster.flush(1, "0-255", FIRST, end);
     want(&cluster);
-    let _filling = filling(&cluster, &two);
-    // Nobody is reached where node 1 is said to be. Then it moves.
-    let (address, _off) = one.serve().await;
-    cluster.join(1, &address);
+    let mesh = Arc::<Mesh>::default();
+    let _filling = filling(&cluster, &mesh, &two);
+    everybody_waits().await;
+    assert_eq!(cluster.now().filled_by(NodeId(2)).len(), 10, "nobody is reached");
+    let _lender = one.lend(&cluster, &mesh);
+    cluster.cut(11, &[]);
     assert_eq!(owned_by(&cluster, 2).await, "0-9");
     assert_eq!(two.results(), ("0-9".to_owned(), 3));
     let carried = two.keeping.carried.all().unwrap();
@@ -226,16 +154,16 @@ async fn whoever_is_to_be_an_owner_copies_what_the_owners_have_and_says_so() {
     assert!(file.map(|chunk| chunk.unwrap().len()).sum::<usize>() > 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn what_no_owner_has_is_not_waited_for() {
     let cluster = Cluster::of(2);
     let [one, two] = [1, 2].map(|node| Disks::new(node, &cluster));
     let end = cluster.cut(10, &[]);
     cluster.flush(1, "0-255", FIRST, end);
-    let (address, _off) = one.serve().await;
-    cluster.join(1, &address);
+    let mesh = Arc::<Mesh>::default();
+    let _lender = one.lend(&cluster, &mesh);
     want(&cluster);
-    let _filling = filling(&cluster, &two);
+    let _filling = filling(&cluster, &mesh, &two);
     assert_eq!(owned_by(&cluster, 2).await, "0-9");
     assert_eq!(two.results(), (String::new(), 0));
 }

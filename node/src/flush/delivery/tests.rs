@@ -12,7 +12,7 @@ use crate::flush::example::{
 use crate::flush::folding::Commands;
 use crate::flush::group::{Group, alike};
 use crate::flush::results::ResultsError;
-use crate::journal::{Opening, Replay};
+use crate::journal::Replay;
 use crate::store::{Disk, Store};
 
 const FIRST: Window = Window { start: UnixNanos(0), end: UnixNanos(10_000_000_000) };
@@ -102,10 +102,8 @@ impl Node {
 
     fn delivery(&self) -> (Delivery, Commands) {
         let (store, replay) = (Arc::clone(&self.store), Replay::default());
-        let opening = Opening { segment: self.segment, floor: at(1), lease: UnixNanos(u64::MAX) };
-        let clock = Clock::new(|| at(5));
-        let (journal, _) =
-            Journal::open(store, &replay, Some(opening), clock, Box::new(|_| ())).unwrap();
+        let copies = Copies::open(Arc::clone(&store)).unwrap();
+        let (journal, _) = Journal::new(store, &replay, Clock::new(|| at(5)), Box::new(|_| ()));
         let (folding, commands) = Folding::new();
         let delivery = Delivery {
             node: NodeId(1),
@@ -114,6 +112,7 @@ impl Node {
             carried: self.carried(),
             sharing: alone(NodeId(1), &self.cluster, self.carried()),
             journal,
+            copies,
             folding,
             values_max: 9,
             observer: Box::new(|_| ()),
