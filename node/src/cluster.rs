@@ -19,12 +19,11 @@ pub mod keeping; // what is kept of slots that others lead
 pub mod leases; // who may stamp until when
 pub mod leaving; // how a node gets away
 pub mod lending; // a node's journal and results, for the others
-pub mod sending; // what is kept of slots that this node leads, to their other owners
-
 pub mod mirroring; // the open segment to its other copies
 pub mod opening; // the open segment, and what follows it
 pub mod routing; // entries to where they are folded
 pub mod sealing; // where a segment ends
+pub mod sending; // what is kept of slots that this node leads, to their other owners
 pub mod stamping; // how much each node has stamped
 
 pub mod departures; // who may leave

@@ -178,3 +178,6 @@ fn address(facts: &Facts, node: NodeId) -> Result<&str, PeerError> {
     let nobody = || PeerError::Unreachable(format!("node {node} is no member"));
     Ok(&member.ok_or_else(nobody)?.address)
 }
+
+#[cfg(test)]
+mod tests;

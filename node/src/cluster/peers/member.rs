@@ -28,10 +28,10 @@ pub type Followed = BoxStream<'static, Result<Batch, PeerError>>;
 /// Chunks of one count table as they arrive: it is whole when they end without an error.
 pub type Received = BoxStream<'static, Result<Bytes, PeerError>>;
 
-/// How many entries of a copy are durable, as that is told.
-pub type Durable = BoxStream<'static, Result<u64, PeerError>>;
 /// What is carried, as it arrives: all of it is there when it ends without an error.
 pub type Carried = BoxStream<'static, Result<CarriedPart, PeerError>>;
+/// How many entries of a copy are durable, as that is told.
+pub type Durable = BoxStream<'static, Result<u64, PeerError>>;
 
 /// A member that asks the others.
 #[derive(Clone)]
