@@ -240,7 +240,7 @@ impl Engine {
             members: members.clone(),
             facts: facts.clone(),
         };
-        let folder = Folder::new(folding::Parts {
+        let folding_parts = folding::Parts {
             node,
             settings: flush_settings(&settings)?,
             store: Arc::clone(&store),
@@ -248,7 +248,8 @@ impl Engine {
             feed: Arc::new(routing),
             flushes,
             observer: metrics.open_observer(),
-        })?;
+        };
+        let folder = Folder::new(folding_parts, &commands)?;
         parts.run("fold", async move { Ok(folder.run(commands).await?) })?;
 
         let results = Results::new(Arc::clone(&store));

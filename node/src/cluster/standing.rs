@@ -16,6 +16,7 @@ use crate::cluster::formation::{Hello, State, Why};
 use crate::cluster::peers::{Answers, Batches, Chunks, Declined, Holdings, Listed, Reply, Stamped};
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
+use crate::flush::requests::Decided;
 use attached::Attached;
 
 /// What a node is to the others. It outlives the database that it is read from.
@@ -185,6 +186,10 @@ impl Answers for Standing {
         let lent = self.attached.borrow()?;
         let chunks = lent.holdings.results(aggregation, end, table, slots)?;
         Ok(lent.stream(chunks))
+    }
+
+    fn decided(&self) -> Result<Arc<Decided>, Declined> {
+        Ok(self.attached.borrow()?.holdings.decided())
     }
 
     async fn live(&self, limit: u32) -> Result<Bytes, Declined> {

@@ -136,6 +136,7 @@ impl Delivery {
             carries::record(self.results.store(), &carries)?;
         }
         let (found, written, summary) = self.close(&aggregation, window, &slots, state)?;
+        self.folding.record_decided(self.results.store())?;
 
         let Claimed { numbers, flushed } = self.claim(&found, slots).await?;
         let claimed: SlotSet = numbers.keys().copied().collect();
@@ -298,6 +299,7 @@ impl Delivery {
         if !carries.is_empty() {
             carries::record(self.results.store(), carries)?;
         }
+        self.folding.record_decided(self.results.store())?;
         for aggregation in aggregations {
             let facts = self.facts();
             let owned = facts.primary_of(self.node);

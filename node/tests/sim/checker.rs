@@ -281,6 +281,7 @@ mod tests {
             distinct: 0,
             duplicate: records - pending,
             lost: 0,
+            deduplicated: 0,
             pending,
         };
         Event::Balanced {

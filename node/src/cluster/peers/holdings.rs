@@ -1,6 +1,7 @@
 //! What other members may ask of a node's journals and results.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -12,6 +13,7 @@ use crate::checkpoint::facts::SegmentId;
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
 pub use crate::flush::feed::{Batch, Part};
+use crate::flush::requests::Decided;
 pub use crate::journal::Stamped;
 
 /// A count table that a node has.
@@ -66,6 +68,9 @@ pub trait Holdings: Send + Sync + 'static {
         table: u64,
         slots: SlotSet,
     ) -> Result<Chunks, Declined>;
+
+    /// Which entries repeat a request, as far as the node has decided it.
+    fn decided(&self) -> Arc<Decided>;
 
     /// What the node has accepted, refused, and counted so far in the windows that are open,
     /// in JSON, with at most `limit` counts for each.

@@ -9,13 +9,13 @@ const FIRST: Window = Window { start: UnixNanos(0), end: UnixNanos(10_000_000_00
 
 /// A group of all slots, and what it is folded from.
 struct Fold {
-    cluster: std::sync::Arc<Cluster>,
+    cluster: Arc<Cluster>,
     appended: Appended,
     scratch: tempfile::TempDir,
 }
 
 impl Fold {
-    fn of(cluster: std::sync::Arc<Cluster>) -> Fold {
+    fn of(cluster: Arc<Cluster>) -> Fold {
         let (appended, scratch) = (Appended::default(), tempfile::tempdir().unwrap());
         Fold { cluster, appended, scratch }
     }
@@ -49,6 +49,8 @@ impl Fold {
     }
 
     fn close(&self, group: &mut Group) -> Vec<Closing> {
+        let decided = self.appended.decided(&self.cluster.now());
+        assert!(group.decide(&decided, &self.settings(0)).unwrap());
         group.close(&self.cluster.now()).unwrap().now
     }
 }
