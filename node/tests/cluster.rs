@@ -10,6 +10,7 @@ mod cluster {
     mod leaving; // one that is let go
     mod load; // senders to all of them
     pub(crate) mod nodes; // their folders and addresses
+    mod repeats; // a client that sends requests again
     mod tally; // what it has to add up to
 }
 

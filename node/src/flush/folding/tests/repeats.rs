@@ -123,9 +123,10 @@ async fn carried_windows_count_a_request_once() {
     let life = it.node.start();
     it.send(one, 5, 1, &[(7, 1)]);
     it.append(one, 5, &[(7, 2)]);
+    everybody_waits().await;
     it.cut(6);
     everybody_waits().await;
-    // The first is carried by now; these are not folded yet.
+    // The first are carried by now; these are not folded yet.
     it.send(one, 7, 2, &[(7, 3)]);
     it.append(one, 7, &[(7, 4)]);
     everybody_waits().await;
