@@ -137,6 +137,11 @@ impl Campaign {
         ended
     }
 
+    /// Sends nothing again of what was sent so far.
+    pub(crate) fn give_up(&mut self) {
+        self.oracle.sent(self.seen.take_unsettled());
+    }
+
     /// Leads a last life until everything is flushed, and returns what is wrong. A node
     /// that ends by itself has refused its folder, and nothing can be compared.
     pub(crate) fn faults(mut self) -> Vec<Fault> {
@@ -153,7 +158,7 @@ impl Campaign {
             let is_over = counted == ledger.accepted && account.pending == 0;
             is_over.then_some(Some(ledger))
         });
-        self.oracle.sent(self.seen.take_unsettled());
+        self.give_up();
         let Some(ledger) = ledger else { return vec![Fault::Refused(node.end().stderr)] };
         // A window is flushed before its line is printed.
         eventually("the lines of all windows", || {

@@ -117,8 +117,7 @@ impl Sender {
     /// Sends what is unsettled, and else new requests, until the connection breaks.
     fn send_over(&mut self, mut connection: Connection) {
         while !self.is_stopped() {
-            let unsettled = self.seen.unsettled.lock().unwrap().pop();
-            let mut request = unsettled.unwrap_or_else(|| self.next_request());
+            let mut request = self.unsettled().unwrap_or_else(|| self.next_request());
             let content: Vec<_> = request.records.clone().map(|n| self.record(n)).collect();
             let answer = connection.export_named(&request.id, self.form, &content);
             request.over = Timestamp::now();
@@ -142,6 +141,16 @@ impl Sender {
                 Err(_) => return,
             }
         }
+    }
+
+    /// Something that is to be sent again; some of it waits for a later window, or life.
+    fn unsettled(&mut self) -> Option<Request> {
+        let mut unsettled = self.seen.unsettled.lock().unwrap();
+        if unsettled.is_empty() || self.rng.bool() {
+            return None;
+        }
+        let any = self.rng.usize(..unsettled.len());
+        Some(unsettled.swap_remove(any))
     }
 
     fn next_request(&mut self) -> Request {

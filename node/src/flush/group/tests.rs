@@ -1,7 +1,7 @@
 use super::*;
 use crate::aggregation::distinct_logs::MemoryLimit;
 use crate::checkpoint::facts::command::Command;
-use crate::event::entry::EntryWriter;
+use crate::event::entry::{EntryWriter, RequestId};
 use crate::event::node::NodeId;
 use crate::flush::example::{Appended, Cluster, at, entry, packed, register, slots, window};
 
@@ -388,4 +388,28 @@ fn slots_are_alike_that_go_on_from_the_same_cut_with_the_same_carries() {
     let mut found: Vec<_> = found.iter().map(SlotSet::to_string).collect();
     found.sort();
     assert_eq!(found, ["0-49", "100-149", "150-199,202-210", "200-201", "50-99"]);
+}
+
+#[test]
+fn what_waits_for_a_cut_is_bounded_and_goes_on_when_the_cut_has_decided() {
+    let mut fold = Fold::of(Cluster::of(1));
+    let segment = fold.cluster.open(1);
+    let mut group = fold.begin();
+    let records: Vec<(u8, u64)> = (0..50_000).map(|body| (7, body)).collect();
+    let request = RequestId { session: [7; 16], sequence: 1 };
+    let large = packed(EntryWriter::new(Some(request)), &[(0, &records)]);
+    let count = HELD_BYTES_MAX / large.len() + 3;
+    (0..count).for_each(|_| fold.appended.push(segment, at(5), large.clone()));
+    let part = |index| Part { index, stamp: at(5), entry: large.clone() };
+    let next = count as u64;
+    let batch = Batch { next, parts: (0..next).map(part).collect() };
+    let settings = fold.settings(0);
+    assert!(!group.fold(segment, &batch, &settings).unwrap());
+    assert_eq!((group.next(segment), group.current(9).count()), (next - 1, 0));
+    fold.cluster.cut(6, &fold.appended.counts());
+    let decided = fold.appended.decided(&fold.cluster.now());
+    assert!(group.decide(&decided, &settings).unwrap());
+    assert!(group.fold(segment, &batch, &settings).unwrap());
+    assert_eq!((group.next(segment), group.held_bytes), (next, 0));
+    assert_eq!(group.current(9).map(|open| open.counts.records).sum::<u64>(), 50_000);
 }
