@@ -391,6 +391,42 @@ fn slots_are_alike_that_go_on_from_the_same_cut_with_the_same_carries() {
 }
 
 #[test]
+fn a_window_is_not_due_before_all_of_it_is_decided() {
+    let mut fold = Fold::of(Cluster::of(1));
+    let segment = fold.cluster.open(1);
+    let mut group = fold.begin();
+    fold.append(segment, 5, &[(7, 1)]);
+    fold.fold(&mut group, segment);
+    let cut = fold.cluster.cut(10, &fold.appended.counts());
+    let closings = group.close(&fold.cluster.now()).unwrap();
+    assert_eq!((closings.now.len(), closings.is_behind), (0, true));
+    assert_ne!(group.newest_reached(&fold.cluster.now()), Some(cut));
+    assert_eq!(fold.close(&mut group).len(), 1);
+    assert_eq!(group.newest_reached(&fold.cluster.now()), Some(cut));
+}
+
+#[test]
+fn what_is_carried_ends_before_what_waits_for_a_cut() {
+    let mut fold = Fold::of(Cluster::of(1));
+    let segment = fold.cluster.open(1);
+    let mut group = fold.begin();
+    fold.append(segment, 5, &[(7, 1)]);
+    let request = RequestId { session: [7; 16], sequence: 1 };
+    let named = packed(EntryWriter::new(Some(request)), &[(0, &[(7, 2)])]);
+    fold.appended.push(segment, at(5), named);
+    fold.append(segment, 5, &[(7, 3)]);
+    fold.fold(&mut group, segment);
+    assert_eq!(group.next(segment), 3);
+    let carries = group.carry(&fold.settings(0)).unwrap().unwrap();
+    assert_eq!(carries[0].next, [(segment, 1)].into());
+    let mut group = fold.resume(slots("0-255"), carries);
+    fold.fold(&mut group, segment);
+    fold.cluster.cut(10, &fold.appended.counts());
+    let [closing] = <[_; 1]>::try_from(fold.close(&mut group)).ok().unwrap();
+    assert_eq!(totals(closing), [(7, 3, 3)]);
+}
+
+#[test]
 fn what_waits_for_a_cut_is_bounded_and_goes_on_when_the_cut_has_decided() {
     let mut fold = Fold::of(Cluster::of(1));
     let segment = fold.cluster.open(1);
@@ -398,14 +434,15 @@ fn what_waits_for_a_cut_is_bounded_and_goes_on_when_the_cut_has_decided() {
     let records: Vec<(u8, u64)> = (0..50_000).map(|body| (7, body)).collect();
     let request = RequestId { session: [7; 16], sequence: 1 };
     let large = packed(EntryWriter::new(Some(request)), &[(0, &records)]);
-    let count = HELD_BYTES_MAX / large.len() + 3;
+    let held = HELD_BYTES_MAX / large.len() + 1;
+    let count = held + 2;
     (0..count).for_each(|_| fold.appended.push(segment, at(5), large.clone()));
     let part = |index| Part { index, stamp: at(5), entry: large.clone() };
     let next = count as u64;
     let batch = Batch { next, parts: (0..next).map(part).collect() };
     let settings = fold.settings(0);
     assert!(!group.fold(segment, &batch, &settings).unwrap());
-    assert_eq!((group.next(segment), group.current(9).count()), (next - 1, 0));
+    assert_eq!((group.next(segment), group.current(9).count()), (held as u64, 0));
     fold.cluster.cut(6, &fold.appended.counts());
     let decided = fold.appended.decided(&fold.cluster.now());
     assert!(group.decide(&decided, &settings).unwrap());

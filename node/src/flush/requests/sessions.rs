@@ -198,15 +198,16 @@ mod tests {
     #[test]
     fn of_too_many_sessions_those_are_forgotten_that_were_silent_for_longest() {
         let mut sessions = Sessions::default();
-        for session in 0..STRETCHES_MAX as u128 + 2 {
-            let second = if session == 1 { 4 } else { 5 };
+        let last = STRETCHES_MAX as u128 + 1;
+        for session in 0..=last {
+            let second = if session == last { 4 } else { 5 };
             sessions.insert(request(session, 1), at(second));
         }
         sessions.forget(at(0));
         assert_eq!((sessions.stretches, sessions.known.len()), (STRETCHES_MAX, STRETCHES_MAX));
-        assert!(sessions.insert(request(1, 1), at(6)));
+        assert!(sessions.insert(request(last, 1), at(6)));
         assert!(sessions.insert(request(0, 1), at(6)), "of equals, the lowest");
-        assert!(!sessions.insert(request(2, 1), at(6)));
+        assert!(!sessions.insert(request(1, 1), at(6)));
     }
 
     proptest! {
