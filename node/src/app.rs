@@ -256,6 +256,7 @@ impl Node {
             zone: self.settings.zone.clone(),
             entropy: self.surroundings.entropy.clone(),
             initial: self.settings.initial_members.clone(),
+            copies: self.settings.copies,
             peers: self.surroundings.peers.clone(),
             standing: Arc::clone(&self.standing),
         }

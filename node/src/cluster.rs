@@ -9,12 +9,19 @@ pub mod gathering; // the results of all slots, added up
 pub mod live; // what is counted and not flushed yet, added up
 
 pub mod adopting; // results of members that leave
+pub mod copying; // results from other members
 pub mod cutting; // the leader's cuts
+pub mod filling; // what owners of slots have, to a node that is to be one
+pub mod keeping; // what is kept of slots that others lead
 pub mod leases; // who may stamp until when
 pub mod leaving; // how a node gets away
 pub mod lending; // a node's journal and results, for the others
-pub mod opening; // a segment for each life of a node
+pub mod sending; // what is kept of slots that this node leads, to their other owners
+
+pub mod mirroring; // the open segment to its other copies
+pub mod opening; // the open segment, and what follows it
 pub mod routing; // entries to where they are folded
+pub mod sealing; // where a segment ends
 pub mod stamping; // how much each node has stamped
 
 pub mod departures; // who may leave

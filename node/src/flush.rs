@@ -10,6 +10,9 @@ pub mod folding; // the thread that folds, and finds what is due
 pub mod delivery; // the thread that claims, delivers, completes and trims
 pub mod group; // slots that are folded together
 pub mod learning; // the ids of all entries, as they come
+pub mod sharing; // results and carries to the other owners
+
+pub mod carried; // what is kept of open windows, with its files
 
 pub mod due; // which windows a cut has closed
 pub mod feed; // where entries come from

@@ -10,6 +10,8 @@ mod cluster {
     mod leaving; // one that is let go
     mod load; // senders to all of them
     pub(crate) mod nodes; // their folders and addresses
+    #[cfg(feature = "failpoints")]
+    mod owning; // what all owners of a slot have
     mod repeats; // a client that sends requests again
     mod tally; // what it has to add up to
 }

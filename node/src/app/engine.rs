@@ -18,38 +18,46 @@ use crate::app::metrics::Metrics;
 use crate::app::settings::Settings;
 use crate::app::threads::{Priority, spawn};
 use crate::blocking;
+use crate::checkpoint::carries::Carries;
+use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::facts::members::MemberState;
-use crate::checkpoint::facts::segments::SegmentState;
-use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::checkpoint::identity::Identity;
 use crate::checkpoint::raft::Raft;
 use crate::checkpoint::rejected::RejectedRecord;
 use crate::cluster::adopting::Adopting;
+use crate::cluster::copying::Copying;
 use crate::cluster::cutting::Cutter;
 use crate::cluster::departures::Departures;
+use crate::cluster::filling::Filling;
 use crate::cluster::gathering::Gathering;
+use crate::cluster::keeping::Keeping;
 use crate::cluster::leases::Silent;
 use crate::cluster::leaving::{LeaveError, Leaving};
 use crate::cluster::lending::Lending;
 use crate::cluster::membership::MembershipError;
-use crate::cluster::opening;
+use crate::cluster::opening::{OpenError, Opener, leaves};
 use crate::cluster::peers;
 use crate::cluster::printing::{PrintError, Printer};
 use crate::cluster::proposals::Proposals;
 use crate::cluster::routing::Routing;
+use crate::cluster::sealing::{beyond_the_end, seal_earlier};
+use crate::cluster::sending::Sending;
 use crate::cluster::stamping::Stamping;
 use crate::cluster::standing::Standing;
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::node::NodeId;
 use crate::event::time::{Clock, UnixNanos};
+use crate::flush::carried::CarriedWindows;
 use crate::flush::delivery::Delivery;
 use crate::flush::feed::{Consensus, Disagreement};
 use crate::flush::folding::{self, Folder, Folding};
 use crate::flush::results::Results;
+use crate::flush::sharing::Sharing;
 use crate::flush::{FlushError, FlushSettings, aggregations};
 use crate::intake::admission::Closed;
 use crate::intake::{Intake, Packing};
+use crate::journal::copies::Copies;
 use crate::journal::{Journal, JournalError, Replay, Writer, replay};
 use crate::sink::Sink;
 use crate::store::{Store, StoreError};
@@ -83,9 +91,9 @@ pub enum EngineError {
     /// The cluster did not agree to what the node needs.
     #[error(transparent)]
     Consensus(#[from] Disagreement),
-    /// The cluster has given the node up for silent, and no longer takes what it appends.
-    #[error("the cluster seals segment {0}, as this node was silent for too long")]
-    Sealed(SegmentId),
+    /// The journal has no segment any more.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The node could not hand over what it has.
     #[error(transparent)]
     Leave(#[from] LeaveError),
@@ -112,12 +120,14 @@ impl EngineError {
             EngineError::Folder { .. }
             | EngineError::Store(_)
             | EngineError::Journal(_)
-            | EngineError::Sealed(_)
+            | EngineError::Open(OpenError::Journal(_))
             | EngineError::Leave(LeaveError::Store(_))
             | EngineError::Thread { .. } => true,
             EngineError::Flush(error) => error.is_retryable(),
             EngineError::Print(error) => error.is_retryable(),
-            EngineError::Consensus(error) | EngineError::Leave(LeaveError::Consensus(error)) => {
+            EngineError::Consensus(error)
+            | EngineError::Open(OpenError::Consensus(error))
+            | EngineError::Leave(LeaveError::Consensus(error)) => {
                 matches!(error, Disagreement::Stopped(_))
             }
             EngineError::Membership(error) => error.is_retryable(),
@@ -204,46 +214,53 @@ impl Engine {
         } = start;
         let rejected = RejectedRecord::new(Arc::clone(&store));
         intake.received().resume(rejected.read()?);
-        let replayed = check_journal(Arc::clone(&store)).await?;
+        let mut replayed = check_journal(Arc::clone(&store)).await?;
         let proposals = Proposals::new(raft.clone(), members.clone());
         let departures = Departures::new(proposals.clone());
         let consensus: Arc<dyn Consensus> = Arc::new(proposals);
         let node = identity.node;
-        if !opening::leaves(&raft.facts().borrow(), node) {
+        if !leaves(&raft.facts().borrow(), node) {
             register(&*consensus, &settings).await?;
         }
-        let opening = opening::open(&*consensus, node, &replayed).await?;
-        let segment = opening.map(|opening| opening.segment);
+        seal_earlier(&*consensus, &members, node, &replayed).await?;
+        let facts = consensus.facts();
+        let beyond = beyond_the_end(&facts.borrow(), &replayed);
+        for &(segment, end) in &beyond {
+            replay::cut_off(&store, &replayed, segment, end)?;
+        }
+        if !beyond.is_empty() {
+            replayed = check_journal(Arc::clone(&store)).await?;
+        }
         info!(
             cluster = %identity.cluster, %node, entries = replayed.entries,
-            records = replayed.records, segment, "the journal is open"
+            records = replayed.records, "the journal is whole"
         );
 
-        let facts = consensus.facts();
         let (end, ends) = unbounded_channel();
         let off = CancellationToken::new();
         let parts = Parts { end, off: off.clone() };
-        let (journal, writer) = Journal::open(
-            Arc::clone(&store),
-            &replayed,
-            opening,
-            clock,
-            metrics.commit_observer(),
-        )?;
+        let observer = metrics.commit_observer();
+        let (journal, writer) = Journal::new(Arc::clone(&store), &replayed, clock, observer);
         parts.write(writer)?;
+        let copies = Copies::open(Arc::clone(&store))?;
 
         let (folding, commands) = Folding::new();
         let (flushes, to_flush) = unbounded_channel();
         let routing = Routing {
             node,
             journal: journal.clone(),
+            copies: copies.clone(),
             members: members.clone(),
             facts: facts.clone(),
         };
+        let results = Results::new(Arc::clone(&store));
+        let flush_settings = flush_settings(&settings)?;
+        let carries = Carries::new(Arc::clone(&store));
+        let carried = CarriedWindows { carries, scratch: flush_settings.scratch.clone() };
         let folding_parts = folding::Parts {
             node,
-            settings: flush_settings(&settings)?,
-            store: Arc::clone(&store),
+            settings: flush_settings,
+            carried: carried.clone(),
             consensus: Arc::clone(&consensus),
             feed: Arc::new(routing),
             flushes,
@@ -252,12 +269,22 @@ impl Engine {
         let folder = Folder::new(folding_parts, &commands)?;
         parts.run("fold", async move { Ok(folder.run(commands).await?) })?;
 
-        let results = Results::new(Arc::clone(&store));
+        let sending = Sending {
+            results: results.clone(),
+            carried: carried.clone(),
+            members: members.clone(),
+            facts: facts.clone(),
+        };
+        let sharing =
+            Sharing::new(node, Arc::clone(&consensus), Arc::new(sending), carried.clone());
         let delivery = Delivery {
             node,
             consensus: Arc::clone(&consensus),
             results: results.clone(),
+            carried: carried.clone(),
+            sharing,
             journal: journal.clone(),
+            copies: copies.clone(),
             folding: folding.clone(),
             values_max: settings.stats_limit,
             observer: metrics.flush_observer(),
@@ -271,9 +298,13 @@ impl Engine {
             facts: facts.clone(),
         };
         let refused = intake.clone();
+        let keeping = Keeping { node, results: results.clone(), carried, facts: facts.clone() };
         let lending = Lending {
             journal: journal.clone(),
+            copies,
+            facts: facts.clone(),
             results,
+            keeping,
             folding,
             rejected: Arc::new(move || refused.received().rejected()),
         };
@@ -295,19 +326,32 @@ impl Engine {
             node,
             raft: raft.clone(),
             consensus: Arc::clone(&consensus),
-            journal: journal.clone(),
             results: lending.results.clone(),
             members: members.clone(),
         };
-        let adopting = Adopting::new(node, lending.results.clone(), members.clone(), facts.clone());
-        parts.run("hand-over", hand_over(leaving, adopting, intake))?;
+        let copying = Copying { results: lending.results.clone(), members: members.clone() };
+        let adopting = Adopting::new(node, copying.clone(), facts.clone());
+        let filling = Filling {
+            node,
+            consensus: Arc::clone(&consensus),
+            copying,
+            keeping: lending.keeping.clone(),
+            members: members.clone(),
+        };
+        parts.run("hand-over", hand_over(leaving, adopting, filling, intake))?;
 
         standing.attach(Arc::new(lending.clone()));
-        if let Some(segment) = segment {
-            parts.watch_segment(node, segment, facts.clone());
-        }
-        let stamping = Stamping { node, journal: journal.clone(), members };
-        let cutter = tokio::sync::Mutex::new(Cutter::new(consensus, Arc::new(stamping), silent));
+        let opener = Opener {
+            node,
+            copies: settings.copies,
+            consensus: Arc::clone(&consensus),
+            members: members.clone(),
+            journal: journal.clone(),
+        };
+        parts.run("open", async move { Ok(opener.run().await?) })?;
+        let stamping = Stamping { node, own: lending.clone(), members: members.clone() };
+        let cutter = Cutter::new(consensus, Arc::new(stamping), Arc::new(members), silent);
+        let cutter = tokio::sync::Mutex::new(cutter);
         let (key, packed) = (identity.fingerprint_key, Mutex::default());
         let reader = Reader { lending, gathering, departures, store };
         Ok(Engine {
@@ -455,28 +499,6 @@ impl Parts {
         spawn("journal", Priority::Senders, end, move || Ok(writer.run()?))
     }
 
-    /// Ends the engine when the cluster begins to seal its segment: another has to be opened,
-    /// unless the node is to leave.
-    fn watch_segment(
-        &self,
-        node: NodeId,
-        segment: SegmentId,
-        mut facts: watch::Receiver<Arc<Facts>>,
-    ) {
-        let (end, off) = (self.end.clone(), self.off.clone());
-        let is_sealed = move |facts: &Arc<Facts>| {
-            let known = facts.segments().get(&segment);
-            let is_open = known.is_some_and(|known| known.state == SegmentState::Open);
-            !is_open && !opening::leaves(facts, node)
-        };
-        tokio::spawn(off.run_until_cancelled_owned(async move {
-            if facts.wait_for(is_sealed).await.is_ok() {
-                // If nobody listens, the engine has ended.
-                let _ = end.send(Err(EngineError::Sealed(segment)));
-            }
-        }));
-    }
-
     /// Runs a part in a thread of its own if there are several, until it is told to end.
     fn run(
         &self,
@@ -505,6 +527,7 @@ fn awaits_cut(facts: &Facts) -> bool {
 async fn hand_over(
     leaving: Leaving,
     adopting: Adopting,
+    filling: Filling,
     intake: Intake,
 ) -> Result<(), EngineError> {
     let leave = async move {
@@ -513,7 +536,8 @@ async fn hand_over(
         leaving.run().await.map_err(EngineError::from)
     };
     let adopt = adopting.run().map_err(EngineError::from);
-    futures::try_join!(leave, adopt).map(drop)
+    let fill = filling.run().map_err(EngineError::from);
+    futures::try_join!(leave, adopt, fill).map(drop)
 }
 
 /// Reads and checks all that is in the journal.

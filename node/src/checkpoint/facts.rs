@@ -129,6 +129,7 @@ impl Facts {
             Command::Hold { segment, node } => self.hold(segment, node),
             Command::Cut { number, time, stamped } => self.next_cut(number, time, &stamped),
             Command::Place { changes } => self.place(changes),
+            Command::Filled { node, slots } => self.filled(node, slots),
             Command::Register { definitions } => self.register(definitions),
             Command::Claim { node, aggregation, window, cut, slots } => {
                 self.claim(node, aggregation, window, cut, slots)

@@ -7,33 +7,68 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _};
 use futures::{FutureExt as _, TryStreamExt as _};
+use tokio::sync::watch;
 
 use crate::aggregation::distinct_logs::count_table::restrict;
-use crate::checkpoint::facts::SegmentId;
+use crate::blocking;
+use crate::checkpoint::facts::{Facts, SegmentId};
+use crate::cluster::keeping::Keeping;
 use crate::cluster::live::{self, Live};
-use crate::cluster::peers::{Batches, Chunks, Declined, Holdings, Listed};
+use crate::cluster::peers::{
+    Batches, CarriedPart, CarriedParts, Chunks, Declined, Holdings, Kept, Listed,
+};
 use crate::cluster::routing::own;
+use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
 use crate::flush::folding::Folding;
 use crate::flush::requests::Decided;
 use crate::flush::results::{Results, ResultsError};
+use crate::journal::copies::Copies;
+use crate::journal::follow::Follower;
 use crate::journal::{Journal, Position, Stamped};
 
 /// A running node's journal and results.
 #[derive(Clone)]
 pub struct Lending {
-    /// Its journal.
+    /// Its journal ..
     pub journal: Journal,
+    /// .. and what it has of others'.
+    pub copies: Copies,
+    /// Which segments there are.
+    pub facts: watch::Receiver<Arc<Facts>>,
     /// What came of closed windows.
     pub results: Results,
+    /// What it keeps of slots that others lead.
+    pub keeping: Keeping,
     /// Its open windows.
     pub folding: Folding,
     /// What it has refused for good.
     pub rejected: Arc<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>,
 }
 
+/// Reads a segment from a position on, if this node has it: its own as they grow, others'
+/// once they are sealed.
+pub fn held(journal: &Journal, copies: &Copies, facts: &Facts, from: Position) -> Option<Follower> {
+    journal.follow(from).or_else(|| {
+        let end = facts.segments().get(&from.segment)?.end()?.entries;
+        journal.follow_sealed(from, end).or_else(|| copies.follow(from, end))
+    })
+}
+
 impl Lending {
+    /// What of the sealed segments that it has a copy of is stamped before a time.
+    fn stamped_copies(&self, time: UnixNanos) -> Result<Vec<(SegmentId, Stamped)>, Declined> {
+        let facts = self.facts.borrow().clone();
+        let mut told = Vec::new();
+        for (&segment, known) in facts.segments() {
+            let Some(end) = known.end() else { continue };
+            self.copies.seal(segment, end.entries).map_err(not_now)?;
+            told.extend(self.copies.stamped(segment, time).map(|stamped| (segment, stamped)));
+        }
+        Ok(told)
+    }
+
     /// What the node has at the moment, with at most `limit` values of each window.
     pub async fn live(&self, limit: usize) -> Live {
         Live {
@@ -51,15 +86,42 @@ impl Holdings for Lending {
         time: UnixNanos,
         lease: UnixNanos,
     ) -> BoxFuture<'_, Result<BTreeMap<SegmentId, Stamped>, Declined>> {
-        let stamped = self.journal.stamped(time, lease);
-        stamped.map(|stamped| stamped.map_err(not_now)).boxed()
+        let own = self.journal.stamped(time, lease);
+        async move {
+            let mut stamped = own.await.map_err(not_now)?;
+            stamped.extend(self.stamped_copies(time)?);
+            Ok(stamped)
+        }
+        .boxed()
     }
 
     fn follow(&self, segment: SegmentId, from: u64, slots: SlotSet) -> Result<Batches, Declined> {
-        let follower = self.journal.follow(Position { segment, index: from });
+        let from = Position { segment, index: from };
+        let follower = held(&self.journal, &self.copies, &self.facts.borrow(), from);
         let none = || Declined::NotNow(format!("this node has no segment {segment}"));
         // Where an entry is damaged, the node that has it says so itself.
         Ok(own(follower.ok_or_else(none)?, slots).map_err(not_now).boxed())
+    }
+
+    fn begin_copy(&self, segment: SegmentId) -> Result<(), Declined> {
+        self.copies.begin(segment).map_err(|error| Declined::Never(error.to_string()))
+    }
+
+    fn copy(
+        &self,
+        segment: SegmentId,
+        first: u64,
+        frames: Vec<Bytes>,
+    ) -> BoxFuture<'_, Result<u64, Declined>> {
+        let copies = self.copies.clone();
+        let copying = blocking::run(move || copies.append(segment, first, &frames));
+        async move { copying.await.map_err(not_now)?.map_err(not_now) }.boxed()
+    }
+
+    fn fence(&self, segment: SegmentId) -> BoxFuture<'_, Result<Option<Stamped>, Declined>> {
+        let copies = self.copies.clone();
+        let fencing = blocking::run(move || copies.fence(segment));
+        async move { fencing.await.map_err(not_now)?.map_err(not_now) }.boxed()
     }
 
     fn tables(&self, aggregation: u32, end: UnixNanos) -> Result<Vec<Listed>, Declined> {
@@ -93,6 +155,30 @@ impl Holdings for Lending {
         self.folding.decided()
     }
 
+    fn keep(
+        &self,
+        primary: NodeId,
+        kept: Kept,
+        chunks: Chunks,
+    ) -> BoxFuture<'_, Result<(), Declined>> {
+        self.keeping.keep(primary, kept, chunks).boxed()
+    }
+
+    fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined> {
+        let carried = self.keeping.carried.clone();
+        let all = carried.all().map_err(not_now)?.into_iter();
+        let parts = all.filter_map(move |carry| carry.of(&slots)).flat_map(move |carry| {
+            let file: Box<dyn Iterator<Item = _> + Send> = match carried.send(&carry) {
+                Ok(file) => Box::new(file.map(|chunk| {
+                    chunk.map(|chunk| CarriedPart::Chunk(chunk.into())).map_err(not_now)
+                })),
+                Err(error) => Box::new(std::iter::once(Err(not_now(error)))),
+            };
+            std::iter::once(Ok(CarriedPart::Carry(carry))).chain(file)
+        });
+        Ok(stream::iter(parts).boxed())
+    }
+
     fn live(&self, limit: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {
         let live = async move {
             let live = Lending::live(self, limit as usize).await;
@@ -105,3 +191,6 @@ impl Holdings for Lending {
 fn not_now(error: impl std::fmt::Display) -> Declined {
     Declined::NotNow(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,8 @@ pub struct Copies(u8);
 impl Copies {
     /// A lone owner.
     pub const ONE: Copies = Copies(1);
+    /// Two owners: the loss of one loses nothing.
+    pub const TWO: Copies = Copies(2);
 }
 
 impl TryFrom<u8> for Copies {
@@ -210,25 +212,6 @@ pub fn promote(previous: &Placement, is_alive: impl Fn(NodeId) -> bool) -> Promo
         }
     }
     Promotion { placement, without_live_owner }
-}
-
-/// A slot whose owners, or their order, differ between two placements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change<'a> {
-    /// The slot.
-    pub slot: u8,
-    /// Its owners before.
-    pub old: &'a [NodeId],
-    /// Its owners afterwards.
-    pub new: &'a [NodeId],
-}
-
-/// The slots that differ, in ascending order.
-pub fn changes<'a>(previous: &'a Placement, next: &'a Placement) -> Vec<Change<'a>> {
-    (0..=u8::MAX)
-        .map(|slot| Change { slot, old: previous.owners(slot), new: next.owners(slot) })
-        .filter(|change| change.old != change.new)
-        .collect()
 }
 
 #[cfg(test)]

@@ -13,7 +13,10 @@ use crate::checkpoint::identity::{Birth, Identity};
 use crate::checkpoint::raft::{Decision, ProposeError, Raft, Rpc};
 use crate::cluster::departures;
 use crate::cluster::formation::{Hello, State, Why};
-use crate::cluster::peers::{Answers, Batches, Chunks, Declined, Holdings, Listed, Reply, Stamped};
+use crate::cluster::peers::{
+    Answers, Batches, CarriedParts, Chunks, Declined, Holdings, Kept, Listed, Reply, Stamped,
+};
+use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
 use crate::flush::requests::Decided;
@@ -172,6 +175,25 @@ impl Answers for Standing {
         Ok(lent.stream(batches))
     }
 
+    fn begin_copy(&self, segment: SegmentId) -> Result<(), Declined> {
+        self.attached.borrow()?.holdings.begin_copy(segment)
+    }
+
+    async fn copy(
+        &self,
+        segment: SegmentId,
+        first: u64,
+        frames: Vec<Bytes>,
+    ) -> Result<u64, Declined> {
+        let lent = self.attached.borrow()?;
+        lent.answer(lent.holdings.copy(segment, first, frames)).await
+    }
+
+    async fn fence(&self, segment: SegmentId) -> Result<Option<Stamped>, Declined> {
+        let lent = self.attached.borrow()?;
+        lent.answer(lent.holdings.fence(segment)).await
+    }
+
     fn tables(&self, aggregation: u32, end: UnixNanos) -> Result<Vec<Listed>, Declined> {
         self.attached.borrow()?.holdings.tables(aggregation, end)
     }
@@ -190,6 +212,17 @@ impl Answers for Standing {
 
     fn decided(&self) -> Result<Arc<Decided>, Declined> {
         Ok(self.attached.borrow()?.holdings.decided())
+    }
+
+    async fn keep(&self, primary: NodeId, kept: Kept, chunks: Chunks) -> Result<(), Declined> {
+        let lent = self.attached.borrow()?;
+        lent.answer(lent.holdings.keep(primary, kept, chunks)).await
+    }
+
+    fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined> {
+        let lent = self.attached.borrow()?;
+        let parts = lent.holdings.carried(slots)?;
+        Ok(lent.stream(parts))
     }
 
     async fn live(&self, limit: u32) -> Result<Bytes, Declined> {

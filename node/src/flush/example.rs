@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::checkpoint::Digest;
+use crate::checkpoint::carries::Carry;
 use crate::checkpoint::facts::command::{Applied, Change, Command, SlotClaim, SlotNumber};
 use crate::checkpoint::facts::{Facts, SegmentId, Settings};
 use crate::checkpoint::raft::Stopped;
@@ -24,9 +25,11 @@ use crate::event::fingerprint::SLOTS;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::{SECOND, UnixNanos, Window};
+use crate::flush::carried::CarriedWindows;
 use crate::flush::feed::{Batch, Consensus, Disagreement, Part};
 use crate::flush::requests::{Decided, Requests};
-use crate::journal::Extent;
+use crate::flush::sharing::{Kept, NotKept, Others, Sharing};
+use crate::journal::{Extent, FRAME_BYTES, frame};
 
 pub(crate) fn at(second: u64) -> UnixNanos {
     UnixNanos(second * SECOND)
@@ -165,7 +168,7 @@ impl Cluster {
         let change = |slot| {
             let epoch = facts.slots().get(&slot).map_or(0, |ownership| ownership.epoch);
             let copied = facts.latest_cut().number;
-            (slot, Change { epoch, owners: vec![NodeId(node)], copied })
+            (slot, Change { epoch, owners: vec![NodeId(node)], copied, wanted: Vec::new() })
         };
         Command::Place { changes: self::slots(slots).iter().map(change).collect() }
     }
@@ -254,9 +257,39 @@ impl Consensus for Cluster {
     }
 }
 
+/// A node's part where no slot has another owner.
+pub(crate) fn alone(node: NodeId, cluster: &Arc<Cluster>, carried: CarriedWindows) -> Sharing {
+    Sharing::new(node, Arc::clone(cluster) as _, Arc::new(Nobody), carried)
+}
+
+struct Nobody;
+
+impl Others for Nobody {
+    fn keep_table<'a>(
+        &'a self,
+        node: NodeId,
+        _: &'a Kept,
+        _: SlotSet,
+    ) -> BoxFuture<'a, Result<(), NotKept>> {
+        panic!("node {node} owns nothing");
+    }
+
+    fn keep_carry<'a>(&'a self, node: NodeId, _: &'a Carry) -> BoxFuture<'a, Result<(), NotKept>> {
+        panic!("node {node} owns nothing");
+    }
+}
+
 /// A packed entry with these records: the slot of each, and its body.
 pub(crate) fn entry(aggregation: u32, records: &[(u8, u64)]) -> Bytes {
     packed(EntryWriter::new(None), &[(aggregation, records)])
+}
+
+/// As [`entry`], with room for the journal's frame.
+pub(crate) fn framed(aggregation: u32, records: &[(u8, u64)]) -> Vec<u8> {
+    let writer = EntryWriter::with_prefix(FRAME_BYTES, None);
+    let mut framed = packed(writer, &[(aggregation, records)]).to_vec();
+    frame::checksum_content(&mut framed);
+    framed
 }
 
 /// What of each aggregation is packed into an entry.

@@ -10,11 +10,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::aggregation::distinct_logs;
-use crate::checkpoint::carries::{self, Carry};
 use crate::checkpoint::facts::Facts;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::Window;
+use crate::flush::carried::CarriedWindows;
 use crate::flush::delivery::Flush;
 use crate::flush::feed::{Batch, Consensus, Disagreement, Feed, pass_on};
 use crate::flush::group::{CurrentWindow, Group, OpenFigures, alike};
@@ -131,8 +131,8 @@ pub struct Parts {
     pub node: NodeId,
     /// How.
     pub settings: FlushSettings,
-    /// Where carries are.
-    pub store: Arc<Store>,
+    /// What is carried.
+    pub carried: CarriedWindows,
     /// What the cluster agrees on.
     pub consensus: Arc<dyn Consensus>,
     /// Where entries come from.
@@ -174,11 +174,11 @@ impl Folder {
     /// When what earlier lives left in the scratch folder cannot be removed, or the database
     /// cannot be read.
     pub fn new(parts: Parts, commands: &Commands) -> Result<Folder, FlushError> {
-        let kept = carries::all(&parts.store)?;
+        let kept = parts.carried.all()?;
         let kept: Vec<_> = kept.iter().map(super::group::carried).collect::<Result<_, _>>()?;
         distinct_logs::remove_all_but(&parts.settings.scratch, &kept)?;
         let facts = parts.consensus.facts();
-        let recorded = requests::recorded(&parts.store)?;
+        let recorded = requests::recorded(parts.carried.carries.store())?;
         let learning = Learning::new(Arc::clone(&parts.feed), recorded, commands.decided.clone());
         let (sender, received) = mpsc::channel(BATCHES_MAX);
         let (groups, streams) = (BTreeMap::new(), BTreeMap::new());
@@ -324,17 +324,16 @@ impl Folder {
         let folded = |slot| self.groups.values().any(|group| group.slots().contains(slot));
         let new: SlotSet = owned.iter().filter(|&slot| !folded(slot)).collect();
         if !new.is_empty() {
-            let kept = carries::all(&self.parts.store)?;
+            let kept = self.parts.carried.all()?;
             for slots in alike(facts, &new, &kept) {
-                self.begin(slots, facts, &kept)?;
+                self.begin(slots, facts)?;
             }
         }
         Ok(())
     }
 
-    fn begin(&mut self, slots: SlotSet, facts: &Facts, kept: &[Carry]) -> Result<(), FlushError> {
-        let own = |carry: &&Carry| slots.iter().any(|slot| carry.slots.contains(slot));
-        let own = kept.iter().filter(own).cloned().collect();
+    fn begin(&mut self, slots: SlotSet, facts: &Facts) -> Result<(), FlushError> {
+        let own = self.parts.carried.take(&slots)?;
         let group = Group::resume(slots, own, facts, &self.parts.settings)?;
         self.groups.insert(self.groups_made, group);
         self.groups_made += 1;

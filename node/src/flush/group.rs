@@ -609,5 +609,15 @@ pub fn carried(carry: &Carry) -> Result<Carried, FlushError> {
     Ok(Kept::deserialize(&carry.state).map_err(FlushError::Carry)?.state)
 }
 
+/// The same carry, with its state in a file of another name.
+///
+/// # Errors
+/// When it is not what this version writes.
+pub fn in_file(carry: Carry, file: String) -> Result<Carry, FlushError> {
+    let Kept { state, seconds } = Kept::deserialize(&carry.state).map_err(FlushError::Carry)?;
+    let kept = Kept { state: state.in_file(file), seconds };
+    Ok(Carry { state: serde_json::to_value(kept).map_err(FlushError::Carry)?, ..carry })
+}
+
 #[cfg(test)]
 mod tests;

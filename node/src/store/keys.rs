@@ -15,7 +15,7 @@ pub const REJECTED: [u8; 1] = [0x07];
 /// Facts: what the volume was born with.
 pub const BIRTH: [u8; 1] = [0x09];
 /// Facts: which requests there were, and which entries repeat them.
-pub const REQUESTS: [u8; 1] = [0x0a];
+pub const REQUESTS: [u8; 1] = [0x0b];
 
 /// Raft: the vote.
 pub const RAFT_VOTE: [u8; 1] = [0x01];
@@ -28,6 +28,7 @@ pub const RAFT_SNAPSHOT: [u8; 1] = [0x04];
 
 const SEGMENT: u8 = 0x02;
 const CARRY: u8 = 0x08;
+const COPY: u8 = 0x0a;
 const RAFT_ENTRY: u8 = 0x05;
 
 /// Within a window's results.
@@ -42,6 +43,16 @@ pub fn segment(segment: u64) -> [u8; 9] {
 /// The keys of all segments, from and to.
 pub fn segments() -> ([u8; 1], [u8; 1]) {
     ([SEGMENT], [SEGMENT + 1])
+}
+
+/// Facts: a copy of another node's segment.
+pub fn copy(segment: u64) -> [u8; 9] {
+    prefixed(COPY, segment.to_be_bytes())
+}
+
+/// The keys of all copies, from and to.
+pub fn copies() -> ([u8; 1], [u8; 1]) {
+    ([COPY], [COPY + 1])
 }
 
 /// Facts: what is kept of an open window of some slots, of which `first` is the first, in
@@ -153,10 +164,11 @@ mod tests {
             result_chunk(UnixNanos(1), 2, 3, 4)[12..],
             [2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 4]
         );
+        assert_eq!(copy(0x0102), [10, 0, 0, 0, 0, 0, 0, 1, 2]);
         assert_eq!(entry(1, 2), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2]);
         assert_eq!(window(UnixNanos(1), 2), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
         assert_eq!((IDENTITY, TRIMMED, REJECTED, BIRTH), ([1], [3], [7], [9]));
-        assert_eq!(REQUESTS, [10]);
+        assert_eq!(REQUESTS, [11]);
         assert_eq!((RAFT_VOTE, RAFT_COMMITTED), ([1], [2]));
         assert_eq!((RAFT_PURGED, RAFT_SNAPSHOT), ([3], [4]));
         assert_eq!(raft_entry(0x0102), [5, 0, 0, 0, 0, 0, 0, 1, 2]);

@@ -9,12 +9,15 @@ use tempfile::TempDir;
 use crate::http::Connection;
 use crate::process::{Process, eventually};
 
-/// What all of them count: windows so short that many end in a test.
-const COUNTING: &[&str] = &["--attribute", "request", "--window", "1s", "--stats-limit", "1000000"];
+/// What all of them count.
+const COUNTING: &[&str] = &["--attribute", "request", "--stats-limit", "1000000"];
+/// So short that many windows end in a test.
+const WINDOW: &[&str] = &["--window", "1s"];
 
 /// Nodes with a folder and an address each, that are to form a cluster together.
 pub(crate) struct Nodes {
     folder: TempDir,
+    copies: &'static str,
     pub(crate) addresses: Vec<String>,
 }
 
@@ -25,7 +28,12 @@ impl Nodes {
         let listeners: Vec<_> =
             (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let addresses = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
-        Nodes { folder: tempfile::tempdir().unwrap(), addresses }
+        Nodes { folder: tempfile::tempdir().unwrap(), copies: "2", addresses }
+    }
+
+    /// Which acknowledge what is on one disk.
+    pub(crate) fn without_copies(self) -> Nodes {
+        Nodes { copies: "1", ..self }
     }
 
     pub(crate) fn volume(&self, node: usize) -> PathBuf {
@@ -39,15 +47,28 @@ impl Nodes {
 
     /// As [`Nodes::start`], with these failpoints.
     pub(crate) fn start_with(&self, node: usize, members: usize, failpoints: &str) -> Process {
+        self.start_set(node, members, WINDOW, failpoints)
+    }
+
+    /// As [`Nodes::start_with`], with these settings.
+    pub(crate) fn start_set(
+        &self,
+        node: usize,
+        members: usize,
+        settings: &[&str],
+        failpoints: &str,
+    ) -> Process {
         let mut initial: Vec<&str> = self.addresses[..members].iter().map(String::as_str).collect();
         if node >= members {
             initial.push(&self.addresses[node]);
         }
         let initial = initial.join(",");
         let own = &self.addresses[node];
-        let arguments = ["--peer-listen", own, "--initial-members", &initial];
+        let copies = self.copies;
+        let arguments = ["--peer-listen", own, "--initial-members", &initial, "--copies", copies];
         let environment = [("FAILPOINTS", failpoints.to_owned())];
-        Process::start(&self.volume(node), &[&arguments, COUNTING].concat(), &environment)
+        let arguments = [&arguments, COUNTING, settings].concat();
+        Process::start(&self.volume(node), &arguments, &environment)
     }
 
     pub(crate) fn start_all(&self) -> Vec<Process> {

@@ -125,6 +125,16 @@ pub enum Command {
         /// What becomes of each slot.
         changes: BTreeMap<Slot, Change>,
     },
+    /// A node has copied what the owners of some slots had before it got what is delivered: it
+    /// is an owner as well. Each slot is judged on its own.
+    ///
+    /// Again: nothing changes.
+    Filled {
+        /// The node.
+        node: NodeId,
+        /// The epoch since which it gets what is delivered of each slot.
+        slots: BTreeMap<Slot, u64>,
+    },
     /// These definitions are to be the active ones from the next cut on. One that is
     /// active stays; one that changes ends, and begins again under a new number.
     ///
@@ -211,6 +221,10 @@ pub struct Change {
     /// The number of the cut up to which those that were no owners before have copied
     /// the slot's results and carry; 0 if there is nothing to copy.
     pub copied: u64,
+    /// Who is to take the place of the owners once all of these have copied what the owners
+    /// have; none if nobody has to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wanted: Vec<NodeId>,
 }
 
 /// What was found in a slot.

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::future::{BoxFuture, ready};
+use futures::stream::{self, BoxStream, Stream, StreamExt as _};
 use futures::{FutureExt as _, TryStreamExt as _};
 use sheaf_proto::peer::{self, propose_response};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
 use super::client::answer;
 use super::wire::{self, Malformed};
-use super::{Batch, Listed, PeerError, Peers, Reply, Stamped};
+use super::{Batch, CarriedPart, Chunks, Kept, Listed, PeerError, Peers, Reply, Stamped};
 use crate::checkpoint::facts::SegmentId;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::identity::Identity;
@@ -27,6 +29,11 @@ pub type Followed = BoxStream<'static, Result<Batch, PeerError>>;
 /// Chunks of one count table as they arrive: it is whole when they end without an error.
 pub type Received = BoxStream<'static, Result<Bytes, PeerError>>;
 
+/// How many entries of a copy are durable, as that is told.
+pub type Durable = BoxStream<'static, Result<u64, PeerError>>;
+/// What is carried, as it arrives: all of it is there when it ends without an error.
+pub type Carried = BoxStream<'static, Result<CarriedPart, PeerError>>;
+
 /// A member that asks the others.
 #[derive(Clone)]
 pub struct Member {
@@ -38,6 +45,12 @@ impl Member {
     /// Asks as `identity`.
     pub fn new(peers: Peers, identity: &Identity) -> Member {
         Member { peers, caller: wire::to_caller(identity) }
+    }
+
+    /// Whether the member at `address` says `within` that time that it takes copies.
+    pub async fn takes_copies(&self, address: &str, within: Duration) -> bool {
+        // There is no segment 0.
+        self.fence(address, 0, within).await.is_ok()
     }
 
     /// Hands one of Raft's calls to the member at `address`, and returns its answer.
@@ -128,6 +141,44 @@ impl Member {
         Ok(batches.boxed())
     }
 
+    /// Has the member at `address` take a copy of a segment that this node has just opened:
+    /// what comes from `groups` (the number of the first entry, and frames). It is told how
+    /// many entries are durable there. It is to begin `within` that time.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says, also in the stream.
+    pub async fn copy(
+        &self,
+        address: &str,
+        segment: SegmentId,
+        groups: impl Stream<Item = (u64, Vec<Bytes>)> + Send + 'static,
+        within: Duration,
+    ) -> Result<Durable, PeerError> {
+        let caller = self.caller();
+        let head = peer::CopyRequest { caller, segment, ..Default::default() };
+        let messages = stream::iter([head])
+            .chain(groups.flat_map(|(first, frames)| stream::iter(wire::to_copies(first, frames))));
+        let mut client = self.peers.streams(address)?;
+        let told = answer(within, client.copy(messages)).await?;
+        Ok(told.map_ok(|message| message.entries).map_err(PeerError::from).boxed())
+    }
+
+    /// Has the member at `address` take no more entries of a segment; returns what its copy
+    /// has, or `None` if it has no copy.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says.
+    pub async fn fence(
+        &self,
+        address: &str,
+        segment: SegmentId,
+        within: Duration,
+    ) -> Result<Option<Stamped>, PeerError> {
+        let request = peer::FenceRequest { caller: self.caller(), segment };
+        let mut client = self.peers.calls(address)?;
+        Ok(answer(within, client.fence(request)).await?.reached.map(wire::one_stamped))
+    }
+
     /// The count tables that the member at `address` has of an aggregation's window that
     /// ended at `end`.
     ///
@@ -173,6 +224,45 @@ impl Member {
         Ok(wire::decided(&answer(within, client.decided(request)).await?.decided)?)
     }
 
+    /// Has the member at `address` keep something of slots that this node is the primary of,
+    /// with chunks that an error cuts off. `Ok` means durable there. Each chunk is to be taken
+    /// `within` that time, and so is the answer to come.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says.
+    pub async fn keep(
+        &self,
+        address: &str,
+        kept: &Kept,
+        chunks: Chunks,
+        within: Duration,
+    ) -> Result<(), PeerError> {
+        let begin = wire::to_begin(self.caller(), kept)?;
+        let (taken, progress) = watch::channel(());
+        let mut client = self.peers.streams(address)?;
+        let answered = client.keep(keep_messages(begin, chunks, taken)).boxed();
+        tokio::select! {
+            answer = answered => Ok(answer.map(drop)?),
+            () = stalled(progress, within) => Err(PeerError::Timeout(within)),
+        }
+    }
+
+    /// What the member at `address` carries of these slots. It is to begin `within` that time.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says, also in the stream.
+    pub async fn carried(
+        &self,
+        address: &str,
+        slots: SlotSet,
+        within: Duration,
+    ) -> Result<Carried, PeerError> {
+        let request = peer::CarriedRequest { caller: self.caller(), slots: wire::to_slots(slots) };
+        let mut client = self.peers.streams(address)?;
+        let messages = answer(within, client.carried(request)).await?;
+        Ok(messages.map(|message| Ok(wire::carried(message?)?)).boxed())
+    }
+
     /// What the member at `address` has accepted, refused, and counted so far in the windows
     /// that are open, in JSON, with at most `limit` counts for each.
     ///
@@ -205,5 +295,34 @@ impl Transport for Member {
     ) -> BoxFuture<'a, Result<Bytes, TransportError>> {
         let answer = self.raft(address, rpc, body, within);
         answer.map(|answer| answer.map_err(|error| TransportError(error.to_string()))).boxed()
+    }
+}
+
+/// Tells of every message that is taken. Without the last one the other side knows that
+/// something is missing.
+fn keep_messages(
+    begin: peer::KeepRequest,
+    chunks: Chunks,
+    taken: watch::Sender<()>,
+) -> BoxStream<'static, peer::KeepRequest> {
+    let whole = chunks.map(Some).chain(stream::iter([None]));
+    let rest = whole.scan((), |(), chunk| {
+        ready(match chunk {
+            Some(Ok(chunk)) => Some(wire::to_chunk(chunk)),
+            Some(Err(_)) => None,
+            None => Some(wire::to_end()),
+        })
+    });
+    let messages = stream::iter([begin]).chain(rest);
+    messages.inspect(move |_| taken.send_replace(())).boxed()
+}
+
+/// Waits until there is no progress for so long.
+async fn stalled(mut progress: watch::Receiver<()>, within: Duration) {
+    while let Ok(news) = timeout(within, progress.changed()).await {
+        if news.is_err() {
+            // All was sent.
+            return sleep(within).await;
+        }
     }
 }

@@ -19,18 +19,19 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::{Request, Response, Status, async_trait};
+use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::wire::{self, Caller, Malformed};
 use super::{
-    Batches, CONNECTION_WINDOW, Chunks, Listed, MESSAGE_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT,
-    Reply, STREAM_WINDOW, STREAMS_MAX, Stamped,
+    Batches, CONNECTION_WINDOW, CarriedParts, Chunks, Kept, Listed, MESSAGE_BYTES_MAX,
+    PING_INTERVAL, PING_TIMEOUT, Reply, STREAM_WINDOW, STREAMS_MAX, Stamped,
 };
 use crate::checkpoint::facts::SegmentId;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::identity::{Birth, Identity};
 use crate::checkpoint::raft::{Decision, Rpc};
 use crate::cluster::formation::Hello;
+use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
 use crate::flush::requests::Decided;
@@ -39,6 +40,9 @@ use crate::flush::requests::Decided;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a node that stops waits for the answers under way.
 const FINISH_WAIT: Duration = Duration::from_secs(1);
+
+/// Messages of a copy that are made durable at once, at most.
+const COPY_MESSAGES_MAX: usize = 64;
 
 /// Why a node does not do what another asks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +95,26 @@ pub trait Answers: Send + Sync + 'static {
     /// As it says, and while the node does not have its journals.
     fn follow(&self, segment: SegmentId, from: u64, slots: SlotSet) -> Result<Batches, Declined>;
 
+    /// As [`Holdings::begin_copy`](super::Holdings::begin_copy).
+    ///
+    /// # Errors
+    /// As it says, and while the node does not have its journals.
+    fn begin_copy(&self, segment: SegmentId) -> Result<(), Declined>;
+
+    /// As [`Holdings::copy`](super::Holdings::copy).
+    fn copy(
+        &self,
+        segment: SegmentId,
+        first: u64,
+        frames: Vec<Bytes>,
+    ) -> impl Future<Output = Result<u64, Declined>> + Send;
+
+    /// As [`Holdings::fence`](super::Holdings::fence).
+    fn fence(
+        &self,
+        segment: SegmentId,
+    ) -> impl Future<Output = Result<Option<Stamped>, Declined>> + Send;
+
     /// As [`Holdings::tables`](super::Holdings::tables).
     ///
     /// # Errors
@@ -114,6 +138,20 @@ pub trait Answers: Send + Sync + 'static {
     /// # Errors
     /// While the node does not have its journals.
     fn decided(&self) -> Result<Arc<Decided>, Declined>;
+
+    /// As [`Holdings::keep`](super::Holdings::keep).
+    fn keep(
+        &self,
+        primary: NodeId,
+        kept: Kept,
+        chunks: Chunks,
+    ) -> impl Future<Output = Result<(), Declined>> + Send;
+
+    /// As [`Holdings::carried`](super::Holdings::carried).
+    ///
+    /// # Errors
+    /// As it says, and while the node does not have what it carries.
+    fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined>;
 
     /// As [`Holdings::live`](super::Holdings::live).
     fn live(&self, limit: u32) -> impl Future<Output = Result<Bytes, Declined>> + Send;
@@ -194,8 +232,11 @@ struct Server<A> {
 }
 
 impl<A: Answers> Server<A> {
-    fn admit(&self, caller: Option<peer::Caller>) -> Result<(), Status> {
-        Ok(admit(&*self.answers.identity()?, wire::caller(caller)?)?)
+    /// Which member calls.
+    fn admit(&self, caller: Option<peer::Caller>) -> Result<NodeId, Status> {
+        let caller = wire::caller(caller)?;
+        admit(&*self.answers.identity()?, caller)?;
+        Ok(caller.node)
     }
 }
 
@@ -293,6 +334,47 @@ impl<A: Answers> Peer for Server<A> {
         Ok(Response::new(messages.map_err(Status::from).try_flatten().boxed()))
     }
 
+    type CopyStream = BoxStream<'static, Result<peer::CopyResponse, Status>>;
+
+    async fn copy(
+        &self,
+        request: Request<Streaming<peer::CopyRequest>>,
+    ) -> Result<Response<Self::CopyStream>, Status> {
+        let mut messages = request.into_inner();
+        let head = messages.message().await?.ok_or(Malformed("caller"))?;
+        self.admit(head.caller)?;
+        self.answers.begin_copy(head.segment)?;
+        let (answers, segment) = (Arc::clone(&self.answers), head.segment);
+        // What came while the disk was busy is made durable at once.
+        let groups = messages.ready_chunks(COPY_MESSAGES_MAX);
+        let begun = (groups, answers, wire::Copied::default());
+        let copying =
+            stream::try_unfold(begun, move |(mut groups, answers, mut copied)| async move {
+                while let Some(group) = groups.next().await {
+                    for message in group {
+                        copied.add(message?);
+                    }
+                    if let Some((first, frames)) = copied.take() {
+                        let entries = answers.copy(segment, first, frames).await?;
+                        let told = peer::CopyResponse { entries };
+                        return Ok(Some((told, (groups, answers, copied))));
+                    }
+                }
+                Ok(None)
+            });
+        Ok(Response::new(copying.boxed()))
+    }
+
+    async fn fence(
+        &self,
+        request: Request<peer::FenceRequest>,
+    ) -> Result<Response<peer::FenceResponse>, Status> {
+        let peer::FenceRequest { caller, segment } = request.into_inner();
+        self.admit(caller)?;
+        let reached = self.answers.fence(segment).await?.map(wire::to_one_stamped);
+        Ok(Response::new(peer::FenceResponse { reached }))
+    }
+
     async fn tables(
         &self,
         request: Request<peer::TablesRequest>,
@@ -324,6 +406,30 @@ impl<A: Answers> Peer for Server<A> {
         self.admit(request.into_inner().caller)?;
         let decided = wire::to_decided(&*self.answers.decided()?)?;
         Ok(Response::new(peer::DecidedResponse { decided }))
+    }
+
+    async fn keep(
+        &self,
+        request: Request<Streaming<peer::KeepRequest>>,
+    ) -> Result<Response<peer::KeepResponse>, Status> {
+        let mut messages = request.into_inner();
+        let (caller, kept) = wire::kept(messages.message().await?)?;
+        let primary = self.admit(caller)?;
+        self.answers.keep(primary, kept, wire::chunks(messages)).await?;
+        Ok(Response::new(peer::KeepResponse {}))
+    }
+
+    type CarriedStream = BoxStream<'static, Result<peer::CarriedResponse, Status>>;
+
+    async fn carried(
+        &self,
+        request: Request<peer::CarriedRequest>,
+    ) -> Result<Response<Self::CarriedStream>, Status> {
+        let peer::CarriedRequest { caller, slots } = request.into_inner();
+        self.admit(caller)?;
+        let parts = self.answers.carried(wire::slots(&slots)?)?;
+        let messages = parts.map(|part| Ok(wire::to_carried(part?)?));
+        Ok(Response::new(messages.boxed()))
     }
 
     async fn live(

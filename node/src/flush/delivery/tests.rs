@@ -1,15 +1,18 @@
 use super::*;
 use crate::aggregation::distinct_logs::MemoryLimit;
 use crate::aggregation::distinct_logs::count_table::{Table, merge};
+use crate::checkpoint::carries::Carries;
 use crate::checkpoint::facts::windows::WindowFact;
 use crate::event::entry::EntryWriter;
 use crate::event::time::{Clock, UnixNanos};
 use crate::flush::FlushSettings;
-use crate::flush::example::{Appended, Cluster, Lost, at, entry, packed, register, slots, window};
+use crate::flush::example::{
+    Appended, Cluster, Lost, alone, at, entry, packed, register, slots, window,
+};
 use crate::flush::folding::Commands;
 use crate::flush::group::{Group, alike};
 use crate::flush::results::ResultsError;
-use crate::journal::{Opening, Replay};
+use crate::journal::Replay;
 use crate::store::{Disk, Store};
 
 const FIRST: Window = Window { start: UnixNanos(0), end: UnixNanos(10_000_000_000) };
@@ -62,6 +65,11 @@ impl Node {
         Results::new(Arc::clone(&self.store))
     }
 
+    fn carried(&self) -> CarriedWindows {
+        let carries = Carries::new(Arc::clone(&self.store));
+        CarriedWindows { carries, scratch: self.scratch.path().to_owned() }
+    }
+
     fn settings(&self) -> FlushSettings {
         let (window_memory, scratch) = (MemoryLimit(1 << 20), self.scratch.path().to_owned());
         FlushSettings { window_memory, scratch, journal_bytes_max: 0 }
@@ -70,7 +78,7 @@ impl Node {
     /// Groups of this node's slots that have folded everything.
     fn fold(&self) -> Vec<Group> {
         let facts = self.cluster.now();
-        let kept = carries::all(&self.store).unwrap();
+        let kept = self.carried().all().unwrap();
         let alike = alike(&facts, &facts.primary_of(NodeId(1)), &kept);
         let folded = alike.into_iter().map(|slots| {
             let own = |carry: &&Carry| slots.iter().any(|slot| carry.slots.contains(slot));
@@ -95,16 +103,17 @@ impl Node {
 
     fn delivery(&self) -> (Delivery, Commands) {
         let (store, replay) = (Arc::clone(&self.store), Replay::default());
-        let opening = Opening { segment: self.segment, floor: at(1), lease: UnixNanos(u64::MAX) };
-        let clock = Clock::new(|| at(5));
-        let (journal, _) =
-            Journal::open(store, &replay, Some(opening), clock, Box::new(|_| ())).unwrap();
+        let copies = Copies::open(Arc::clone(&store)).unwrap();
+        let (journal, _) = Journal::new(store, &replay, Clock::new(|| at(5)), Box::new(|_| ()));
         let (folding, commands) = Folding::new();
         let delivery = Delivery {
             node: NodeId(1),
             consensus: Arc::clone(&self.cluster) as _,
             results: self.results(),
+            carried: self.carried(),
+            sharing: alone(NodeId(1), &self.cluster, self.carried()),
             journal,
+            copies,
             folding,
             values_max: 9,
             observer: Box::new(|_| ()),
@@ -375,7 +384,7 @@ async fn what_is_carried_is_on_disk_before_the_cluster_is_told_and_goes_with_its
     let end = told(&node, 30);
     node.cluster.end_at(4, Lost::Command);
     node.flush().await.unwrap_err();
-    let kept = carries::all(&node.store).unwrap();
+    let kept = node.carried().all().unwrap();
     assert_eq!((kept.len(), kept[0].window), (1, window(10, 20)));
     node.cluster.go_on();
     node.flush().await.unwrap();
@@ -387,7 +396,7 @@ async fn what_is_carried_is_on_disk_before_the_cluster_is_told_and_goes_with_its
     let counts = [(node.segment, 4), (missing, 0)];
     node.cluster.cut(31, &counts);
     node.flush().await.unwrap();
-    assert_eq!(carries::all(&node.store).unwrap(), []);
+    assert_eq!(node.carried().all().unwrap(), []);
     assert_eq!(files(), 0);
     let fact = node.fact(window(10, 20));
     assert_eq!((fact.records, fact.distinct), (1, 1));
@@ -409,7 +418,7 @@ async fn a_carry_is_on_disk_and_told_for_every_aggregation() {
     });
     node.cluster.end_at(3, Lost::Command);
     node.hand_out(flushes.collect()).await.unwrap_err();
-    assert_eq!(carries::all(&node.store).unwrap().len(), 2);
+    assert_eq!(node.carried().all().unwrap().len(), 2);
     node.cluster.go_on();
     let mut groups = node.fold();
     let flushes = groups.iter_mut().map(|group| {
@@ -420,6 +429,6 @@ async fn a_carry_is_on_disk_and_told_for_every_aggregation() {
     node.hand_out(flushes).await.unwrap();
     let facts = node.cluster.now();
     let carried = |number: u32| facts.aggregations()[&number].carried(7);
-    assert_eq!((carried(0), carried(1), carries::all(&node.store).unwrap().len()), (cut, cut, 2));
+    assert_eq!((carried(0), carried(1), node.carried().all().unwrap().len()), (cut, cut, 2));
     assert_eq!(node.fold().len(), 1);
 }

@@ -10,19 +10,23 @@ use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Appended, Cluster, at};
+use super::{Appended, Cluster, alone, at};
 use crate::aggregation::distinct_logs::MemoryLimit;
+use crate::checkpoint::carries::Carries;
 use crate::checkpoint::facts::SegmentId;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::Clock;
+use crate::flush::carried::CarriedWindows;
 use crate::flush::delivery::{Delivery, Flush};
 use crate::flush::feed::{Feed, Followed, Told};
 use crate::flush::folding::{Commands, Folder, Folding, Parts};
 use crate::flush::requests::Decided;
 use crate::flush::results::Results;
+use crate::flush::sharing::{Others, Sharing};
 use crate::flush::{FlushError, FlushSettings};
-use crate::journal::{Journal, JournalError, Opening, Position, Replay};
+use crate::journal::copies::Copies;
+use crate::journal::{Journal, JournalError, Position, Replay};
 use crate::store::{Disk, Store};
 
 /// Entries in a batch at most.
@@ -115,13 +119,14 @@ impl Feed for Source {
     }
 }
 
-/// A node with its disk.
+/// A node with its disk; clones are the same one.
+#[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) id: u64,
     cluster: Arc<Cluster>,
     source: Arc<Source>,
     pub(crate) store: Arc<Store>,
-    pub(crate) scratch: tempfile::TempDir,
+    pub(crate) scratch: Arc<tempfile::TempDir>,
     journal_bytes_max: u64,
 }
 
@@ -141,7 +146,7 @@ impl Node {
     ) -> Node {
         let (cluster, source) = (Arc::clone(cluster), Arc::clone(source));
         let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = Arc::new(tempfile::tempdir().unwrap());
         Node { id, cluster, source, store, scratch, journal_bytes_max }
     }
 
@@ -156,7 +161,7 @@ impl Node {
         let parts = Parts {
             node: NodeId(self.id),
             settings,
-            store: Arc::clone(&self.store),
+            carried: self.carried(),
             consensus: Arc::clone(&self.cluster) as _,
             feed: Arc::clone(&self.source) as _,
             flushes,
@@ -165,17 +170,28 @@ impl Node {
         (Folder::new(parts, commands).unwrap(), to_flush)
     }
 
+    /// A journal that nobody writes.
+    pub(crate) fn journal(&self) -> Journal {
+        let (store, replay) = (Arc::clone(&self.store), Replay::default());
+        Journal::new(store, &replay, Clock::new(|| at(1)), Box::new(|_| ())).0
+    }
+
+    /// What it carries.
+    pub(crate) fn carried(&self) -> CarriedWindows {
+        let carries = Carries::new(Arc::clone(&self.store));
+        CarriedWindows { carries, scratch: self.scratch.path().to_owned() }
+    }
+
     /// What hands windows out.
     pub(crate) fn delivery(&self, folding: Folding) -> Delivery {
-        let (store, replay) = (Arc::clone(&self.store), Replay::default());
-        let opening = Opening { segment: 1, floor: at(1), lease: at(u64::from(u32::MAX)) };
-        let clock = Clock::new(|| at(1));
-        let journal = Journal::open(store, &replay, Some(opening), clock, Box::new(|_| ()));
         Delivery {
             node: NodeId(self.id),
             consensus: Arc::clone(&self.cluster) as _,
             results: Results::new(Arc::clone(&self.store)),
-            journal: journal.unwrap().0,
+            carried: self.carried(),
+            sharing: alone(NodeId(self.id), &self.cluster, self.carried()),
+            journal: self.journal(),
+            copies: Copies::open(Arc::clone(&self.store)).unwrap(),
             folding,
             values_max: 9,
             observer: Box::new(|_| ()),
@@ -193,8 +209,19 @@ impl Node {
 
     /// Folds and flushes.
     pub(crate) fn start(&self) -> Life {
+        self.start_with(|alone| alone)
+    }
+
+    /// Folds and flushes, with other owners of its slots.
+    pub(crate) fn start_among(&self, others: Arc<dyn Others>) -> Life {
+        let (node, consensus) = (NodeId(self.id), Arc::clone(&self.cluster) as _);
+        let sharing = Sharing::new(node, consensus, others, self.carried());
+        self.start_with(|alone| Delivery { sharing, ..alone })
+    }
+
+    fn start_with(&self, delivery: impl FnOnce(Delivery) -> Delivery) -> Life {
         let (life, to_flush) = self.fold();
-        let delivery = self.delivery(life.folding.clone()).run(to_flush);
+        let delivery = delivery(self.delivery(life.folding.clone())).run(to_flush);
         Life { delivery: AbortOnDropHandle::new(tokio::spawn(delivery)), ..life }
     }
 }

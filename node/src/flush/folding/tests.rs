@@ -190,7 +190,7 @@ async fn open_windows_are_carried_when_the_journal_grows_too_large() {
     let cut = it.cut(6);
     everybody_waits().await;
     assert_eq!(it.cluster.now().aggregations()[&0].carried(7), cut);
-    assert_eq!(carries::all(&it.node.store).unwrap().len(), 1);
+    assert_eq!(it.node.carried().all().unwrap().len(), 1);
     assert!(life.failed().await.is_none());
     drop(life);
 

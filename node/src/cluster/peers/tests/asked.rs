@@ -6,6 +6,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use sheaf_proto::statistics::{Other, WindowCounts, WindowSpan};
 
 use super::*;
+use crate::checkpoint::carries::Carry;
+use crate::event::time::Window;
 use crate::flush::requests::Decided;
 use crate::journal::Extent;
 
@@ -90,6 +92,47 @@ async fn tables_are_listed_and_arrive_chunk_by_chunk() {
         "results 2 until 1970-01-01T00:00:10Z, table 7, for 9",
     ];
     assert_eq!(node.heard(), heard);
+}
+
+/// What is to be kept of an open window.
+fn carry() -> Carry {
+    let window = Window { start: UnixNanos(0), end: UnixNanos(10) };
+    let next = BTreeMap::from([(1, 5)]);
+    Carry { aggregation: 2, window, slots: slots("9"), next, state: serde_json::Value::Null }
+}
+
+#[tokio::test]
+async fn what_is_to_be_kept_arrives_in_full_or_not_at_all() {
+    let chunks = || [Bytes::from_static(b"one"), Bytes::from(vec![7; CHUNK_BYTES_MAX])].map(Ok);
+    let node = Node::start(Script::member());
+    let (member, kept) = (member(), Kept::Carry(carry()));
+    let sent = stream::iter(chunks()).boxed();
+    assert_eq!(member.keep(&node.address, &kept, sent, DEADLINE).await, Ok(()));
+    let bytes = CHUNK_BYTES_MAX + 3;
+    let heard = [format!("keep {kept:?} of node 2, {bytes} bytes")];
+    assert_eq!(node.heard(), heard);
+    let broken = Err(Declined::NotNow("the disk is broken".to_owned()));
+    let sent = stream::iter(chunks().into_iter().chain([broken])).boxed();
+    let answer = member.keep(&node.address, &kept, sent, DEADLINE).await;
+    assert_eq!(trouble(answer), "the chunks are cut off");
+    assert_eq!(node.heard(), heard);
+}
+
+#[tokio::test]
+async fn whoever_takes_nothing_more_is_not_waited_for() {
+    let node = Node::start(Script::member());
+    let sent = stream::pending().boxed();
+    let answer = member().keep(&node.address, &Kept::Carry(carry()), sent, SHORT).await;
+    assert_eq!(answer, Err(PeerError::Timeout(SHORT)));
+}
+
+#[tokio::test]
+async fn what_is_carried_arrives_part_by_part() {
+    let carried = [CarriedPart::Carry(carry()), CarriedPart::Chunk(Bytes::from_static(b"file"))];
+    let node = Node::start(Script { carried: carried.clone(), ..Script::member() });
+    let parts = member().carried(&node.address, slots("9"), DEADLINE).await.unwrap();
+    assert_eq!(parts.try_collect::<Vec<_>>().await.unwrap(), carried);
+    assert_eq!(node.heard(), ["carried 9"]);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -23,12 +23,20 @@ pub(super) struct Script {
     pub(super) gate: Option<Arc<Notify>>,
     /// How much it has stamped of its segments.
     pub(super) stamped: Result<BTreeMap<SegmentId, Stamped>, Declined>,
+    /// How far its copies got.
+    pub(super) fenced: Result<Option<Stamped>, Declined>,
+    /// Whether it takes copies.
+    pub(super) copies: Result<(), Declined>,
     /// The stream that whoever follows a segment from this index on gets.
     pub(super) follow: Arc<dyn Fn(u64) -> Result<Batches, Declined> + Send + Sync>,
     /// The table that it has.
     pub(super) results: Arc<dyn Fn() -> Result<Chunks, Declined> + Send + Sync>,
     /// Its count tables.
     pub(super) tables: Result<Vec<Listed>, Declined>,
+    /// Whether it keeps what it is sent.
+    pub(super) keep: Result<(), Declined>,
+    /// What it carries.
+    pub(super) carried: [CarriedPart; 2],
     /// What it has at the moment.
     pub(super) live: Result<Bytes, Declined>,
     /// What it was asked, apart from hellos.
@@ -44,9 +52,13 @@ impl Script {
             join: Ok(Reply::NotLeader { leader: None }),
             propose: Ok(Reply::NotLeader { leader: None }),
             stamped: Ok(BTreeMap::new()),
+            fenced: Ok(None),
+            copies: Ok(()),
             follow: Arc::new(|_| Ok(stream::empty().boxed())),
             results: Arc::new(|| Ok(stream::empty().boxed())),
             tables: Ok(Vec::new()),
+            keep: Ok(()),
+            carried: [b"one", b"two"].map(|chunk| CarriedPart::Chunk(Bytes::from_static(chunk))),
             live: Ok(Bytes::new()),
             silent: false,
             gate: None,
@@ -108,6 +120,30 @@ impl Answers for Script {
         (self.follow)(from)
     }
 
+    fn begin_copy(&self, segment: SegmentId) -> Result<(), Declined> {
+        self.hear(format!("begin a copy of {segment}"));
+        self.copies.clone()
+    }
+
+    async fn copy(
+        &self,
+        segment: SegmentId,
+        first: u64,
+        frames: Vec<Bytes>,
+    ) -> Result<u64, Declined> {
+        for (index, frame) in (first..).zip(&frames) {
+            // Frames of these tests consist of their number.
+            let is_whole = frame.iter().all(|byte| u64::from(*byte) == index);
+            self.hear(format!("copy {segment} {index}: {} {is_whole}", frame.len()));
+        }
+        Ok(first + frames.len() as u64)
+    }
+
+    async fn fence(&self, segment: SegmentId) -> Result<Option<Stamped>, Declined> {
+        self.hear(format!("fence {segment}"));
+        self.fenced.clone()
+    }
+
     fn tables(&self, aggregation: u32, end: UnixNanos) -> Result<Vec<Listed>, Declined> {
         self.hear(format!("tables {aggregation} until {end}"));
         self.tables.clone()
@@ -127,6 +163,18 @@ impl Answers for Script {
     fn decided(&self) -> Result<Arc<Decided>, Declined> {
         self.hear("decided".to_owned());
         Ok(Arc::new(Decided::at_cut(5)))
+    }
+
+    async fn keep(&self, primary: NodeId, kept: Kept, chunks: Chunks) -> Result<(), Declined> {
+        let chunks: Vec<_> = chunks.try_collect().await?;
+        let bytes: usize = chunks.iter().map(Bytes::len).sum();
+        self.hear(format!("keep {kept:?} of node {primary}, {bytes} bytes"));
+        self.keep.clone()
+    }
+
+    fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined> {
+        self.hear(format!("carried {slots}"));
+        Ok(stream::iter(self.carried.clone().map(Ok)).boxed())
     }
 
     async fn live(&self, limit: u32) -> Result<Bytes, Declined> {

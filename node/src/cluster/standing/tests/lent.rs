@@ -6,7 +6,7 @@ use futures::stream::{self, StreamExt as _};
 use tokio::time::timeout;
 
 use super::*;
-use crate::cluster::peers::Batch;
+use crate::cluster::peers::{Batch, CarriedPart};
 use crate::flush::requests::Decided;
 
 /// Nothing here takes this long.
@@ -57,6 +57,23 @@ impl Holdings for Engine {
         }
     }
 
+    fn begin_copy(&self, segment: SegmentId) -> Result<(), Declined> {
+        Err(Declined::Never(format!("segment {segment} is sealed")))
+    }
+
+    fn copy(
+        &self,
+        _: SegmentId,
+        first: u64,
+        frames: Vec<Bytes>,
+    ) -> BoxFuture<'_, Result<u64, Declined>> {
+        async move { Ok(first + frames.len() as u64) }.boxed()
+    }
+
+    fn fence(&self, _: SegmentId) -> BoxFuture<'_, Result<Option<Stamped>, Declined>> {
+        async { Ok(None) }.boxed()
+    }
+
     fn tables(&self, aggregation: u32, _: UnixNanos) -> Result<Vec<Listed>, Declined> {
         let slots = SlotSet::default();
         Ok(vec![Listed { table: u64::from(aggregation), slots, summary: None }])
@@ -68,6 +85,14 @@ impl Holdings for Engine {
 
     fn decided(&self) -> Arc<Decided> {
         Arc::new(Decided::at_cut(5))
+    }
+
+    fn keep(&self, _: NodeId, _: Kept, _: Chunks) -> BoxFuture<'_, Result<(), Declined>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn carried(&self, _: SlotSet) -> Result<CarriedParts, Declined> {
+        Ok(self.held(stream::iter([Ok(CarriedPart::Chunk(Bytes::from_static(b"file")))])))
     }
 
     fn live(&self, limit: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {

@@ -130,7 +130,7 @@ async fn carried_windows_count_a_request_once() {
     it.send(one, 7, 2, &[(7, 3)]);
     it.append(one, 7, &[(7, 4)]);
     everybody_waits().await;
-    assert_eq!(carries::all(&it.node.store).unwrap().len(), 1);
+    assert_eq!(it.node.carried().all().unwrap().len(), 1);
     drop(life);
     it.send(other, 8, 2, &[(7, 3)]);
     it.send(other, 8, 1, &[(7, 1)]);
