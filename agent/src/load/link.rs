@@ -45,6 +45,8 @@ impl<'a> Link<'a> {
 
     /// Goes on with the next node, if there are several.
     pub(crate) fn turn(&mut self) {
-        self.ways.rotate_left(1.min(self.ways.len()));
+        if !self.ways.is_empty() {
+            self.ways.rotate_left(1);
+        }
     }
 }
