@@ -15,7 +15,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::aggregation::definition::{Definition, Kind, Unique};
 use crate::aggregation::distinct_logs::Packer;
-use crate::event::entry::EntryWriter;
+use crate::event::entry::{EntryWriter, RequestId};
 use crate::event::fingerprint::FingerprintKey;
 use crate::failpoint::is_to_fail;
 use crate::intake::admission::{Admission, Busy, Closed, Permit, Why};
@@ -26,6 +26,21 @@ use crate::journal::{AppendError, FRAME_BYTES, Journal, frame};
 /// Records in one request at most. A record that says nothing takes two bytes, and ten
 /// times as much when it is packed.
 pub const RECORDS_MAX: u64 = 1 << 22;
+
+/// What a sender sends.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// A protobuf `ExportLogsServiceRequest`.
+    pub body: Bytes,
+    /// What the sender calls it, if it does: of all requests of one name, one is counted.
+    pub id: Option<RequestId>,
+}
+
+impl From<Bytes> for Request {
+    fn from(body: Bytes) -> Request {
+        Request { body, id: None }
+    }
+}
 
 /// What became of an accepted request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,9 +80,15 @@ impl Received {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Requests that could not be read or had too many records, in this life of the process.
+    /// Requests that could not be read, were misnamed or had too many records, in this life of
+    /// the process.
     pub fn unusable(&self) -> u64 {
         self.unusable.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request that can never be taken.
+    pub fn refuse(&self) {
+        self.unusable.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Records that were acknowledged in this life of the process.
@@ -182,7 +203,7 @@ impl Intake {
         admission.refuse(Why::Closed(admission.closed().unwrap_or(Closed::StoreTrouble)))
     }
 
-    /// Accepts a protobuf `ExportLogsServiceRequest`, whole or not at all.
+    /// Accepts a request, whole or not at all.
     ///
     /// `Ok` means durable: the sender may forget the request, but for the records that
     /// the answer names as rejected.
@@ -191,16 +212,15 @@ impl Intake {
     /// When the request cannot be read, or cannot be taken at the moment.
     pub async fn export(
         &self,
-        request: Bytes,
+        request: impl Into<Request>,
         mut permit: Permit,
     ) -> Result<Exported, IntakeError> {
+        let Request { body, id } = request.into();
         let (opened, _counted) = self.enter().ok_or_else(|| self.refuse())?;
         let received = &self.shared.received;
-        let packed = work::work(request.len(), || opened.pack(&request)).inspect_err(|_| {
-            received.unusable.fetch_add(1, Ordering::Relaxed);
-        });
-        let (entry, Scan { accepted, rejected }) = packed?;
-        drop(request);
+        let packed = work::work(body.len(), || opened.pack(&body, id));
+        let (entry, Scan { accepted, rejected }) = packed.inspect_err(|_| received.refuse())?;
+        drop(body);
         if accepted > 0 {
             permit.grow(entry.len().saturating_sub(permit.bytes())).await?;
             permit.shrink_to(entry.len());
@@ -248,10 +268,10 @@ fn closed() -> TaskTracker {
 }
 
 impl Opened {
-    fn pack(&self, request: &[u8]) -> Result<(Vec<u8>, Scan), IntakeError> {
+    fn pack(&self, request: &[u8], id: Option<RequestId>) -> Result<(Vec<u8>, Scan), IntakeError> {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut worker = idle().pop().unwrap_or_else(|| Worker::new(&self.packing));
-        let packed = worker.pack(&self.packing, request);
+        let packed = worker.pack(&self.packing, request, id);
         idle().push(worker);
         packed
     }
@@ -312,6 +332,7 @@ impl Worker {
         &mut self,
         packing: &Packing,
         request: &[u8],
+        id: Option<RequestId>,
     ) -> Result<(Vec<u8>, Scan), IntakeError> {
         let packers = &mut self.packers;
         packers.iter_mut().for_each(Packer::clear);
@@ -334,7 +355,7 @@ impl Worker {
         if records > RECORDS_MAX {
             return Err(IntakeError::TooManyRecords);
         }
-        let mut writer = EntryWriter::with_prefix(FRAME_BYTES, None);
+        let mut writer = EntryWriter::with_prefix(FRAME_BYTES, id);
         for (packer, want) in packers.iter_mut().zip(&packing.wants) {
             packer.finish(&mut writer, want.aggregation);
         }
@@ -387,7 +408,7 @@ mod tests {
         };
         assert!(open().is_over(), "nothing was open before");
         let permit = intake.admission().admit(9).await.unwrap();
-        let mut on_its_way = std::pin::pin!(intake.export(request(1).into(), permit));
+        let mut on_its_way = std::pin::pin!(intake.export(Bytes::from(request(1)), permit));
         assert!(futures::poll!(on_its_way.as_mut()).is_pending());
         let earlier = open();
         assert!(!earlier.is_over());
@@ -401,9 +422,9 @@ mod tests {
     fn a_request_has_as_many_records_as_allowed_and_not_one_more() {
         let packing = Packing::new(FingerprintKey([7; 16]), std::iter::empty());
         let mut worker = Worker::new(&packing);
-        let (_, scan) = worker.pack(&packing, &request(RECORDS_MAX)).unwrap();
+        let (_, scan) = worker.pack(&packing, &request(RECORDS_MAX), None).unwrap();
         assert_eq!(scan.accepted, RECORDS_MAX);
-        let refused = worker.pack(&packing, &request(RECORDS_MAX + 1));
+        let refused = worker.pack(&packing, &request(RECORDS_MAX + 1), None);
         assert!(matches!(refused, Err(IntakeError::TooManyRecords)));
     }
 }

@@ -275,7 +275,7 @@ impl Engine {
         let flush_settings = flush_settings(&settings)?;
         let carries = Carries::new(Arc::clone(&store));
         let carried = CarriedWindows { carries, scratch: flush_settings.scratch.clone() };
-        let folder = Folder::new(folding::Parts {
+        let folding_parts = folding::Parts {
             node,
             settings: flush_settings,
             carried: carried.clone(),
@@ -283,7 +283,8 @@ impl Engine {
             feed: Arc::new(routing),
             flushes,
             observer: metrics.open_observer(),
-        })?;
+        };
+        let folder = Folder::new(folding_parts, &commands)?;
         parts.run("fold", async move { Ok(folder.run(commands).await?) })?;
 
         let sending = Sending {

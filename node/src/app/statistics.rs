@@ -129,10 +129,11 @@ impl Statistics {
     }
 }
 
-/// An aggregation's side of the ledger, with so many records that are not flushed.
-fn account(aggregation: &Aggregation, pending: u64) -> Account {
+/// An aggregation's side of the ledger, with so many records that are not flushed, and so many
+/// that repeat others.
+fn account(aggregation: &Aggregation, pending: u64, deduplicated: u64) -> Account {
     let Aggregation { name, ledger, losses, .. } = aggregation;
-    let accepted = ledger.accepted.records;
+    let accepted = ledger.accepted.records.saturating_sub(deduplicated);
     let has_lost = ledger.lost != Extent::default() || !losses.is_empty();
     // Of what was lost some slots had flushed their part before.
     let rest = accepted.saturating_sub(ledger.flushed + pending);
@@ -144,6 +145,7 @@ fn account(aggregation: &Aggregation, pending: u64) -> Account {
         duplicate: ledger.flushed.saturating_sub(ledger.distinct),
         pending,
         lost: if has_lost { rest } else { 0 },
+        deduplicated,
     }
 }
 
@@ -198,7 +200,11 @@ impl Statistics {
         let mut accounts = Vec::new();
         for (number, aggregation) in facts.aggregations() {
             let pending = live.iter().filter_map(|live| live.pending.as_ref()?.records.get(number));
-            let account = account(aggregation, pending.sum());
+            // Every node knows of all.
+            let repeated =
+                live.iter().filter_map(|live| live.pending.as_ref()?.repeated.get(number));
+            let repeated = repeated.max().copied().unwrap_or(0);
+            let account = account(aggregation, pending.sum(), repeated);
             let entries = facts.balance(*number).is_none_or(|balance| balance.holds());
             let Account { accepted, flushed, pending, lost, .. } = account;
             balanced &= entries && accepted == flushed + pending + lost;

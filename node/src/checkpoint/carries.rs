@@ -53,6 +53,11 @@ impl Carries {
         Carries { store, turn: Arc::default() }
     }
 
+    /// Where they are.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Makes carries durable, all or none, in place of what earlier ones have of the same
     /// windows and slots.
     ///

@@ -22,6 +22,7 @@ use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
 use crate::flush::folding::Folding;
+use crate::flush::requests::Decided;
 use crate::flush::results::{Results, ResultsError};
 use crate::journal::copies::Copies;
 use crate::journal::follow::Follower;
@@ -148,6 +149,10 @@ impl Holdings for Lending {
         let chunks = restrict::<_, _, ResultsError>(chunks.map(|chunk| Ok(chunk?)), counted);
         let chunks = chunks.map(|chunk| chunk.map(Bytes::from).map_err(not_now));
         Ok(stream::iter(chunks).boxed())
+    }
+
+    fn decided(&self) -> Arc<Decided> {
+        self.folding.decided()
     }
 
     fn keep(

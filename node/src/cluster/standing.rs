@@ -19,6 +19,7 @@ use crate::cluster::peers::{
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::{Clock, UnixNanos};
+use crate::flush::requests::Decided;
 use attached::Attached;
 
 /// What a node is to the others. It outlives the database that it is read from.
@@ -223,6 +224,10 @@ impl Answers for Standing {
         let lent = self.attached.borrow()?;
         let chunks = lent.holdings.results(aggregation, end, table, slots)?;
         Ok(lent.stream(chunks))
+    }
+
+    fn decided(&self) -> Result<Arc<Decided>, Declined> {
+        Ok(self.attached.borrow()?.holdings.decided())
     }
 
     async fn keep(&self, primary: NodeId, kept: Kept, chunks: Chunks) -> Result<(), Declined> {

@@ -144,6 +144,7 @@ impl Delivery {
             self.carried.carries.record(&carries)?;
         }
         let (found, written, summary) = self.close(&aggregation, window, &slots, state)?;
+        self.folding.record_decided(self.results.store())?;
 
         let Claimed { numbers, flushed } = self.claim(&found, slots).await?;
         let claimed: SlotSet = numbers.keys().copied().collect();
@@ -309,6 +310,7 @@ impl Delivery {
         if !carries.is_empty() {
             self.carried.carries.record(carries)?;
         }
+        self.folding.record_decided(self.results.store())?;
         for aggregation in aggregations {
             let facts = self.sharing.share(aggregation, None, &slots).await?;
             let owned = facts.primary_of(self.node);

@@ -27,6 +27,7 @@ use crate::event::slots::SlotSet;
 use crate::event::time::{SECOND, UnixNanos, Window};
 use crate::flush::carried::CarriedWindows;
 use crate::flush::feed::{Batch, Consensus, Disagreement, Part};
+use crate::flush::requests::{Decided, Requests};
 use crate::flush::sharing::{Kept, NotKept, Others, Sharing};
 use crate::journal::{Extent, FRAME_BYTES, frame};
 
@@ -345,6 +346,19 @@ impl Appended {
             batch.next += 1;
         }
         batch
+    }
+
+    /// What is decided by someone who has learned all ids.
+    pub(crate) fn decided(&self, facts: &Facts) -> Arc<Decided> {
+        let mut requests = Requests::new(Arc::default());
+        for (segment, _) in self.counts() {
+            let ids = self.batch(segment, 0, usize::MAX, &SlotSet::default());
+            requests.take(segment, &ids).unwrap();
+        }
+        // Tests also count entries that nobody has appended, and cut seldom.
+        requests.pass_gaps(facts);
+        requests.decide(facts);
+        Arc::clone(requests.decided())
     }
 
     /// All entries with their stamps.

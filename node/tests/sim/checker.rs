@@ -209,10 +209,13 @@ fn balance(known: &Known<'_>, found: &mut Vec<Contradiction>) {
         return found.push("ledger: nobody could tell it".to_owned());
     };
     let records = known.placed.len() as u64;
-    let settled = ledger.accepted == records
-        && ledger.aggregations.iter().all(|account| {
-            account.pending == 0 && account.flushed == records && account.accepted == records
-        });
+    let settled = ledger.aggregations.iter().all(|account| {
+        let all = account.accepted + account.deduplicated;
+        account.pending == 0
+            && account.flushed == records
+            && account.accepted == records
+            && ledger.accepted == all
+    });
     if !ledger.balanced || !settled || ledger.aggregations.len() != 2 {
         found.push(format!("ledger: {records} records were printed, but it says {ledger:?}"));
     }
@@ -281,6 +284,7 @@ mod tests {
             distinct: 0,
             duplicate: records - pending,
             lost: 0,
+            deduplicated: 0,
             pending,
         };
         Event::Balanced {

@@ -24,6 +24,7 @@ use crate::cluster::peers::{
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::{Clock, UnixNanos};
+use crate::flush::requests::Decided;
 
 /// Who is where.
 #[derive(Default)]
@@ -165,6 +166,10 @@ impl Answers for Lent {
 
     fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined> {
         self.holdings.carried(slots)
+    }
+
+    fn decided(&self) -> Result<Arc<Decided>, Declined> {
+        Ok(self.holdings.decided())
     }
 
     async fn live(&self, limit: u32) -> Result<Bytes, Declined> {

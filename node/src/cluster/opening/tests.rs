@@ -11,6 +11,7 @@ use crate::cluster::peers::{Batches, CarriedParts, Chunks, Declined, Holdings, K
 use crate::event::slots::SlotSet;
 use crate::event::time::{Clock, UnixNanos};
 use crate::flush::example::{Cluster, at, framed};
+use crate::flush::requests::Decided;
 use crate::journal::copies::Copies as Taken;
 use crate::journal::{Extent, Position, Replay};
 use crate::store::{Disk, Store};
@@ -84,6 +85,10 @@ impl Holdings for Arc<Taker> {
 
     fn carried(&self, _: SlotSet) -> Result<CarriedParts, Declined> {
         nothing()
+    }
+
+    fn decided(&self) -> Arc<Decided> {
+        Arc::default()
     }
 
     fn live(&self, _: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {

@@ -1,6 +1,7 @@
 //! What other members may ask of a node's journals and results.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -14,6 +15,7 @@ use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::{UnixNanos, Window};
 pub use crate::flush::feed::{Batch, Part};
+use crate::flush::requests::Decided;
 pub use crate::journal::Stamped;
 
 /// A count table that a node has.
@@ -116,6 +118,9 @@ pub trait Holdings: Send + Sync + 'static {
         table: u64,
         slots: SlotSet,
     ) -> Result<Chunks, Declined>;
+
+    /// Which entries repeat a request, as far as the node has decided it.
+    fn decided(&self) -> Arc<Decided>;
 
     /// Makes durable what a member keeps of slots that it is the primary of.
     ///

@@ -21,6 +21,7 @@ use crate::checkpoint::raft::{Decision, Rpc, Transport, TransportError};
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
+use crate::flush::requests::Decided;
 
 /// Batches as they arrive. After an error there are no more; whoever wants them asks
 /// again, from the last `next` on.
@@ -221,6 +222,16 @@ impl Member {
         let mut client = self.peers.streams(address)?;
         let messages = answer(within, client.results(request)).await?;
         Ok(messages.map_ok(|message| message.chunk).map_err(PeerError::from).boxed())
+    }
+
+    /// Which entries repeat a request, as far as the member at `address` has decided it.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says.
+    pub async fn decided(&self, address: &str, within: Duration) -> Result<Decided, PeerError> {
+        let request = peer::DecidedRequest { caller: self.caller() };
+        let mut client = self.peers.calls(address)?;
+        Ok(wire::decided(&answer(within, client.decided(request)).await?.decided)?)
     }
 
     /// Has the member at `address` keep something of slots that this node is the primary of,

@@ -34,6 +34,7 @@ use crate::cluster::formation::Hello;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
+use crate::flush::requests::Decided;
 
 /// How long to wait when a connection cannot be accepted, for lack of file descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -134,6 +135,12 @@ pub trait Answers: Send + Sync + 'static {
         table: u64,
         slots: SlotSet,
     ) -> Result<Chunks, Declined>;
+
+    /// As [`Holdings::decided`](super::Holdings::decided).
+    ///
+    /// # Errors
+    /// While the node does not have its journals.
+    fn decided(&self) -> Result<Arc<Decided>, Declined>;
 
     /// As [`Holdings::keep`](super::Holdings::keep).
     fn keep(
@@ -401,6 +408,15 @@ impl<A: Answers> Peer for Server<A> {
         let chunks = self.answers.results(aggregation, end, table, slots)?;
         let messages = chunks.map_ok(|chunk| peer::ResultsResponse { chunk });
         Ok(Response::new(messages.map_err(Status::from).boxed()))
+    }
+
+    async fn decided(
+        &self,
+        request: Request<peer::DecidedRequest>,
+    ) -> Result<Response<peer::DecidedResponse>, Status> {
+        self.admit(request.into_inner().caller)?;
+        let decided = wire::to_decided(&*self.answers.decided()?)?;
+        Ok(Response::new(peer::DecidedResponse { decided }))
     }
 
     async fn keep(

@@ -20,8 +20,8 @@ use crate::cluster::formation::{Hello, State};
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::node::NodeId;
 pub(super) use holdings::{
-    Copied, batch, one_stamped, slots, stamped, tables, to_batches, to_copies, to_one_stamped,
-    to_slots, to_stamped, to_tables, whole_second,
+    Copied, batch, decided, one_stamped, slots, stamped, tables, to_batches, to_copies, to_decided,
+    to_one_stamped, to_slots, to_stamped, to_tables, whole_second,
 };
 pub(super) use keeping::{carried, chunks, kept, to_begin, to_carried, to_chunk, to_end};
 

@@ -15,6 +15,7 @@ use crate::event::fingerprint::slot_of;
 use crate::event::time::{Clock, UnixNanos};
 use crate::flush::example::{Appended, Cluster, at, entry, framed, slots};
 use crate::flush::feed::Consensus as _;
+use crate::flush::requests::Decided;
 use crate::journal::copies::Copies;
 use crate::journal::{Opening, Replay, Stamped};
 use crate::store::{Disk, Store};
@@ -107,6 +108,10 @@ impl Holdings for Arc<Holder> {
 
     fn carried(&self, _: SlotSet) -> Result<CarriedParts, Declined> {
         nothing()
+    }
+
+    fn decided(&self) -> Arc<Decided> {
+        Arc::default()
     }
 
     fn live(&self, _: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {

@@ -88,6 +88,7 @@ impl Node {
                 let batch = self.appended.batch(segment, 0, usize::MAX, &slots);
                 assert!(group.fold(segment, &batch, &self.settings()).unwrap());
             }
+            assert!(group.decide(&self.appended.decided(&facts), &self.settings()).unwrap());
             group
         });
         folded.collect()

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::future::{BoxFuture, ready};
 use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -18,8 +19,9 @@ use crate::event::slots::SlotSet;
 use crate::event::time::Clock;
 use crate::flush::carried::CarriedWindows;
 use crate::flush::delivery::{Delivery, Flush};
-use crate::flush::feed::{Feed, Followed};
+use crate::flush::feed::{Feed, Followed, Told};
 use crate::flush::folding::{Commands, Folder, Folding, Parts};
+use crate::flush::requests::Decided;
 use crate::flush::results::Results;
 use crate::flush::sharing::{Others, Sharing};
 use crate::flush::{FlushError, FlushSettings};
@@ -43,6 +45,8 @@ pub(crate) struct Source {
     open: Arc<Mutex<BTreeMap<SegmentId, usize>>>,
     folded: Mutex<BTreeMap<SegmentId, u64>>,
     broken: watch::Sender<bool>,
+    /// What other nodes have decided.
+    pub(crate) told: Mutex<Vec<Decided>>,
 }
 
 /// One who follows a segment.
@@ -80,9 +84,12 @@ impl Source {
 impl Feed for Source {
     fn follow(&self, from: Position, slots: SlotSet) -> Followed {
         let Position { segment, index } = from;
-        self.followed.lock().unwrap().push((segment, index, slots));
-        *self.open.lock().unwrap().entry(segment).or_default() += 1;
-        let reader = Reader(segment, Arc::clone(&self.open));
+        // Those who learn the ids alone are not those who fold.
+        let reader = (!slots.is_empty()).then(|| {
+            self.followed.lock().unwrap().push((segment, index, slots));
+            *self.open.lock().unwrap().entry(segment).or_default() += 1;
+            Reader(segment, Arc::clone(&self.open))
+        });
         let batches = stream::unfold(
             (self.appended.subscribe(), index, reader),
             move |(mut appended, next, reader)| async move {
@@ -104,6 +111,11 @@ impl Feed for Source {
 
     fn folded(&self, segment: SegmentId, index: u64) {
         self.folded.lock().unwrap().insert(segment, index);
+    }
+
+    fn decided(&self) -> BoxFuture<'static, Told> {
+        let (decided, is_all) = (self.told.lock().unwrap().clone(), true);
+        ready(Told { decided, is_all }).boxed()
     }
 }
 
@@ -138,8 +150,8 @@ impl Node {
         Node { id, cluster, source, store, scratch, journal_bytes_max }
     }
 
-    /// What folds, and what it hands on.
-    pub(crate) fn folder(&self) -> (Folder, mpsc::UnboundedReceiver<Flush>) {
+    /// What folds behind a handle, and what it hands on.
+    pub(crate) fn folder(&self, commands: &Commands) -> (Folder, mpsc::UnboundedReceiver<Flush>) {
         let (flushes, to_flush) = mpsc::unbounded_channel();
         let settings = FlushSettings {
             window_memory: MemoryLimit(1 << 20),
@@ -155,7 +167,7 @@ impl Node {
             flushes,
             observer: Box::new(|_, _| ()),
         };
-        (Folder::new(parts).unwrap(), to_flush)
+        (Folder::new(parts, commands).unwrap(), to_flush)
     }
 
     /// What it carries.
@@ -189,7 +201,7 @@ impl Node {
     /// Folds only.
     pub(crate) fn fold(&self) -> (Life, mpsc::UnboundedReceiver<Flush>) {
         let (folding, commands): (Folding, Commands) = Folding::new();
-        let (folder, to_flush) = self.folder();
+        let (folder, to_flush) = self.folder(&commands);
         let folder = AbortOnDropHandle::new(tokio::spawn(folder.run(commands)));
         let delivery = AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
         (Life { folding, folder, delivery }, to_flush)

@@ -1,3 +1,5 @@
+mod repeats; // requests that come twice
+
 use super::*;
 use crate::event::entry::EntryWriter;
 use crate::event::time::UnixNanos;
@@ -158,7 +160,9 @@ async fn what_is_pending_is_what_is_below_the_cut_and_not_flushed() {
     let below = it.cut(6);
     it.append(segment, 7, &[(7, 1)]);
     everybody_waits().await;
-    let pending = |cut, records| Some(Pending { cut, records: [(0, records)].into() });
+    let pending = |cut, records| {
+        Some(Pending { cut, records: [(0, records)].into(), repeated: BTreeMap::new() })
+    };
     assert_eq!(life.folding.pending().await, pending(below, 2));
     let [current] = <[_; 1]>::try_from(life.folding.current(9).await).ok().unwrap();
     assert_eq!((current.window, current.counts.records), (FIRST, 3));

@@ -8,6 +8,7 @@ use sheaf_proto::statistics::{Other, WindowCounts, WindowSpan};
 use super::*;
 use crate::checkpoint::carries::Carry;
 use crate::event::time::Window;
+use crate::flush::requests::Decided;
 use crate::journal::Extent;
 
 fn slots(of: &str) -> SlotSet {
@@ -147,6 +148,14 @@ async fn what_a_node_has_at_the_moment_is_told() {
     let node = Node::start(Script { live: Ok(live.clone()), ..Script::member() });
     assert_eq!(member().live(&node.address, 100, DEADLINE).await, Ok(live));
     assert_eq!(node.heard(), ["live 100"]);
+}
+
+#[tokio::test]
+async fn a_node_tells_what_it_has_decided_on_repeated_requests() {
+    let node = Node::start(Script::member());
+    let decided = Decided::at_cut(5);
+    assert_eq!(member().decided(&node.address, DEADLINE).await, Ok(decided));
+    assert_eq!(node.heard(), ["decided"]);
 }
 
 #[tokio::test]

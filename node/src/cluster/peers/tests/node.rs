@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::*;
+use crate::flush::requests::Decided;
 
 /// What a node answers.
 #[derive(Clone)]
@@ -162,6 +163,11 @@ impl Answers for Script {
     ) -> Result<Chunks, Declined> {
         self.hear(format!("results {aggregation} until {end}, table {table}, for {slots}"));
         (self.results)()
+    }
+
+    fn decided(&self) -> Result<Arc<Decided>, Declined> {
+        self.hear("decided".to_owned());
+        Ok(Arc::new(Decided::at_cut(5)))
     }
 
     async fn keep(&self, primary: NodeId, kept: Kept, chunks: Chunks) -> Result<(), Declined> {
