@@ -1,7 +1,7 @@
 use super::*;
 use crate::checkpoint::facts::command::Command;
-use crate::cluster::example::keeping;
 use crate::cluster::example::mesh::{Lender, Mesh};
+use crate::cluster::keeping::Keeping;
 use crate::cluster::lending::Lending;
 use crate::event::time::{SECOND, UnixNanos};
 use crate::flush::example::node::{Life, Node, Source, everybody_waits};
@@ -50,7 +50,12 @@ impl Setting {
             copies: Copies::open(Arc::clone(&self.nodes[1].store)).unwrap(),
             facts: self.cluster.facts(),
             results: Results::new(Arc::clone(&self.nodes[1].store)),
-            keeping: keeping(&self.nodes[1], &self.cluster),
+            keeping: Keeping {
+                node: NodeId(2),
+                results: Results::new(Arc::clone(&self.nodes[1].store)),
+                carried: self.nodes[1].carried(),
+                facts: self.cluster.facts(),
+            },
             folding: self.lives[1].folding.clone(),
             rejected: Arc::new(Default::default),
         };

@@ -28,10 +28,10 @@ pub type Followed = BoxStream<'static, Result<Batch, PeerError>>;
 /// Chunks of one count table as they arrive: it is whole when they end without an error.
 pub type Received = BoxStream<'static, Result<Bytes, PeerError>>;
 
-/// What is carried, as it arrives: all of it is there when it ends without an error.
-pub type Carried = BoxStream<'static, Result<CarriedPart, PeerError>>;
 /// How many entries of a copy are durable, as that is told.
 pub type Durable = BoxStream<'static, Result<u64, PeerError>>;
+/// What is carried, as it arrives: all of it is there when it ends without an error.
+pub type Carried = BoxStream<'static, Result<CarriedPart, PeerError>>;
 
 /// A member that asks the others.
 #[derive(Clone)]
@@ -89,6 +89,16 @@ impl Member {
             Some(Response::NotLeader(not)) => Ok(Reply::NotLeader { leader: wire::leader(not) }),
             None => Err(Malformed("response").into()),
         }
+    }
+
+    /// What time it is at the member at `address`.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says.
+    pub async fn clock(&self, address: &str, within: Duration) -> Result<UnixNanos, PeerError> {
+        let request = peer::ClockRequest { caller: self.caller() };
+        let mut client = self.peers.calls(address)?;
+        Ok(UnixNanos(answer(within, client.clock(request)).await?.now))
     }
 
     /// How much is stamped before `time`, a whole second, of each segment that the member

@@ -10,7 +10,8 @@ use crate::checkpoint::facts::Settings;
 use crate::checkpoint::facts::cuts::Span;
 use crate::checkpoint::raft::{self, Rpc, Transport, TransportError};
 use crate::cluster::example::mesh::Mesh;
-use crate::cluster::example::{CLUSTER, keeping, member};
+use crate::cluster::example::{CLUSTER, member};
+use crate::cluster::keeping::Keeping;
 use crate::event::node::NodeId;
 use crate::event::time::{SECOND, UnixNanos};
 use crate::flush::example::node::{Life, Node, Source, everybody_waits};
@@ -101,7 +102,12 @@ impl Setting {
             copies: Copies::open(Arc::clone(&self.node.store)).unwrap(),
             facts: self.cluster.facts(),
             results: results.clone(),
-            keeping: keeping(&self.node, &self.cluster),
+            keeping: Keeping {
+                node: NodeId(1),
+                results: Results::new(Arc::clone(&self.node.store)),
+                carried: self.node.carried(),
+                facts: self.cluster.facts(),
+            },
             folding: self.life.folding.clone(),
             rejected: Arc::new(Default::default),
         };

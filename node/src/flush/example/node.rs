@@ -158,16 +158,16 @@ impl Node {
         (Folder::new(parts).unwrap(), to_flush)
     }
 
-    /// What it carries.
-    pub(crate) fn carried(&self) -> CarriedWindows {
-        let carries = Carries::new(Arc::clone(&self.store));
-        CarriedWindows { carries, scratch: self.scratch.path().to_owned() }
-    }
-
     /// A journal that nobody writes.
     pub(crate) fn journal(&self) -> Journal {
         let (store, replay) = (Arc::clone(&self.store), Replay::default());
         Journal::new(store, &replay, Clock::new(|| at(1)), Box::new(|_| ())).0
+    }
+
+    /// What it carries.
+    pub(crate) fn carried(&self) -> CarriedWindows {
+        let carries = Carries::new(Arc::clone(&self.store));
+        CarriedWindows { carries, scratch: self.scratch.path().to_owned() }
     }
 
     /// What hands windows out.
