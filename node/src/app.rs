@@ -150,7 +150,7 @@ impl Node {
         intake.close(Closed::Starting);
         let metrics = Arc::new(Metrics::new());
         let (ready, readiness) = watch::channel(false);
-        let standing = Arc::default();
+        let standing = Arc::new(Standing::new(surroundings.clock.clone()));
         let statistics = Statistics {
             intake: intake.clone(),
             metrics: Arc::clone(&metrics),
@@ -274,7 +274,7 @@ impl Node {
             tokio::select! {
                 error = running.failed() => return Some(error),
                 () = stop.cancelled() => return None,
-                () = begun, if !is_open => {}
+                () = begun => {}
                 () = tokio::time::sleep_until(next) => {}
             }
             let now = self.surroundings.clock.now();

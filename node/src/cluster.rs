@@ -8,7 +8,10 @@ pub mod view; // the cluster as a node knows it, for people
 pub mod gathering; // the results of all slots, added up
 pub mod live; // what is counted and not flushed yet, added up
 
+pub mod awareness; // from when on a node packs what is new
+
 pub mod adopting; // results of members that leave
+pub mod clocks; // how far clocks are apart
 pub mod copying; // results from other members
 pub mod cutting; // the leader's cuts
 pub mod filling; // what owners of slots have, to a node that is to be one

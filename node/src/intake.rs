@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::aggregation::definition::{Definition, Kind, Unique};
 use crate::aggregation::distinct_logs::Packer;
@@ -139,6 +141,8 @@ struct Shared {
 struct Opened {
     journal: Journal,
     packing: Packing,
+    /// The requests on their way.
+    uses: TaskTracker,
     /// One per request that is being packed at the same time; kept for the next.
     idle: Mutex<Vec<Worker>>,
 }
@@ -161,11 +165,14 @@ impl Intake {
         &self.shared.received
     }
 
-    /// Accepts requests from now on, into `journal`.
-    pub fn open(&self, journal: Journal, packing: Packing) {
-        let opened = Opened { journal, packing, idle: Mutex::default() };
-        self.swap(Some(Arc::new(opened)));
+    /// Accepts requests from now on, into `journal`. Those that are packed otherwise are still
+    /// on their way until what this returns is over.
+    pub fn open(&self, journal: Journal, packing: Packing) -> Earlier {
+        let (uses, idle) = (TaskTracker::new(), Mutex::default());
+        let opened = Opened { journal, packing, uses, idle };
+        let earlier = self.swap(Some(Arc::new(opened)));
         self.shared.admission.reopen();
+        Earlier(earlier.map_or_else(closed, |earlier| earlier.uses.clone()))
     }
 
     /// Refuses requests from now on; those in flight are still finished.
@@ -174,8 +181,21 @@ impl Intake {
         self.swap(None);
     }
 
-    fn swap(&self, opened: Option<Arc<Opened>>) {
-        *self.shared.open.write().unwrap_or_else(PoisonError::into_inner) = opened;
+    fn swap(&self, opened: Option<Arc<Opened>>) -> Option<Arc<Opened>> {
+        let mut open = self.shared.open.write().unwrap_or_else(PoisonError::into_inner);
+        let earlier = std::mem::replace(&mut *open, opened);
+        earlier.inspect(|opened| {
+            opened.uses.close();
+        })
+    }
+
+    /// Where a request goes, which counts as on its way there while the token lives.
+    fn enter(&self) -> Option<(Arc<Opened>, TaskTrackerToken)> {
+        // It is counted before the lock is given back, and so before anybody waits for it.
+        let open = self.shared.open.read().unwrap_or_else(PoisonError::into_inner);
+        let opened = Arc::clone(open.as_ref()?);
+        let counted = opened.uses.token();
+        Some((opened, counted))
     }
 
     fn refuse(&self) -> Busy {
@@ -196,8 +216,7 @@ impl Intake {
         mut permit: Permit,
     ) -> Result<Exported, IntakeError> {
         let Request { body, id } = request.into();
-        let opened = self.shared.open.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let opened = opened.ok_or_else(|| self.refuse())?;
+        let (opened, _counted) = self.enter().ok_or_else(|| self.refuse())?;
         let received = &self.shared.received;
         let packed = work::work(body.len(), || opened.pack(&body, id));
         let (entry, Scan { accepted, rejected }) = packed.inspect_err(|_| received.refuse())?;
@@ -223,6 +242,29 @@ impl Intake {
         let (rejected, message) = (rejected.total(), rejected.message().map(str::to_owned));
         Ok(Exported { rejected, message })
     }
+}
+
+/// Requests that were packed for other aggregations.
+#[derive(Clone)]
+pub struct Earlier(TaskTracker);
+
+impl Earlier {
+    /// Whether each of them was appended or given up.
+    pub fn is_over(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Waits until each of them was appended or given up.
+    pub async fn over(self) {
+        self.0.wait().await;
+    }
+}
+
+/// Nothing is on its way, and nothing will be.
+fn closed() -> TaskTracker {
+    let uses = TaskTracker::new();
+    uses.close();
+    uses
 }
 
 impl Opened {
@@ -326,6 +368,9 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::time::{Clock, UnixNanos};
+    use crate::journal::{Opening, Replay};
+    use crate::store::{Disk, Store};
 
     fn varint(mut number: usize, out: &mut Vec<u8>) {
         while number >= 0x80 {
@@ -344,6 +389,33 @@ mod tests {
         varint(scope_logs.len(), &mut resource_logs);
         resource_logs.extend(scope_logs);
         resource_logs
+    }
+
+    /// An entry that was packed as before may be stamped when the new packing is in use.
+    #[tokio::test]
+    async fn requests_that_were_packed_otherwise_are_over_when_they_are_durable() {
+        let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
+        let (floor, lease) = (UnixNanos(0), UnixNanos(u64::MAX));
+        let opening = Opening { segment: 1, floor, lease, mirrors: Vec::new() };
+        let (journal, writer) =
+            Journal::new(store, &Replay::default(), Clock::system(), Box::new(|_| ()));
+        let writer = tokio::spawn(writer.run_as_task());
+        journal.open(opening).await.unwrap();
+        let intake = Intake::new(Admission::new(1 << 20));
+        let open = || {
+            let packing = Packing::new(FingerprintKey([7; 16]), std::iter::empty());
+            intake.open(journal.clone(), packing)
+        };
+        assert!(open().is_over(), "nothing was open before");
+        let permit = intake.admission().admit(9).await.unwrap();
+        let mut on_its_way = std::pin::pin!(intake.export(Bytes::from(request(1)), permit));
+        assert!(futures::poll!(on_its_way.as_mut()).is_pending());
+        let earlier = open();
+        assert!(!earlier.is_over());
+        on_its_way.await.unwrap();
+        earlier.over().await;
+        journal.close();
+        writer.await.unwrap().unwrap();
     }
 
     #[test]

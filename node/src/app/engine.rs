@@ -19,13 +19,15 @@ use crate::app::settings::Settings;
 use crate::app::threads::{Priority, spawn};
 use crate::blocking;
 use crate::checkpoint::carries::Carries;
-use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::facts::members::MemberState;
+use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::checkpoint::identity::Identity;
 use crate::checkpoint::raft::Raft;
 use crate::checkpoint::rejected::RejectedRecord;
 use crate::cluster::adopting::Adopting;
+use crate::cluster::awareness;
+use crate::cluster::clocks::{Clocks, Comparing};
 use crate::cluster::copying::Copying;
 use crate::cluster::cutting::Cutter;
 use crate::cluster::departures::Departures;
@@ -56,7 +58,7 @@ use crate::flush::results::Results;
 use crate::flush::sharing::Sharing;
 use crate::flush::{FlushError, FlushSettings, aggregations};
 use crate::intake::admission::Closed;
-use crate::intake::{Intake, Packing};
+use crate::intake::{Earlier, Intake, Packing};
 use crate::journal::copies::Copies;
 use crate::journal::{Journal, JournalError, Replay, Writer, replay};
 use crate::sink::Sink;
@@ -171,8 +173,23 @@ pub struct Reader {
     pub gathering: Gathering,
     /// Whom the cluster is to let go.
     pub departures: Departures,
+    /// How far the members' clocks are apart.
+    pub clocks: Clocks,
     /// The node's database.
     pub store: Arc<Store>,
+}
+
+/// What requests are packed for.
+#[derive(Default)]
+struct Packed {
+    /// The numbers of the aggregations.
+    numbers: Vec<u32>,
+    /// All lower numbers were looked at.
+    below: u32,
+    /// What the cluster was told, or will be: that all lower ones are packed in a segment.
+    told: (SegmentId, u32),
+    /// Requests on their way that were packed for others.
+    earlier: Vec<Earlier>,
 }
 
 /// A running engine. Its threads end when they are told to.
@@ -186,8 +203,8 @@ pub struct Engine {
     cutter: tokio::sync::Mutex<Cutter>,
     raft: Raft,
     key: FingerprintKey,
-    /// The numbers of the aggregations that requests are packed for.
-    packed: Mutex<Vec<u32>>,
+    consensus: Arc<dyn Consensus>,
+    packed: Mutex<Packed>,
     off: CancellationToken,
     ends: UnboundedReceiver<Result<(), EngineError>>,
 }
@@ -240,7 +257,8 @@ impl Engine {
         let off = CancellationToken::new();
         let parts = Parts { end, off: off.clone() };
         let observer = metrics.commit_observer();
-        let (journal, writer) = Journal::new(Arc::clone(&store), &replayed, clock, observer);
+        let (journal, writer) =
+            Journal::new(Arc::clone(&store), &replayed, clock.clone(), observer);
         parts.write(writer)?;
         let copies = Copies::open(Arc::clone(&store))?;
 
@@ -349,11 +367,27 @@ impl Engine {
             journal: journal.clone(),
         };
         parts.run("open", async move { Ok(opener.run().await?) })?;
+        let clocks = Clocks::new(settings.clock_bound);
+        let comparing = Comparing {
+            node,
+            raft: raft.clone(),
+            members: members.clone(),
+            clock,
+            clocks: clocks.clone(),
+        };
+        parts
+            .run("clocks", async move { Ok(comparing.run().await.map_err(Disagreement::from)?) })?;
         let stamping = Stamping { node, own: lending.clone(), members: members.clone() };
-        let cutter = Cutter::new(consensus, Arc::new(stamping), Arc::new(members), silent);
+        let cutter = Cutter::new(
+            Arc::clone(&consensus),
+            Arc::new(stamping),
+            Arc::new(members),
+            silent,
+            clocks.clone(),
+        );
         let cutter = tokio::sync::Mutex::new(cutter);
         let (key, packed) = (identity.fingerprint_key, Mutex::default());
-        let reader = Reader { lending, gathering, departures, store };
+        let reader = Reader { lending, gathering, departures, clocks, store };
         Ok(Engine {
             node,
             journal,
@@ -364,39 +398,74 @@ impl Engine {
             cutter,
             raft,
             key,
+            consensus,
             packed,
             off,
             ends,
         })
     }
 
-    /// Lets `intake` append to this engine's journal what the active aggregations want; to
-    /// be repeated when those have changed. Says whether it does: not before the cut from
-    /// which on they count, for what is stamped earlier they never would; and a node that
-    /// leaves its cluster takes nothing.
+    /// Lets `intake` append to this engine's journal what the aggregations want that count or
+    /// will; to be repeated when those have changed. Says whether it does: not before the first
+    /// one counts, for what is stamped earlier none ever would; and a node that leaves its
+    /// cluster takes nothing. Tells the cluster when it packs what is to begin.
     ///
     /// # Errors
     /// When a definition among the facts is not one that this version knows.
     pub fn open(&self, intake: &Intake) -> Result<bool, EngineError> {
         let facts = self.facts.borrow().clone();
+        let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(leaves) = self.leaves() {
+            packed.below = facts.next_aggregation();
             intake.close(leaves);
             return Ok(false);
         }
-        if awaits_cut(&facts) {
-            return Ok(false);
+        let (segment, next) = (self.journal.segment(), facts.next_aggregation());
+        let has_begun = facts.has_begun();
+        if has_begun {
+            self.pack(&facts, segment, &mut packed, intake)?;
+            packed.below = next;
         }
-        let is_active = |number: &u32| facts.aggregations()[number].until.is_none();
-        let active: Vec<_> = aggregations(&facts)?;
-        let active: Vec<_> = active.into_iter().filter(|known| is_active(&known.number)).collect();
-        let numbers: Vec<_> = active.iter().map(|active| active.number).collect();
-        let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        if *packed != numbers {
-            let wanted = active.iter().map(|active| (active.number, &active.definition));
-            intake.open(self.journal.clone(), Packing::new(self.key, wanted));
-            *packed = numbers;
+        if facts.is_unaware(segment) && packed.told != (segment, next) {
+            packed.told = (segment, next);
+            self.tell_aware(segment, next, packed.earlier.clone());
         }
-        Ok(true)
+        Ok(has_begun)
+    }
+
+    /// Packs for what the facts say, if that has changed.
+    fn pack(
+        &self,
+        facts: &Facts,
+        segment: SegmentId,
+        packed: &mut Packed,
+        intake: &Intake,
+    ) -> Result<(), EngineError> {
+        let wanted: Vec<_> = aggregations(facts)?;
+        let wanted: Vec<_> =
+            wanted.into_iter().filter(|known| is_packed(facts, segment, known.number)).collect();
+        let numbers: Vec<_> = wanted.iter().map(|wanted| wanted.number).collect();
+        if packed.numbers != numbers {
+            let wanted = wanted.iter().map(|wanted| (wanted.number, &wanted.definition));
+            let earlier = intake.open(self.journal.clone(), Packing::new(self.key, wanted));
+            packed.numbers = numbers;
+            packed.earlier.retain(|earlier| !earlier.is_over());
+            packed.earlier.push(earlier);
+        }
+        Ok(())
+    }
+
+    /// Tells the cluster, in the background, that all aggregations below a number are packed in
+    /// a segment, once the requests that were packed for others are over.
+    fn tell_aware(&self, segment: SegmentId, below: u32, earlier: Vec<Earlier>) {
+        let over = async {
+            for earlier in earlier {
+                earlier.over().await;
+            }
+        };
+        let (journal, consensus) = (self.journal.clone(), Arc::clone(&self.consensus));
+        let tell = awareness::tell(journal, segment, consensus, below, over);
+        tokio::spawn(self.off.clone().run_until_cancelled_owned(tell));
     }
 
     /// Why the node takes nothing any more, if it leaves its cluster or has left it.
@@ -424,11 +493,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Waits until the cut is known from which on all aggregations count.
+    /// Waits until an aggregation counts, and there are some that [`Engine::open`] has not
+    /// looked at.
     pub fn begun(&self) -> impl Future<Output = ()> + use<> {
         let mut facts = self.facts.clone();
+        let below = self.packed.lock().unwrap_or_else(PoisonError::into_inner).below;
+        let is_new =
+            move |facts: &Arc<Facts>| facts.has_begun() && facts.next_aggregation() > below;
         async move {
-            if facts.wait_for(|facts| !awaits_cut(facts)).await.is_err() {
+            if facts.wait_for(is_new).await.is_err() {
                 // The node takes no part any more, of which there is word elsewhere.
                 std::future::pending().await
             }
@@ -472,7 +545,7 @@ impl Engine {
         self.standing.detach().await;
         self.journal.close();
         self.off.cancel();
-        drop((self.reader, self.cutter));
+        drop((self.reader, self.cutter, self.consensus));
         let mut ended = Ok(());
         while let Some(end) = self.ends.recv().await {
             ended = ended.and(end);
@@ -517,10 +590,12 @@ impl Parts {
     }
 }
 
-/// Whether an aggregation waits for the next cut to begin.
-fn awaits_cut(facts: &Facts) -> bool {
-    let latest = facts.latest_cut().number;
-    facts.aggregations().values().any(|aggregation| aggregation.since > latest)
+/// Whether what is appended to this segment has to say something to an aggregation: also
+/// before it begins, and until nothing more can be stamped before its end.
+fn is_packed(facts: &Facts, segment: SegmentId, number: u32) -> bool {
+    let latest = facts.latest_cut();
+    let until = facts.aggregations().get(&number).and_then(|known| known.until);
+    until.is_none_or(|until| until > latest.number || latest.missing.contains_key(&segment))
 }
 
 /// Takes over what members leave behind, and hands over everything when this one is to leave.

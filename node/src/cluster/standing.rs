@@ -18,15 +18,22 @@ use crate::cluster::peers::{
 };
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
-use crate::event::time::UnixNanos;
+use crate::event::time::{Clock, UnixNanos};
 use crate::flush::requests::Decided;
 use attached::Attached;
 
 /// What a node is to the others. It outlives the database that it is read from.
-#[derive(Default)]
 pub struct Standing {
+    clock: Clock,
     now: RwLock<Now>,
     attached: Attached,
+}
+
+impl Default for Standing {
+    /// By the machine's clock.
+    fn default() -> Standing {
+        Standing::new(Clock::system())
+    }
 }
 
 #[derive(Default)]
@@ -41,6 +48,11 @@ enum Now {
 }
 
 impl Standing {
+    /// It has not read its volume yet; it says what time it is by `clock`.
+    pub fn new(clock: Clock) -> Standing {
+        Standing { clock, now: RwLock::default(), attached: Attached::default() }
+    }
+
     /// It belongs to no cluster: in its last round it saw these births, and waits for this.
     pub fn wait(&self, birth: &Birth, sees: BTreeSet<Birth>, why: Vec<Why>) {
         self.set(Now::Waiting { birth: birth.clone(), sees, why });
@@ -158,6 +170,10 @@ impl Answers for Standing {
     async fn propose(&self, command: Command) -> Result<Reply<Decision>, Declined> {
         let (_, raft) = self.member()?;
         reply(departures::decide(&raft, command).await)
+    }
+
+    fn now(&self) -> UnixNanos {
+        self.clock.now()
     }
 
     async fn stamped(

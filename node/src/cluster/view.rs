@@ -50,6 +50,7 @@ fn of_member(identity: &Identity, status: &Status, facts: &Facts) -> shape::Clus
         segments: facts.segments().values().filter(|known| known.nodes().any(|n| n == id)).count()
             as u64,
         lag: lag(id, status),
+        clock_offset_micros: None,
     });
     let segments = facts.segments().iter();
     let segments = segments.map(|(&id, known)| segment(id, known, facts.trimmed(id)));

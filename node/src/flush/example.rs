@@ -146,6 +146,13 @@ impl Cluster {
         }
     }
 
+    /// The writer of a segment has packed all aggregations from the beginning.
+    #[track_caller]
+    pub(crate) fn aware(&self, segment: SegmentId) {
+        let below = self.now().next_aggregation();
+        self.apply(Command::Aware { segment, below, from: at(0) });
+    }
+
     /// Seals a segment of so many entries, the last of which is stamped before a second.
     #[track_caller]
     pub(crate) fn seal(&self, segment: SegmentId, entries: u64, second: u64) {

@@ -56,6 +56,8 @@ struct Account {
     aggregation: Aggregation,
     /// The first entry of each segment that is its own, and was not flushed or carried.
     begin: Positions,
+    /// What is stamped then or later is not its own.
+    end: Option<UnixNanos>,
     windows: BTreeMap<Window, Open>,
     /// Windows that are being handed out, with their records by second.
     closing: BTreeMap<Window, Seconds>,
@@ -193,10 +195,13 @@ impl Group {
     pub fn register(&mut self, facts: &Facts, settings: &FlushSettings) -> Result<(), FlushError> {
         let is_new = |aggregation: &Aggregation| !self.accounts.contains_key(&aggregation.number);
         let new: Vec<_> = super::aggregations(facts)?.into_iter().filter(is_new).collect();
+        for (number, account) in &mut self.accounts {
+            account.end = end(facts, *number);
+        }
         for aggregation in new {
             let number = aggregation.number;
             let Some(begin) = self.begin(facts, number) else { continue };
-            let mut account = Account::new(aggregation, begin);
+            let mut account = Account::new(aggregation, begin, end(facts, number));
             for carry in self.carries.extract_if(.., |carry| carry.aggregation == number) {
                 account.take_up(carry, settings)?;
             }
@@ -464,9 +469,9 @@ impl Group {
 }
 
 impl Account {
-    fn new(aggregation: Aggregation, begin: Positions) -> Account {
+    fn new(aggregation: Aggregation, begin: Positions, end: Option<UnixNanos>) -> Account {
         let (windows, closing) = (BTreeMap::new(), BTreeMap::new());
-        Account { aggregation, begin, windows, closing, like: None }
+        Account { aggregation, begin, end, windows, closing, like: None }
     }
 
     fn begin(&self, segment: u64) -> u64 {
@@ -484,7 +489,8 @@ impl Account {
         Ok(())
     }
 
-    /// The window that an entry falls into, or `None` if it was flushed or carried before.
+    /// The window that an entry falls into, or `None` if it was flushed or carried before, or
+    /// is not the aggregation's any more.
     fn window(
         &mut self,
         segment: u64,
@@ -492,7 +498,7 @@ impl Account {
         bytes_before: u64,
         settings: &FlushSettings,
     ) -> Option<&mut Open> {
-        if part.index < self.begin(segment) {
+        if part.index < self.begin(segment) || self.end.is_some_and(|end| end <= part.stamp) {
             return None;
         }
         let Kind::DistinctLogs(definition) = &self.aggregation.definition.kind;
@@ -580,6 +586,12 @@ struct Kept {
     state: Carried,
     /// Records by second.
     seconds: Vec<(UnixNanos, u64)>,
+}
+
+/// When an aggregation has ended, if it has.
+fn end(facts: &Facts, number: u32) -> Option<UnixNanos> {
+    let until = facts.aggregations().get(&number)?.until?;
+    facts.cut(until).map(|cut| cut.time)
 }
 
 /// The segments that were lost with nodes that were forgotten.

@@ -50,7 +50,12 @@ impl Nodes {
         self.start_set(node, members, WINDOW, failpoints)
     }
 
-    /// As [`Nodes::start_with`], with these settings.
+    /// As [`Nodes::start`], with more settings.
+    pub(crate) fn start_counting(&self, node: usize, members: usize, more: &[&str]) -> Process {
+        self.start_set(node, members, &[WINDOW, more].concat(), "")
+    }
+
+    /// As [`Nodes::start_with`], with these settings in place of the window's.
     pub(crate) fn start_set(
         &self,
         node: usize,

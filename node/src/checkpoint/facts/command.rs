@@ -135,16 +135,25 @@ pub enum Command {
         /// The epoch since which it gets what is delivered of each slot.
         slots: BTreeMap<Slot, u64>,
     },
-    /// These definitions are to be the active ones from the next cut on. One that is
+    /// These definitions are to be the active ones from the next cut on, or if there are new
+    /// ones, from the first on at whose time all entries have their sections. One that is
     /// active stays; one that changes ends, and begins again under a new number.
-    ///
-    /// Entries may lack the section of a new aggregation until their node knows of it, so
-    /// nobody may answer for that cut or a later one who does not.
     ///
     /// Again: nothing changes.
     Register {
         /// The definitions, by name, in the shape of the settings.
         definitions: BTreeMap<String, serde_json::Value>,
+    },
+    /// The writer of a segment packs all aggregations that it knows.
+    ///
+    /// Again: nothing changes; what it said first stays.
+    Aware {
+        /// The segment.
+        segment: SegmentId,
+        /// It knows all aggregations with a lower number.
+        below: u32,
+        /// Every entry that is stamped then or later has their sections.
+        from: UnixNanos,
     },
     /// The primary of some slots is about to hand a window out. Each slot is judged on
     /// its own.

@@ -23,7 +23,7 @@ use crate::cluster::peers::{
 };
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
-use crate::event::time::UnixNanos;
+use crate::event::time::{Clock, UnixNanos};
 use crate::flush::requests::Decided;
 
 /// Who is where.
@@ -99,6 +99,10 @@ impl Answers for Lent {
 
     fn identity(&self) -> Result<Arc<Identity>, Declined> {
         Ok(Arc::new(identity(self.number)))
+    }
+
+    fn now(&self) -> UnixNanos {
+        Clock::system().now()
     }
 
     async fn join(&self, _: Birth) -> Result<Reply<Identity>, Declined> {

@@ -92,6 +92,16 @@ impl Member {
         }
     }
 
+    /// What time it is at the member at `address`.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says.
+    pub async fn clock(&self, address: &str, within: Duration) -> Result<UnixNanos, PeerError> {
+        let request = peer::ClockRequest { caller: self.caller() };
+        let mut client = self.peers.calls(address)?;
+        Ok(UnixNanos(answer(within, client.clock(request)).await?.now))
+    }
+
     /// How much is stamped before `time`, a whole second, of each segment that the member
     /// at `address` can tell of. Nothing more will be stamped before it there; what is
     /// stamped before `lease` may be.

@@ -82,6 +82,9 @@ pub trait Answers: Send + Sync + 'static {
         command: Command,
     ) -> impl Future<Output = Result<Reply<Decision>, Declined>> + Send;
 
+    /// What time it is here.
+    fn now(&self) -> UnixNanos;
+
     /// As [`Holdings::stamped`](super::Holdings::stamped).
     fn stamped(
         &self,
@@ -309,6 +312,14 @@ impl<A: Answers> Peer for Server<A> {
             Reply::NotLeader { leader } => Answer::NotLeader(wire::to_not_leader(leader)),
         };
         Ok(Response::new(peer::ProposeResponse { response: Some(response) }))
+    }
+
+    async fn clock(
+        &self,
+        request: Request<peer::ClockRequest>,
+    ) -> Result<Response<peer::ClockResponse>, Status> {
+        self.admit(request.into_inner().caller)?;
+        Ok(Response::new(peer::ClockResponse { now: self.answers.now().0 }))
     }
 
     async fn stamped(

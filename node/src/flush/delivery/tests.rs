@@ -406,6 +406,7 @@ async fn what_is_carried_is_on_disk_before_the_cluster_is_told_and_goes_with_its
 async fn a_carry_is_on_disk_and_told_for_every_aggregation() {
     let mut node = Node::new();
     node.cluster.apply(register(&[("by-foo", 10), ("by-day", 86_400)]));
+    node.cluster.aware(node.segment);
     node.cluster.cut(11, &[(node.segment, 3)]);
     let both: &[(u32, &[(u8, u64)])] = &[(0, &[(7, 1)]), (1, &[(8, 1)])];
     node.appended.push(node.segment, at(12), packed(EntryWriter::new(None), both));

@@ -141,6 +141,7 @@ async fn an_entry_of_an_unknown_aggregation_waits_for_the_facts() {
     everybody_waits().await;
     assert_eq!(it.source.folded(segment), None);
     it.cluster.apply(register(&[("by-foo", 10), ("by-bar", 10)]));
+    it.cluster.aware(segment);
     it.cluster.cut(3, &[]);
     everybody_waits().await;
     assert_eq!(it.source.folded(segment), Some(8));

@@ -148,6 +148,7 @@ fn an_aggregation_that_is_not_known_yet_is_waited_for() {
     assert!(!fold.fold(&mut group, segment));
     assert_eq!(group.next(segment), 1);
     fold.cluster.apply(register(&[("by-foo", 10), ("by-bar", 10)]));
+    fold.cluster.aware(segment);
     fold.register(&mut group);
     assert!(!fold.fold(&mut group, segment), "it has not begun");
     fold.cluster.cut(6, &[(segment, 1)]);
@@ -166,6 +167,7 @@ fn an_aggregation_counts_nothing_from_before_it_began() {
         fold.appended.push(segment, at(1 + body), packed(EntryWriter::new(None), both));
     }
     fold.cluster.apply(register(&[("by-foo", 10), ("by-bar", 10)]));
+    fold.cluster.aware(segment);
     fold.cluster.cut(4, &[(segment, 2)]);
     let mut group = fold.begin();
     fold.fold(&mut group, segment);
@@ -174,10 +176,28 @@ fn an_aggregation_counts_nothing_from_before_it_began() {
 }
 
 #[test]
+fn an_aggregation_counts_nothing_that_is_stamped_at_its_end_or_later() {
+    let mut fold = Fold::of(Cluster::of(1));
+    let segment = fold.cluster.open(1);
+    let both: &[(u32, &[(u8, u64)])] = &[(0, &[(7, 1)]), (1, &[(7, 1)])];
+    for second in [3, 4, 5] {
+        fold.appended.push(segment, at(second), packed(EntryWriter::new(None), both));
+    }
+    fold.cluster.apply(register(&[("by-bar", 10)]));
+    fold.cluster.aware(segment);
+    fold.cluster.cut(4, &[(segment, 1)]);
+    let mut group = fold.begin();
+    fold.fold(&mut group, segment);
+    let open: Vec<_> = group.current(9).map(|open| open.counts.records).collect();
+    assert_eq!(open, [1, 2]);
+}
+
+#[test]
 fn an_aggregation_that_has_ended_holds_nobody_up() {
     let mut fold = Fold::of(Cluster::of(1));
     let segment = fold.cluster.open(1);
     fold.cluster.apply(register(&[("by-bar", 10)]));
+    fold.cluster.aware(segment);
     fold.cluster.cut(5, &[(segment, 0)]);
     let end = fold.cluster.cut(10, &[(segment, 0)]);
     fold.cluster.flush(1, "0-255", FIRST, end);

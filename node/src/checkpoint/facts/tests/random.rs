@@ -45,7 +45,12 @@ fn command(facts: &Facts, step: Step) -> Command {
             1 => &["a", "b"],
             _ => &["by-foo"],
         }),
-        22..=25 => claim_step(facts, [a, b, c, d], off),
+        22 => Command::Aware {
+            segment: some_segment(facts, b),
+            below: facts.next_aggregation().saturating_sub(off as u32),
+            from: at(facts.latest_cut().time.0 / SECOND + u64::from(c % 3)),
+        },
+        23..=25 => claim_step(facts, [a, b, c, d], off),
         26..=28 => complete_step(facts, a, b, off),
         29 => carry_step(facts, a, b, c, off),
         _ => print_step(facts, a, b, c, off),

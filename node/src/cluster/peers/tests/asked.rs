@@ -27,6 +27,13 @@ async fn a_node_tells_how_much_it_has_stamped_before_a_time() {
 }
 
 #[tokio::test]
+async fn a_node_tells_members_of_its_cluster_what_time_it_is() {
+    let node = Node::start(Script::member());
+    assert_eq!(member().clock(&node.address, DEADLINE).await, Ok(UnixNanos(5)));
+    assert_eq!(node.heard(), ["clock"]);
+}
+
+#[tokio::test]
 async fn nobody_asks_for_a_time_between_two_seconds() {
     let node = Node::start(Script::member());
     let answer = member().stamped(&node.address, UnixNanos(1), UnixNanos(2), DEADLINE).await;
