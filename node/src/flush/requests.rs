@@ -204,8 +204,11 @@ impl Requests {
             if cut.counts.iter().any(|(&id, count)| self.next(id) < count.entries) {
                 break;
             }
-            let is_below = |at: &Position, _: &mut Named| at.index < cut.count(at.segment).entries;
-            let new = self.waiting.extract_if(.., is_below).map(|(_, named)| named).collect();
+            let is_below = |(at, _): &(Position, Named)| at.index < cut.count(at.segment).entries;
+            let waiting = std::mem::take(&mut self.waiting).into_iter();
+            let (below, rest): (BTreeMap<_, _>, BTreeMap<_, _>) = waiting.partition(is_below);
+            self.waiting = rest;
+            let new = below.into_values().collect();
             Arc::make_mut(&mut self.decided).decide(facts, cut, new);
         }
         // What lies behind the end of a sealed segment was appended again to another.
