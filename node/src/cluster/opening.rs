@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::facts::command::{Applied, Command};
 use crate::checkpoint::facts::refused::Refused;
-use crate::checkpoint::facts::segments::SegmentState;
+use crate::checkpoint::facts::segments::{Segment, SegmentState};
 use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::cluster::leases;
 use crate::event::node::NodeId;
@@ -25,6 +25,11 @@ pub async fn open(
     replay: &Replay,
 ) -> Result<Option<Opening>, Disagreement> {
     loop {
+        if is_to_fail("planted-earlier-segment")
+            && let Some(opening) = earlier(&facts(consensus), node)
+        {
+            return Ok(Some(opening));
+        }
         seal_earlier(consensus, node, replay).await?;
         if leaves(&facts(consensus), node) {
             return Ok(None);
@@ -45,6 +50,13 @@ pub async fn open(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// The segment that an earlier life of the node left open: it must never be gone on with.
+fn earlier(facts: &Facts, node: NodeId) -> Option<Opening> {
+    let is_own = |known: &Segment| known.writer == node && known.state == SegmentState::Open;
+    let (&segment, known) = facts.segments().iter().find(|(_, known)| is_own(known))?;
+    Some(Opening { segment, floor: known.floor, lease: leases::first(known.floor) })
 }
 
 async fn seal_earlier(

@@ -7,8 +7,10 @@ use std::sync::Mutex;
 use std::thread;
 
 /// What a contradiction begins with: which check found it.
-pub(crate) const CHECKS: [&str; 10] =
-    ["lost", "repeated", "torn", "unsent", "stamp", "sum", "key", "changed", "ledger", "halted"];
+pub(crate) const CHECKS: [&str; 11] = [
+    "lost", "repeated", "torn", "unsent", "stamp", "sum", "key", "changed", "ledger", "halted",
+    "stuck",
+];
 
 /// What the environment says.
 pub(crate) fn variable<T: FromStr>(name: &str) -> Option<T> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sheaf_node::event::time::UnixNanos;
-use sheaf_proto::statistics::{Ledger, ValueCount, WindowCounts, WindowSpan};
+use sheaf_proto::statistics::{Account, Ledger, ValueCount, WindowCounts, WindowSpan};
 
 use super::history::{Event, Happened, Record};
 
@@ -30,6 +30,25 @@ struct Known<'a> {
     /// The window of `by-id` that counts a record.
     placed: BTreeMap<u64, WindowSpan>,
     ledger: Option<&'a Ledger>,
+    /// Whether a machine went.
+    has_left: bool,
+    /// Whether one went with all that it had: only then may windows have lost something.
+    has_destroyed: bool,
+}
+
+impl Known<'_> {
+    /// Whether a line says that something was lost, and may.
+    fn is_lost(&self, counts: &WindowCounts) -> bool {
+        self.has_destroyed && counts.settled && !counts.lost.is_empty()
+    }
+
+    /// Whether a window that overlaps a time lost something. Both ends are part of the time.
+    fn loses(&self, from: i128, until: i128) -> bool {
+        self.windows.values().filter(|counts| self.is_lost(counts)).any(|counts| {
+            let WindowSpan { start, end } = counts.window;
+            start.as_nanosecond() <= until && from < end.as_nanosecond()
+        })
+    }
 }
 
 /// What contradicts the promises when clocks were never further than `clock_bound` from
@@ -80,6 +99,10 @@ fn read<'a>(history: &'a [Happened], found: &mut Vec<Contradiction>) -> Known<'a
                 }
             }
             Event::Failed { node, error } => found.push(format!("halted: node {node}: {error}")),
+            Event::Left { had_all, .. } => {
+                known.has_left = true;
+                known.has_destroyed |= had_all;
+            }
             Event::Balanced { ledger } => known.ledger = Some(ledger),
             Event::Done { .. } => {}
         }
@@ -94,7 +117,7 @@ fn place(known: &mut Known<'_>, found: &mut Vec<Contradiction>) {
         let WindowCounts { window, records, distinct, unknown, .. } = counts;
         let listed = counts.counts.len() as u64;
         let once = records == distinct && *records == listed && *unknown == 0;
-        if !once || !counts.complete {
+        if !(once && counts.complete || known.is_lost(counts)) {
             found.push(format!(
                 "repeated: by-id {start} has {records} records, {distinct} distinct, {listed} \
                  listed"
@@ -125,22 +148,26 @@ fn judge(
     clock_bound: Duration,
     found: &mut Vec<Contradiction>,
 ) {
+    let bound = clock_bound.as_nanos() as i128;
+    let earliest = i128::from(request.sent.0) - bound;
+    let latest = request.acknowledged.map(|at| i128::from(at.0) + bound);
+    let may_be_lost = known.loses(earliest, latest.unwrap_or(i128::MAX));
     let ids = request.records.iter().map(|record| record.id);
     let windows: BTreeSet<_> = ids.map(|id| known.placed.get(&id).map(|span| span.start)).collect();
     let [window] = windows.iter().copied().collect::<Vec<_>>()[..] else {
-        return found.push(format!("torn: request {number} is in {windows:?}"));
+        if !may_be_lost {
+            found.push(format!("torn: request {number} is in {windows:?}"));
+        }
+        return;
     };
     let first = request.records.first().and_then(|record| known.placed.get(&record.id));
     let (Some(_), Some(span)) = (window, first) else {
-        if request.acknowledged.is_some() {
+        if request.acknowledged.is_some() && !may_be_lost {
             let node = request.node;
             found.push(format!("lost: request {number}, which node {node} acknowledged"));
         }
         return;
     };
-    let bound = clock_bound.as_nanos() as i128;
-    let earliest = i128::from(request.sent.0) - bound;
-    let latest = request.acknowledged.map(|at| i128::from(at.0) + bound);
     let is_early = span.end.as_nanosecond() <= earliest;
     if is_early || latest.is_some_and(|latest| span.start.as_nanosecond() > latest) {
         let (sent, over) = (request.sent, request.acknowledged);
@@ -162,11 +189,16 @@ fn recount(known: &Known<'_>, found: &mut Vec<Contradiction>) {
             .find(|counts| counts.window.start <= span.start && span.start < counts.window.end);
         match window {
             Some(window) => records.entry(window.window.start).or_default().push(known.records[id]),
+            None if known.loses(span.start.as_nanosecond(), span.start.as_nanosecond()) => {}
             None => found.push(format!("lost: record {id} is in no window of by-group")),
         }
     }
     for counts in spans {
-        let start = counts.window.start;
+        let WindowSpan { start, end } = counts.window;
+        // What one aggregation has lost, the other may have flushed before.
+        if known.loses(start.as_nanosecond(), end.as_nanosecond() - 1) {
+            continue;
+        }
         let own = records.remove(&start).unwrap_or_default();
         let expected = expected(&own);
         let unknown = expected.get(&None).map_or(0, BTreeSet::len) as u64;
@@ -209,10 +241,13 @@ fn balance(known: &Known<'_>, found: &mut Vec<Contradiction>) {
         return found.push("ledger: nobody could tell it".to_owned());
     };
     let records = known.placed.len() as u64;
-    let settled = ledger.accepted == records
-        && ledger.aggregations.iter().all(|account| {
-            account.pending == 0 && account.flushed == records && account.accepted == records
-        });
+    let is_settled = |account: &Account| {
+        let all = account.flushed == records && account.accepted == records;
+        account.pending == 0 && (all || known.has_destroyed && account.lost > 0)
+    };
+    // What a node accepted that is gone is only in the accounts.
+    let settled = (ledger.accepted == records || known.has_left)
+        && ledger.aggregations.iter().all(is_settled);
     if !ledger.balanced || !settled || ledger.aggregations.len() != 2 {
         found.push(format!("ledger: {records} records were printed, but it says {ledger:?}"));
     }
@@ -221,7 +256,7 @@ fn balance(known: &Known<'_>, found: &mut Vec<Contradiction>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sheaf_proto::statistics::{Account, Other};
+    use sheaf_proto::statistics::Other;
 
     const BOUND: Duration = Duration::from_millis(800);
 
