@@ -19,7 +19,7 @@ mod sim {
 
 use sheaf_node::failpoint;
 
-use sim::campaign::{CHECKS, first_failure, is_found, replay, variable};
+use sim::campaign::{CHECKS, first_failure, is_found, replay, variable, watch};
 use sim::cluster::{Plan, run};
 use sim::history::trace;
 
@@ -29,7 +29,7 @@ const SEEDS: u64 = 4;
 const PLANTED_SEEDS: u64 = 200;
 
 /// Bugs that are planted in the node, and the check that finds each.
-const PLANTED: [(&str, &str); 13] = [
+const PLANTED: [(&str, &str); 21] = [
     ("store-sync-is-missing", "lost"),
     ("planted-acknowledge-anyway", "lost"),
     ("planted-stamps-below-cut", "lost"),
@@ -43,6 +43,14 @@ const PLANTED: [(&str, &str); 13] = [
     ("planted-carry-unkept", "lost"),
     ("planted-absent-is-empty", "lost"),
     ("planted-silent-is-empty", "lost"),
+    ("planted-sealed-left-out", "lost"),
+    ("planted-earlier-segment", "lost"),
+    ("planted-node-id-reused", "lost"),
+    ("planted-epoch-ignored", "lost"),
+    ("planted-stamp-without-lease", "lost"),
+    ("planted-fold-as-it-arrives", "stamp"),
+    ("planted-vote-unkept", "halted"),
+    ("planted-print-once", "lost"),
 ];
 
 #[test]
@@ -51,6 +59,7 @@ fn one_seed() {
     let _planted = failpoint::from_environment();
     let log = variable("LOG").unwrap_or_else(|| "off".to_owned());
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(log).init();
+    let _running = watch();
     let (history, found) = run(Plan::of(variable("SEED").unwrap()));
     history.iter().for_each(|happened| eprintln!("{happened}"));
     println!("trace: {:x}", trace(&history));

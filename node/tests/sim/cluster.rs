@@ -28,6 +28,8 @@ const RESTART_AFTER: Duration = Duration::from_secs(1);
 const CALM: Duration = Duration::from_secs(4);
 /// How long things are done to it.
 const FAULTS: Duration = Duration::from_secs(16);
+/// Milliseconds after a whole second in which the most important things happen.
+const AFTER_SECOND: u64 = 150;
 /// How long senders go on when all faults are over.
 const SENDING: Duration = Duration::from_secs(3);
 /// By then, after that, all that was acknowledged has to be in windows.
@@ -90,7 +92,8 @@ pub(crate) fn run(plan: Plan) -> (Vec<Happened>, Vec<Contradiction>) {
         let longest = 1 << rng.u32(8..13);
         let lasting = Duration::from_millis(rng.u64(50..longest));
         cluster.inflict(fault, lasting);
-        cluster.run_for(Duration::from_millis(rng.u64(100..2200)));
+        let pause = Duration::from_millis(rng.u64(100..2200));
+        cluster.run_for(if rng.bool() { cluster.until_second(pause, &mut rng) } else { pause });
     }
     cluster.calm();
     cluster.run_for(SENDING);
@@ -151,6 +154,15 @@ impl Cluster<'_> {
         while self.sim.elapsed() < end {
             self.step();
         }
+    }
+
+    /// A pause of about this length that ends soon after a whole second, when the cluster cuts,
+    /// claims, completes and prints.
+    fn until_second(&self, pause: Duration, rng: &mut fastrand::Rng) -> Duration {
+        let end = self.sim.elapsed() + pause;
+        let into_second = Duration::from_nanos(end.subsec_nanos().into());
+        let after = Duration::from_millis(rng.u64(..AFTER_SECOND));
+        pause.saturating_sub(into_second) + after
     }
 
     fn step(&mut self) {
