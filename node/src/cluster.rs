@@ -13,8 +13,10 @@ pub mod cutting; // the leader's cuts
 pub mod leases; // who may stamp until when
 pub mod leaving; // how a node gets away
 pub mod lending; // a node's journal and results, for the others
-pub mod opening; // a segment for each life of a node
+pub mod mirroring; // the open segment to its other copies
+pub mod opening; // the open segment, and what follows it
 pub mod routing; // entries to where they are folded
+pub mod sealing; // where a segment ends
 pub mod stamping; // how much each node has stamped
 
 pub mod departures; // who may leave

@@ -1,9 +1,12 @@
 //! A node's durable sequence of accepted requests.
 //!
-//! Entries are appended in segments, which the cluster numbers. Each life of the process
-//! has one of its own, so that a writer never appends to what another life left behind. An
-//! entry's [`Position`] is its identity, once and for all.
+//! Entries are appended in segments, which the cluster numbers. Each has its copies on other
+//! nodes; when they change, the journal goes on in another segment, and so does each life of
+//! the process: a writer never appends to what another life left behind. An entry's
+//! [`Position`] is its identity, once and for all.
 
+mod acknowledging; // what is written here, until it is durable on all copies
+pub mod copies; // segments of other nodes
 mod extent; // how much of a segment
 pub mod follow; // a segment's entries, as they become durable
 pub mod frame; // an entry's bytes: number, stamp, checksums
@@ -11,14 +14,21 @@ mod marks; // how much is stamped before which second
 mod queue; // what waits for the writer, and when it is due
 pub mod replay; // what is there at the start, checked
 mod segments; // which segments there are
+mod shown; // the segments that are read from memory
 mod tail; // the newest entries, in memory
 mod watermark; // how far this machine has acknowledged
 mod writer; // stamps, writes, syncs and acknowledges
+
+#[cfg(test)]
+mod example; // a node's journal over several lives, for tests
 
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
+use copies::Copies;
 
 use crate::event::time::{Clock, UnixNanos};
 use crate::store::Store;
@@ -27,10 +37,10 @@ pub use extent::Extent;
 use follow::Follower;
 pub use frame::FRAME_BYTES;
 pub use marks::Marks;
-use queue::Queue;
+use queue::{Change, Queue};
 pub use replay::{JournalError, Replay};
 use segments::Segments;
-use tail::Tail;
+use shown::Shown;
 pub use writer::Writer;
 
 /// Where an entry stands: its identity.
@@ -52,7 +62,7 @@ pub struct Stamped {
 }
 
 /// A segment that the cluster gave to this life of the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Opening {
     /// Its number.
     pub segment: u64,
@@ -60,10 +70,16 @@ pub struct Opening {
     pub floor: UnixNanos,
     /// What is stamped before this may be appended: longer leases come with questions.
     pub lease: UnixNanos,
+    /// The ways to its other copies.
+    pub mirrors: Vec<Arc<dyn Mirror>>,
 }
 
-/// No segment: they are numbered from 1, and what this one has no lease for is not appended.
-const NONE: Opening = Opening { segment: 0, floor: UnixNanos(0), lease: UnixNanos(0) };
+/// A way to another copy of the open segment.
+pub trait Mirror: Send + Sync {
+    /// Sends it entries that follow those before, the first of this number; must not block.
+    /// Once they are durable there, [`Journal::copied`] is told.
+    fn write(&self, first: u64, frames: &[Bytes]);
+}
 
 /// Something to be dropped when an entry has been folded.
 pub type Hold = Box<dyn Any + Send>;
@@ -77,6 +93,10 @@ pub enum AppendError {
     /// The cluster's leader has not been heard of for too long. The request is not durable.
     #[error("nobody allows the node to stamp at the moment")]
     NoLease,
+    /// There is no open segment, or other nodes do not take their copies of it. The request
+    /// is not durable.
+    #[error("the journal has no open segment at the moment")]
+    NoSegment,
 }
 
 /// What a commit did, for the metrics.
@@ -99,33 +119,77 @@ pub type Observer = Box<dyn Fn(CommitFigures) + Send>;
 pub struct Journal {
     store: Arc<Store>,
     queue: Arc<Queue>,
-    tail: Arc<Tail>,
+    shown: Arc<Shown>,
     segments: Arc<Segments>,
 }
 
 impl Journal {
-    /// Opens a new segment behind what `replay` found, if the cluster gave one: otherwise
-    /// the journal takes nothing. The entries are committed by whoever runs the writer.
-    ///
-    /// # Errors
-    /// When the new segment cannot be recorded.
-    pub fn open(
+    /// A journal behind what `replay` found, which takes nothing until a segment is opened.
+    /// The entries are committed by whoever runs the writer.
+    pub fn new(
         store: Arc<Store>,
         replay: &Replay,
-        opening: Option<Opening>,
         clock: Clock,
         observer: Observer,
-    ) -> Result<(Journal, Writer), JournalError> {
-        let opened = opening.map(|opening| opening.segment);
-        if let Some(segment) = opened {
-            replay::open_segment(&store, replay, segment)?;
+    ) -> (Journal, Writer) {
+        let queue = Arc::<Queue>::default();
+        let segments = Arc::new(Segments::new(replay));
+        let shown = Arc::new(Shown::new(replay.records));
+        let journal = Journal { store, queue, shown, segments };
+        let writer = Writer::new(journal.clone(), replay, clock, observer);
+        (journal, writer)
+    }
+
+    /// Goes on in a segment that was just opened, with what waits.
+    ///
+    /// # Errors
+    /// When the journal is closed or its disk failed.
+    pub async fn open(&self, opening: Opening) -> Result<(), AppendError> {
+        let (answer, opened) = queue::answer();
+        self.queue.change(Change::Open { opening, answer })?;
+        opened.await.map_err(|_| AppendError::Closed)
+    }
+
+    /// Stamps nothing more in the open segment, and returns what was written of it and its
+    /// last stamp. What is appended waits from now on.
+    ///
+    /// # Errors
+    /// When the journal is closed or its disk failed.
+    pub async fn suspend(&self) -> Result<Stamped, AppendError> {
+        let (answer, suspended) = queue::answer();
+        self.queue.change(Change::Suspend { answer })?;
+        suspended.await.map_err(|_| AppendError::Closed)
+    }
+
+    /// Ends the segment that was suspended where the cluster has fixed its end: what is
+    /// before is acknowledged, the rest waits for another one.
+    ///
+    /// # Errors
+    /// When the journal is closed or its disk failed.
+    pub async fn seal(&self, end: u64) -> Result<(), AppendError> {
+        let (answer, sealed) = queue::answer();
+        self.queue.change(Change::Seal { end, answer })?;
+        sealed.await.map_err(|_| AppendError::Closed)
+    }
+
+    /// Refuses what waits while no segment is open, if there is none.
+    ///
+    /// # Errors
+    /// When the journal is closed or its disk failed.
+    pub fn refuse_waiting(&self) -> Result<(), AppendError> {
+        self.queue.change(Change::Refuse)
+    }
+
+    /// The first so many entries of a segment are durable on one of its other copies, by its
+    /// place among the mirrors. Nothing happens if the segment is not open any more.
+    ///
+    /// # Errors
+    /// When it cannot be noted that something is acknowledged.
+    pub fn copied(&self, segment: u64, copy: usize, entries: u64) -> Result<(), JournalError> {
+        match self.shown.open().filter(|open| open.segment() == segment) {
+            Some(open) => Ok(open.copied(copy, entries)?),
+            None => Ok(()),
         }
-        let segments = Arc::new(Segments::new(replay, opened));
-        let opening = opening.unwrap_or(NONE);
-        let tail = Arc::new(Tail::new(opening.segment, replay.records));
-        let (own, shown) = (Arc::clone(&segments), Arc::clone(&tail));
-        let writer = Writer::new(Arc::clone(&store), own, shown, replay, opening, clock, observer);
-        Ok((Journal { store, queue: writer.queue(), tail, segments }, writer))
     }
 
     /// Appends a packed entry of `records` records; its first [`FRAME_BYTES`] bytes
@@ -159,51 +223,50 @@ impl Journal {
         self.queue.stamped(time, lease)?.await.map_err(|_| AppendError::Closed)
     }
 
-    /// Appends nothing more, and returns all that the open segment has and its last stamp.
-    /// What waits is refused; those who follow the journal read on.
-    ///
-    /// # Errors
-    /// When the journal is closed or its disk failed.
-    pub async fn finish(&self) -> Result<Stamped, AppendError> {
-        // Nothing can be stamped after the end of time.
-        let mut stamped = self.stamped(UnixNanos(u64::MAX), UnixNanos(0)).await?;
-        Ok(stamped.remove(&self.segment()).unwrap_or_default())
-    }
-
-    /// The open segment; 0 if there is none.
+    /// The open segment, or the last one; 0 if there was none.
     pub fn segment(&self) -> u64 {
-        self.tail.segment()
+        self.shown.segment()
     }
 
     /// Records in all entries, since the journal began.
     pub fn records(&self) -> u64 {
-        self.tail.end().borrow().records
+        self.shown.records()
     }
 
-    /// Reads one of this node's segments from a position on, if it has it.
+    /// Reads a segment from a position on that is open, or was until just now.
     pub fn follow(&self, from: Position) -> Option<Follower> {
-        let store = Arc::clone(&self.store);
-        if from.segment == self.tail.segment() {
-            return Some(Follower::of_open(store, Arc::clone(&self.tail), from.index));
-        }
-        let end = self.segments.end(from.segment)?;
-        Some(Follower::of_sealed(store, from, end))
+        let tail = self.shown.tail(from.segment)?;
+        Some(Follower::of_open(Arc::clone(&self.store), tail, from.index))
     }
 
-    /// The entries of the open segment before `index` were folded: what admitted them is
-    /// released.
-    pub fn folded(&self, index: u64) {
-        self.tail.folded(index);
+    /// Reads one of this node's sealed segments from a position on, if all of it is here.
+    pub fn follow_sealed(&self, from: Position, end: u64) -> Option<Follower> {
+        let has = self.segments.end(from.segment)?;
+        (has >= end).then(|| Follower::of_sealed(Arc::clone(&self.store), from, end))
     }
 
-    /// Gives back what nobody needs any more: all segments but those in `needed`, and of
-    /// these the entries before the first that is needed. Cuts are later than `cut` from
-    /// now on.
+    /// The entries of a segment before `index` were folded: what admitted them is released.
+    pub fn folded(&self, segment: u64, index: u64) {
+        self.shown.folded(segment, index);
+    }
+
+    /// Gives back what nobody needs any more, here and of `copies`: all segments but those in
+    /// `needed`, and of these the entries before the first that is needed. Cuts are later
+    /// than `cut` from now on.
     ///
     /// # Errors
     /// When the database cannot be read or written.
-    pub fn trim(&self, needed: &BTreeMap<u64, u64>, cut: UnixNanos) -> Result<(), JournalError> {
-        self.segments.trim(&self.store, needed, cut)
+    pub fn trim(
+        &self,
+        copies: &Copies,
+        needed: &BTreeMap<u64, u64>,
+        cut: UnixNanos,
+    ) -> Result<(), JournalError> {
+        self.segments.trim(&self.store, needed, cut)?;
+        copies.trim(needed, cut)?;
+        let begin = self.segments.begin();
+        let begin = copies.first().map_or(begin, |first| first.min(begin));
+        Ok(replay::release(&self.store, begin)?)
     }
 
     /// Refuses new entries; what is queued is still committed.

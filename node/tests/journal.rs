@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
+use futures::executor::block_on;
 use sheaf_node::event::time::{Clock, SECOND, UnixNanos};
+use sheaf_node::journal::copies::Copies;
 use sheaf_node::journal::replay::replay;
 use sheaf_node::journal::{
     AppendError, CommitFigures, Extent, FRAME_BYTES, Journal, JournalError, Opening, Position,
@@ -37,13 +39,16 @@ impl Life {
         let store = Arc::new(store.unwrap());
         let found = replay(&store, |_| Ok::<_, JournalError>(())).unwrap();
         let last = found.segments.keys().next_back().copied();
-        let opening = Opening { segment: last.unwrap_or(0) + 1, floor, lease: LEASE };
+        let segment = last.unwrap_or(0) + 1;
+        let opening = Opening { segment, floor, lease: LEASE, mirrors: Vec::new() };
         let (sender, commits) = mpsc::channel();
         let observer = Box::new(move |figures| sender.send(figures).unwrap_or_default());
         let clock = Clock::new(|| NOW);
-        let (journal, writer) =
-            Journal::open(store, &found, Some(opening), clock, observer).unwrap();
-        Life { journal, commits, thread: std::thread::spawn(move || writer.run()) }
+        let (journal, writer) = Journal::new(store, &found, clock, observer);
+        let thread = std::thread::spawn(move || writer.run());
+        // If the disk fails, it is told by what is appended next.
+        let _ = block_on(journal.open(opening));
+        Life { journal, commits, thread }
     }
 
     /// The stamps of the open segment's entries.
@@ -165,7 +170,8 @@ async fn a_trimmed_journal_begins_where_it_was_trimmed() {
     for content in ["a", "b", "c"] {
         life.append(content).await.unwrap();
     }
-    life.journal.trim(&BTreeMap::from([(1, 2)]), NOW).unwrap();
+    let copies = Copies::open(Arc::new(Store::in_memory(&Disk::default()).unwrap())).unwrap();
+    life.journal.trim(&copies, &BTreeMap::from([(1, 2)]), NOW).unwrap();
     life.end();
     let (found, replay) = contents(Store::in_memory(&disk)).unwrap();
     assert_eq!(found, ["c"]);

@@ -29,7 +29,7 @@ const SEEDS: u64 = 4;
 const PLANTED_SEEDS: u64 = 200;
 
 /// Bugs that are planted in the node, and the check that finds each.
-const PLANTED: [(&str, &str); 21] = [
+const PLANTED: [(&str, &str); 22] = [
     ("store-sync-is-missing", "lost"),
     ("planted-acknowledge-anyway", "lost"),
     ("planted-stamps-below-cut", "lost"),
@@ -44,7 +44,8 @@ const PLANTED: [(&str, &str); 21] = [
     ("planted-absent-is-empty", "lost"),
     ("planted-silent-is-empty", "lost"),
     ("planted-sealed-left-out", "lost"),
-    ("planted-earlier-segment", "lost"),
+    ("planted-acknowledge-uncopied", "lost"),
+    ("planted-seal-longest", "lost"),
     ("planted-node-id-reused", "lost"),
     ("planted-epoch-ignored", "lost"),
     ("planted-stamp-without-lease", "lost"),

@@ -18,10 +18,9 @@ use crate::app::metrics::Metrics;
 use crate::app::settings::Settings;
 use crate::app::threads::{Priority, spawn};
 use crate::blocking;
+use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::facts::members::MemberState;
-use crate::checkpoint::facts::segments::SegmentState;
-use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::checkpoint::identity::Identity;
 use crate::checkpoint::raft::Raft;
 use crate::checkpoint::rejected::RejectedRecord;
@@ -33,11 +32,12 @@ use crate::cluster::leases::Silent;
 use crate::cluster::leaving::{LeaveError, Leaving};
 use crate::cluster::lending::Lending;
 use crate::cluster::membership::MembershipError;
-use crate::cluster::opening;
+use crate::cluster::opening::{OpenError, Opener, leaves};
 use crate::cluster::peers;
 use crate::cluster::printing::{PrintError, Printer};
 use crate::cluster::proposals::Proposals;
 use crate::cluster::routing::Routing;
+use crate::cluster::sealing::{beyond_the_end, seal_earlier};
 use crate::cluster::stamping::Stamping;
 use crate::cluster::standing::Standing;
 use crate::event::fingerprint::FingerprintKey;
@@ -50,6 +50,7 @@ use crate::flush::results::Results;
 use crate::flush::{FlushError, FlushSettings, aggregations};
 use crate::intake::admission::Closed;
 use crate::intake::{Intake, Packing};
+use crate::journal::copies::Copies;
 use crate::journal::{Journal, JournalError, Replay, Writer, replay};
 use crate::sink::Sink;
 use crate::store::{Store, StoreError};
@@ -83,9 +84,9 @@ pub enum EngineError {
     /// The cluster did not agree to what the node needs.
     #[error(transparent)]
     Consensus(#[from] Disagreement),
-    /// The cluster has given the node up for silent, and no longer takes what it appends.
-    #[error("the cluster seals segment {0}, as this node was silent for too long")]
-    Sealed(SegmentId),
+    /// The journal has no segment any more.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The node could not hand over what it has.
     #[error(transparent)]
     Leave(#[from] LeaveError),
@@ -112,12 +113,14 @@ impl EngineError {
             EngineError::Folder { .. }
             | EngineError::Store(_)
             | EngineError::Journal(_)
-            | EngineError::Sealed(_)
+            | EngineError::Open(OpenError::Journal(_))
             | EngineError::Leave(LeaveError::Store(_))
             | EngineError::Thread { .. } => true,
             EngineError::Flush(error) => error.is_retryable(),
             EngineError::Print(error) => error.is_retryable(),
-            EngineError::Consensus(error) | EngineError::Leave(LeaveError::Consensus(error)) => {
+            EngineError::Consensus(error)
+            | EngineError::Open(OpenError::Consensus(error))
+            | EngineError::Leave(LeaveError::Consensus(error)) => {
                 matches!(error, Disagreement::Stopped(_))
             }
             EngineError::Membership(error) => error.is_retryable(),
@@ -204,39 +207,42 @@ impl Engine {
         } = start;
         let rejected = RejectedRecord::new(Arc::clone(&store));
         intake.received().resume(rejected.read()?);
-        let replayed = check_journal(Arc::clone(&store)).await?;
+        let mut replayed = check_journal(Arc::clone(&store)).await?;
         let proposals = Proposals::new(raft.clone(), members.clone());
         let departures = Departures::new(proposals.clone());
         let consensus: Arc<dyn Consensus> = Arc::new(proposals);
         let node = identity.node;
-        if !opening::leaves(&raft.facts().borrow(), node) {
+        if !leaves(&raft.facts().borrow(), node) {
             register(&*consensus, &settings).await?;
         }
-        let opening = opening::open(&*consensus, node, &replayed).await?;
-        let segment = opening.map(|opening| opening.segment);
+        seal_earlier(&*consensus, &members, node, &replayed).await?;
+        let facts = consensus.facts();
+        let beyond = beyond_the_end(&facts.borrow(), &replayed);
+        for &(segment, end) in &beyond {
+            replay::cut_off(&store, &replayed, segment, end)?;
+        }
+        if !beyond.is_empty() {
+            replayed = check_journal(Arc::clone(&store)).await?;
+        }
         info!(
             cluster = %identity.cluster, %node, entries = replayed.entries,
-            records = replayed.records, segment, "the journal is open"
+            records = replayed.records, "the journal is whole"
         );
 
-        let facts = consensus.facts();
         let (end, ends) = unbounded_channel();
         let off = CancellationToken::new();
         let parts = Parts { end, off: off.clone() };
-        let (journal, writer) = Journal::open(
-            Arc::clone(&store),
-            &replayed,
-            opening,
-            clock,
-            metrics.commit_observer(),
-        )?;
+        let observer = metrics.commit_observer();
+        let (journal, writer) = Journal::new(Arc::clone(&store), &replayed, clock, observer);
         parts.write(writer)?;
+        let copies = Copies::open(Arc::clone(&store))?;
 
         let (folding, commands) = Folding::new();
         let (flushes, to_flush) = unbounded_channel();
         let routing = Routing {
             node,
             journal: journal.clone(),
+            copies: copies.clone(),
             members: members.clone(),
             facts: facts.clone(),
         };
@@ -257,6 +263,7 @@ impl Engine {
             consensus: Arc::clone(&consensus),
             results: results.clone(),
             journal: journal.clone(),
+            copies: copies.clone(),
             folding: folding.clone(),
             values_max: settings.stats_limit,
             observer: metrics.flush_observer(),
@@ -272,6 +279,8 @@ impl Engine {
         let refused = intake.clone();
         let lending = Lending {
             journal: journal.clone(),
+            copies,
+            facts: facts.clone(),
             results,
             folding,
             rejected: Arc::new(move || refused.received().rejected()),
@@ -294,7 +303,6 @@ impl Engine {
             node,
             raft: raft.clone(),
             consensus: Arc::clone(&consensus),
-            journal: journal.clone(),
             results: lending.results.clone(),
             members: members.clone(),
         };
@@ -302,11 +310,17 @@ impl Engine {
         parts.run("hand-over", hand_over(leaving, adopting, intake))?;
 
         standing.attach(Arc::new(lending.clone()));
-        if let Some(segment) = segment {
-            parts.watch_segment(node, segment, facts.clone());
-        }
-        let stamping = Stamping { node, journal: journal.clone(), members };
-        let cutter = tokio::sync::Mutex::new(Cutter::new(consensus, Arc::new(stamping), silent));
+        let opener = Opener {
+            node,
+            copies: settings.copies,
+            consensus: Arc::clone(&consensus),
+            members: members.clone(),
+            journal: journal.clone(),
+        };
+        parts.run("open", async move { Ok(opener.run().await?) })?;
+        let stamping = Stamping { node, own: lending.clone(), members: members.clone() };
+        let cutter = Cutter::new(consensus, Arc::new(stamping), Arc::new(members), silent);
+        let cutter = tokio::sync::Mutex::new(cutter);
         let (key, packed) = (identity.fingerprint_key, Mutex::default());
         let reader = Reader { lending, gathering, departures, store };
         Ok(Engine {
@@ -452,28 +466,6 @@ impl Parts {
             return Ok(());
         }
         spawn("journal", Priority::Senders, end, move || Ok(writer.run()?))
-    }
-
-    /// Ends the engine when the cluster begins to seal its segment: another has to be opened,
-    /// unless the node is to leave.
-    fn watch_segment(
-        &self,
-        node: NodeId,
-        segment: SegmentId,
-        mut facts: watch::Receiver<Arc<Facts>>,
-    ) {
-        let (end, off) = (self.end.clone(), self.off.clone());
-        let is_sealed = move |facts: &Arc<Facts>| {
-            let known = facts.segments().get(&segment);
-            let is_open = known.is_some_and(|known| known.state == SegmentState::Open);
-            !is_open && !opening::leaves(facts, node)
-        };
-        tokio::spawn(off.run_until_cancelled_owned(async move {
-            if facts.wait_for(is_sealed).await.is_ok() {
-                // If nobody listens, the engine has ended.
-                let _ = end.send(Err(EngineError::Sealed(segment)));
-            }
-        }));
     }
 
     /// Runs a part in a thread of its own if there are several, until it is told to end.

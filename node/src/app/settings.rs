@@ -25,6 +25,7 @@ use crate::aggregation::definition::{
 };
 use crate::cluster::address::PeerAddress;
 use crate::cluster::initial::{InitialMembers, InvalidInitialMembers};
+use crate::cluster::placement::Copies;
 use crate::source::otlp::BUDGET_PER_REQUEST;
 use file::Document;
 use flags::Flags;
@@ -56,6 +57,8 @@ pub struct Settings {
     pub initial_members: InitialMembers,
     /// What this machine may fail together with, if it is known; never empty.
     pub zone: Option<String>,
+    /// On how many nodes each accepted request is durable before it is acknowledged.
+    pub copies: Copies,
     /// How closed windows are printed.
     pub stats_format: StatsFormat,
     /// The most values that one window lists; the others are summed.
@@ -237,6 +240,7 @@ fn resolve(stronger: Given, file: Option<Document>) -> Result<Settings, Settings
         admin_listen: flags.admin_listen,
         peer_listen: flags.peer_listen,
         peer_address,
+        copies: flags.copies.unwrap_or_else(|| default_copies(&initial_members)),
         initial_members,
         zone: flags.zone,
         stats_format: flags.stats_format,
@@ -252,6 +256,11 @@ fn resolve(stronger: Given, file: Option<Document>) -> Result<Settings, Settings
         connection_max_age: flags.connection_max_age,
         threads: flags.threads.unwrap_or_else(|| available_parallelism().map_or(1, usize::from)),
     })
+}
+
+/// Two disks, where there is a second node from the start.
+fn default_copies(initial: &InitialMembers) -> Copies {
+    if initial.count() > 1 { Copies::TWO } else { Copies::ONE }
 }
 
 /// The file's list, unless a stronger `attribute` replaces it as a whole.

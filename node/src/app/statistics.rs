@@ -292,3 +292,32 @@ fn undone(error: ProposalError) -> AdminError {
 fn failed(error: impl std::fmt::Display) -> AdminError {
     AdminError::Internal(error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Digest;
+    use crate::checkpoint::facts::command::Command;
+    use crate::checkpoint::facts::windows::Outcome;
+    use crate::flush::example::{Cluster, window};
+
+    #[test]
+    fn windows_are_shown_that_were_printed_for_good_the_newest_first() {
+        let cluster = Cluster::of(1);
+        let print = |window, outcome| {
+            let printed = Printed { revision: 1, digest: Digest(1), outcome };
+            cluster.apply(Command::Print { aggregation: 0, window, printed });
+        };
+        for end in [10, 20] {
+            let cut = cluster.cut(end, &[]);
+            cluster.flush(1, "0-255", window(end - 10, end), cut);
+            print(window(end - 10, end), Outcome::Complete);
+        }
+        let cut = cluster.cut(30, &[]);
+        cluster.flush(1, "0-99", window(20, 30), cut);
+        print(window(20, 30), Outcome::Waiting);
+        let shown = printed_windows(&cluster.now());
+        let shown: Vec<_> = shown.into_iter().map(|(number, window, _)| (number, window)).collect();
+        assert_eq!(shown, [(0, window(10, 20)), (0, window(0, 10))]);
+    }
+}

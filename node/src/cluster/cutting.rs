@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
 use tokio::sync::watch;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::aggregation::definition::Kind;
 use crate::checkpoint::facts::command::Command;
@@ -15,6 +15,7 @@ use crate::checkpoint::facts::segments::{Segment, SegmentState};
 use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::checkpoint::raft::Term;
 use crate::cluster::leases::{Leases, Silent};
+use crate::cluster::sealing::{self, AskCopies};
 use crate::event::node::NodeId;
 use crate::event::time::{SECOND, UnixNanos, Window};
 use crate::flush::aggregations;
@@ -45,6 +46,7 @@ pub trait AskStamped: Send + Sync {
 pub struct Cutter {
     consensus: Arc<dyn Consensus>,
     members: Arc<dyn AskStamped>,
+    copies: Arc<dyn AskCopies>,
     /// The members that did not answer last time: nobody waits for them.
     silent: BTreeSet<NodeId>,
     /// Who may stamp until when, in the term in which this node leads.
@@ -58,9 +60,10 @@ impl Cutter {
     pub fn new(
         consensus: Arc<dyn Consensus>,
         members: Arc<dyn AskStamped>,
+        copies: Arc<dyn AskCopies>,
         told: watch::Sender<Silent>,
     ) -> Cutter {
-        Cutter { consensus, members, silent: BTreeSet::new(), leases: None, told }
+        Cutter { consensus, members, copies, silent: BTreeSet::new(), leases: None, told }
     }
 
     /// As the leader in `term`, has the cluster cut at the last whole second at or before
@@ -80,7 +83,8 @@ impl Cutter {
             return Ok(());
         }
         let stamped = self.ask(&facts, time, now).await;
-        let last = stamped.values().map(|stamped| stamped.last).max().unwrap_or_default();
+        let told = stamped.values().map(|stamped| stamped.last);
+        let last = told.chain(last_sealed(&facts)).max().unwrap_or_default();
         for time in ends(&lengths(&facts), latest, time, last) {
             let stamped = self.ask(&facts, time, now).await;
             self.propose(&facts, time, stamped).await?;
@@ -92,8 +96,8 @@ impl Cutter {
     /// Nobody waits for what a silent node may still append: it gets no more leases.
     async fn seal_silent(&self, facts: &Facts, now: UnixNanos) -> Result<(), Disagreement> {
         let Some((term, leases)) = &self.leases else { return Ok(()) };
-        let writers = facts.segments().values().filter(|segment| segment.end().is_none());
-        let silent = writers.map(|s| s.writer).filter(|&writer| leases.is_silent(writer, now));
+        let staying = facts.members().iter().filter(|(_, member)| !member.state.is_gone());
+        let silent = staying.map(|(&node, _)| node).filter(|&node| leases.is_silent(node, now));
         let silent = (*term, silent.collect());
         self.told.send_if_modified(|told| {
             let differs = *told != silent;
@@ -106,9 +110,33 @@ impl Cutter {
                 let ceiling = leases.ceiling(writer, floor);
                 warn!(node = %writer, segment = id, %ceiling, "a silent member's segment is sealed");
                 self.consensus.propose(Command::BeginSeal { segment: id, ceiling }).await?;
+            } else if segment.state == SegmentState::Sealing && leases.is_silent(writer, now) {
+                self.seal(facts, id, segment).await?;
             }
         }
         Ok(())
+    }
+
+    /// Ends a segment whose writer is silent, where its other copies end.
+    async fn seal(
+        &self,
+        facts: &Facts,
+        id: SegmentId,
+        segment: &Segment,
+    ) -> Result<(), Disagreement> {
+        let reached = sealing::fence(&*self.copies, facts, id, segment).await;
+        let Some(command) = sealing::seal(id, &reached) else { return Ok(()) };
+        match self.consensus.propose(command).await {
+            // Its writer is back, and was faster.
+            Err(Disagreement::Refused(refused)) => {
+                debug!(%refused, segment = id, "a segment is not sealed");
+                Ok(())
+            }
+            proposed => {
+                info!(segment = id, copies = reached.len(), "a silent member's segment is sealed");
+                proposed.map(drop)
+            }
+        }
     }
 
     async fn propose(
@@ -132,7 +160,8 @@ impl Cutter {
         }
     }
 
-    /// How much is stamped before a time of each segment of which somebody has to tell.
+    /// How much is stamped before a time of each segment of which somebody has to tell. All
+    /// members are asked: those who answer are not silent.
     async fn ask(
         &mut self,
         facts: &Facts,
@@ -141,8 +170,9 @@ impl Cutter {
     ) -> BTreeMap<SegmentId, Stamped> {
         let unknown = facts.segments().iter().filter(|(_, segment)| has_to_be_told(segment, time));
         let unknown: BTreeMap<_, _> = unknown.collect();
-        let nodes: BTreeSet<_> = unknown.values().flat_map(|segment| tellers(segment)).collect();
-        let asked = nodes.into_iter().filter_map(|node| Some((node, facts.members().get(&node)?)));
+        // Of those who have nothing to tell it is known then that they are there.
+        let asked = facts.members().iter().filter(|(_, member)| !member.state.is_gone());
+        let asked = asked.map(|(&node, member)| (node, member));
         let Cutter { members, silent, leases, .. } = self;
         let Some((_, leases)) = leases else { return BTreeMap::new() };
         let answers: Vec<_> = asked
@@ -188,6 +218,12 @@ fn tellers(segment: &Segment) -> Box<dyn Iterator<Item = NodeId> + '_> {
     }
 }
 
+/// The last instants at which something can be stamped in sealed segments.
+fn last_sealed(facts: &Facts) -> impl Iterator<Item = UnixNanos> {
+    let sealed = facts.segments().values().filter(|segment| segment.end().is_some());
+    sealed.map(|segment| UnixNanos(segment.ceiling.0.saturating_sub(1)))
+}
+
 /// How long the windows of the aggregations are, in seconds.
 fn lengths(facts: &Facts) -> BTreeSet<u32> {
     // Definitions that this version does not know are folded by nobody here.
@@ -219,3 +255,6 @@ fn ends(
     }
     ends
 }
+
+#[cfg(test)]
+mod tests;

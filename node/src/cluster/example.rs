@@ -1,5 +1,7 @@
 //! Nodes for tests, by number.
 
+pub(super) mod mesh; // nodes that reach each other
+
 use std::collections::BTreeSet;
 
 use uuid::Uuid;

@@ -114,7 +114,11 @@ impl Gathering {
         let lost = fact.lost.iter().fold(SlotSet::default(), |all, loss| all.union(&loss.slots));
         let all = SlotSet::all(SLOTS as u16);
         let (tables, missing) = match self.reach(&facts, number, window, all).await? {
-            Reached::Summary(summary) => return Ok(*summary),
+            Reached::Summary(summary) => {
+                let counted = (summary.records, summary.distinct);
+                let is_claimed = counted == (fact.records, fact.distinct);
+                return if is_claimed { Ok(*summary) } else { Err(GatherError::Mismatch) };
+            }
             Reached::Tables { tables, missing } => (tables, missing),
         };
         let is_missing = missing.iter().any(|slot| !lost.contains(slot));
@@ -308,3 +312,6 @@ fn check(merged: &Merged, fact: &WindowFact) -> Result<(), GatherError> {
         Err(GatherError::Mismatch)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,20 +11,19 @@ use std::time::Duration;
 use futures::future::{join_all, pending};
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::raft::Raft;
-use crate::cluster::opening::{leaves, seal};
+use crate::cluster::opening::leaves;
 use crate::cluster::peers;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
-use crate::event::time::{UnixNanos, Window};
+use crate::event::time::Window;
 use crate::flush::feed::{Consensus, Disagreement};
 use crate::flush::results::Results;
-use crate::journal::Journal;
 use crate::store::StoreError;
 
 /// How long a member may take to say which results it has.
@@ -51,8 +50,6 @@ pub struct Leaving {
     pub raft: Raft,
     /// Where it says that its journal has ended, and that it has handed over everything.
     pub consensus: Arc<dyn Consensus>,
-    /// Its journal.
-    pub journal: Journal,
     /// Its results.
     pub results: Results,
     /// The ways to the other members.
@@ -72,12 +69,12 @@ impl Leaving {
         }
     }
 
-    /// Seals the journal, and hands over everything. A node that is gone rests for ever.
+    /// Hands over everything; whoever keeps a segment open has sealed the journal by then, or
+    /// is about to. A node that is gone rests for ever.
     ///
     /// # Errors
     /// When the database fails, or the node takes no part any more.
     pub async fn run(self) -> Result<(), LeaveError> {
-        self.seal().await?;
         let mut facts = self.consensus.facts();
         let (mut handed_over, mut said) = (BTreeSet::new(), String::new());
         loop {
@@ -96,27 +93,6 @@ impl Leaving {
                 None => self.say_drained().await?,
             }
             next(&mut facts).await;
-        }
-    }
-
-    /// Appends nothing more, and tells where the journal ends.
-    async fn seal(&self) -> Result<(), LeaveError> {
-        let segment = self.journal.segment();
-        let floor = self.facts().segments().get(&segment).map(|known| known.floor);
-        let Some(floor) = floor else { return Ok(()) };
-        let Ok(stamped) = self.journal.finish().await else {
-            // The journal's writer has failed or was told to end: all of the engine ends.
-            return pending().await;
-        };
-        let until = UnixNanos(stamped.last.0 + 1).max(floor);
-        info!(segment, end = %stamped.before, "this node is to leave, and has sealed its journal");
-        match seal(&*self.consensus, self.node, segment, stamped.before, until).await {
-            // It was given up meanwhile.
-            Err(Disagreement::Refused(refused)) => {
-                warn!(segment, %refused, "the journal is not sealed");
-                Ok(())
-            }
-            sealed => Ok(sealed?),
         }
     }
 
@@ -179,10 +155,6 @@ impl Leaving {
             }
             said => Ok(said.map(drop)?),
         }
-    }
-
-    fn facts(&self) -> Arc<Facts> {
-        self.consensus.facts().borrow().clone()
     }
 }
 

@@ -7,9 +7,11 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _};
 use futures::{FutureExt as _, TryStreamExt as _};
+use tokio::sync::watch;
 
 use crate::aggregation::distinct_logs::count_table::restrict;
-use crate::checkpoint::facts::SegmentId;
+use crate::blocking;
+use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::cluster::live::{self, Live};
 use crate::cluster::peers::{Batches, Chunks, Declined, Holdings, Listed};
 use crate::cluster::routing::own;
@@ -17,13 +19,19 @@ use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
 use crate::flush::folding::Folding;
 use crate::flush::results::{Results, ResultsError};
+use crate::journal::copies::Copies;
+use crate::journal::follow::Follower;
 use crate::journal::{Journal, Position, Stamped};
 
 /// A running node's journal and results.
 #[derive(Clone)]
 pub struct Lending {
-    /// Its journal.
+    /// Its journal ..
     pub journal: Journal,
+    /// .. and what it has of others'.
+    pub copies: Copies,
+    /// Which segments there are.
+    pub facts: watch::Receiver<Arc<Facts>>,
     /// What came of closed windows.
     pub results: Results,
     /// Its open windows.
@@ -32,7 +40,28 @@ pub struct Lending {
     pub rejected: Arc<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>,
 }
 
+/// Reads a segment from a position on, if this node has it: its own as they grow, others'
+/// once they are sealed.
+pub fn held(journal: &Journal, copies: &Copies, facts: &Facts, from: Position) -> Option<Follower> {
+    journal.follow(from).or_else(|| {
+        let end = facts.segments().get(&from.segment)?.end()?.entries;
+        journal.follow_sealed(from, end).or_else(|| copies.follow(from, end))
+    })
+}
+
 impl Lending {
+    /// What of the sealed segments that it has a copy of is stamped before a time.
+    fn stamped_copies(&self, time: UnixNanos) -> Result<Vec<(SegmentId, Stamped)>, Declined> {
+        let facts = self.facts.borrow().clone();
+        let mut told = Vec::new();
+        for (&segment, known) in facts.segments() {
+            let Some(end) = known.end() else { continue };
+            self.copies.seal(segment, end.entries).map_err(not_now)?;
+            told.extend(self.copies.stamped(segment, time).map(|stamped| (segment, stamped)));
+        }
+        Ok(told)
+    }
+
     /// What the node has at the moment, with at most `limit` values of each window.
     pub async fn live(&self, limit: usize) -> Live {
         Live {
@@ -50,15 +79,42 @@ impl Holdings for Lending {
         time: UnixNanos,
         lease: UnixNanos,
     ) -> BoxFuture<'_, Result<BTreeMap<SegmentId, Stamped>, Declined>> {
-        let stamped = self.journal.stamped(time, lease);
-        stamped.map(|stamped| stamped.map_err(not_now)).boxed()
+        let own = self.journal.stamped(time, lease);
+        async move {
+            let mut stamped = own.await.map_err(not_now)?;
+            stamped.extend(self.stamped_copies(time)?);
+            Ok(stamped)
+        }
+        .boxed()
     }
 
     fn follow(&self, segment: SegmentId, from: u64, slots: SlotSet) -> Result<Batches, Declined> {
-        let follower = self.journal.follow(Position { segment, index: from });
+        let from = Position { segment, index: from };
+        let follower = held(&self.journal, &self.copies, &self.facts.borrow(), from);
         let none = || Declined::NotNow(format!("this node has no segment {segment}"));
         // Where an entry is damaged, the node that has it says so itself.
         Ok(own(follower.ok_or_else(none)?, slots).map_err(not_now).boxed())
+    }
+
+    fn begin_copy(&self, segment: SegmentId) -> Result<(), Declined> {
+        self.copies.begin(segment).map_err(|error| Declined::Never(error.to_string()))
+    }
+
+    fn copy(
+        &self,
+        segment: SegmentId,
+        first: u64,
+        frames: Vec<Bytes>,
+    ) -> BoxFuture<'_, Result<u64, Declined>> {
+        let copies = self.copies.clone();
+        let copying = blocking::run(move || copies.append(segment, first, &frames));
+        async move { copying.await.map_err(not_now)?.map_err(not_now) }.boxed()
+    }
+
+    fn fence(&self, segment: SegmentId) -> BoxFuture<'_, Result<Option<Stamped>, Declined>> {
+        let copies = self.copies.clone();
+        let fencing = blocking::run(move || copies.fence(segment));
+        async move { fencing.await.map_err(not_now)?.map_err(not_now) }.boxed()
     }
 
     fn tables(&self, aggregation: u32, end: UnixNanos) -> Result<Vec<Listed>, Declined> {
@@ -100,3 +156,6 @@ impl Holdings for Lending {
 fn not_now(error: impl std::fmt::Display) -> Declined {
     Declined::NotNow(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ use crate::checkpoint::raft;
 
 pub use client::{PeerError, Peers};
 pub use holdings::{Batch, Batches, Chunks, Holdings, Listed, Part, Stamped};
-pub use member::{Followed, Member, Received};
+pub use member::{Durable, Followed, Member, Received};
 pub use server::{Answers, Declined, accept, serve};
 
 /// The longest message: a snapshot of all facts is one. Only what a single entry makes

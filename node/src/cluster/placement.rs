@@ -30,6 +30,8 @@ pub struct Copies(u8);
 impl Copies {
     /// A lone owner.
     pub const ONE: Copies = Copies(1);
+    /// Two owners: the loss of one loses nothing.
+    pub const TWO: Copies = Copies(2);
 }
 
 impl TryFrom<u8> for Copies {

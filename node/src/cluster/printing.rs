@@ -324,42 +324,4 @@ fn agreed(facts: &Facts, aggregation: u32, window: Window) -> Option<Printed> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::checkpoint::facts::Settings;
-    use crate::checkpoint::facts::cuts::Span;
-    use crate::event::node::NodeId;
-    use crate::event::time::SECOND;
-    use crate::journal::Extent;
-
-    fn counts() -> WindowCounts {
-        let json = r#"{"aggregation":"by-foo","type":"DistinctLogs","attribute":"foo",
-            "window":{"start":"1970-01-01T00:00:00Z","end":"1970-01-01T00:00:10Z"},
-            "complete":false,"revision":0,"records":5,"distinct":5,"unknown":1,"counts":[],
-            "other":{"values":0,"count":0}}"#;
-        serde_json::from_str(json).unwrap()
-    }
-
-    #[test]
-    fn a_line_of_a_window_that_lost_something_says_what_and_that_it_is_the_last() {
-        let loss = Loss {
-            node: NodeId(3),
-            segments: [7].into(),
-            slots: "0-9".parse().unwrap(),
-            extent: Extent { entries: 1, records: 4 },
-            stamps: Span { from: UnixNanos(SECOND), until: UnixNanos(5 * SECOND) },
-        };
-        let facts = Facts::new(Settings { slots: 256 });
-        let mut line = counts();
-        tell(&mut line, &facts, &Completeness::Lost(vec![loss]), 2);
-        let told = serde_json::to_string(&line).unwrap();
-        let expected = concat!(
-            r#""complete":false,"settled":true,"lost":[{"node":3,"segments":[7],"slots":"0-9","#,
-            r#""records":4,"from":"1970-01-01T00:00:01Z","until":"1970-01-01T00:00:05Z"}],"#,
-            r#""revision":2,"records":5"#
-        );
-        assert!(told.contains(expected), "{told}");
-        tell(&mut line, &facts, &Completeness::Complete, 1);
-        assert_eq!(line, WindowCounts { complete: true, revision: 1, ..counts() });
-    }
-}
+mod tests;

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{self, StreamExt as _};
+use futures::stream::{self, BoxStream, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use crate::checkpoint::facts::{Facts, SegmentId};
+use crate::cluster::lending::held;
 use crate::cluster::peers::{self, PeerError};
 use crate::event::entry::part::Splitter;
 use crate::event::entry::{Entry, MalformedEntry};
@@ -18,6 +19,7 @@ use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::failpoint::is_to_fail;
 use crate::flush::feed::{Batch, Feed, Followed, Part};
+use crate::journal::copies::Copies;
 use crate::journal::follow::{self, Follower};
 use crate::journal::{Journal, JournalError, Position};
 
@@ -29,11 +31,14 @@ const BEGIN_WAIT: Duration = Duration::from_secs(5);
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// The ways of entries to this node.
+#[derive(Clone)]
 pub struct Routing {
     /// This node.
     pub node: NodeId,
-    /// Its journal.
+    /// Its journal ..
     pub journal: Journal,
+    /// .. and what it has of others'.
+    pub copies: Copies,
     /// The ways to the other members.
     pub members: peers::Member,
     /// Which segments there are, and who has them.
@@ -42,38 +47,39 @@ pub struct Routing {
 
 impl Feed for Routing {
     fn follow(&self, from: Position, slots: SlotSet) -> Followed {
-        match self.journal.follow(from) {
-            Some(follower) => own(follower, slots).boxed(),
-            None => self.of_others(from, slots),
-        }
+        let Position { segment, index } = from;
+        let (routing, next) = (self.clone(), index);
+        let source = Source { routing, segment, slots, next, turn: 0, open: None };
+        let batches = stream::try_unfold(source, async |mut source| {
+            Ok(source.next().await?.map(|batch| (batch, source)))
+        });
+        batches.boxed()
     }
 
     fn folded(&self, segment: u64, index: u64) {
-        if segment == self.journal.segment() {
-            self.journal.folded(index);
-        }
+        self.journal.folded(segment, index);
     }
 }
 
 impl Routing {
-    /// Asks one after the other who has the segment, until it ends.
-    fn of_others(&self, from: Position, slots: SlotSet) -> Followed {
-        let Position { segment, index } = from;
-        let remote = Remote {
-            node: self.node,
-            members: self.members.clone(),
-            facts: self.facts.clone(),
-            segment,
-            slots,
-            next: index,
-            turn: 0,
-            open: None,
-        };
-        let batches = stream::unfold(remote, async |mut remote| {
-            let batch = remote.next().await?;
-            Some((Ok(batch), remote))
-        });
-        batches.boxed()
+    /// Begins with a segment that is here, or with what one of the others has.
+    async fn begin(&self, from: Position, slots: SlotSet, turn: usize) -> Result<Open, PeerError> {
+        let Routing { node, journal, copies, members, facts } = self;
+        let facts = facts.borrow().clone();
+        if let Some(follower) = held(journal, copies, &facts, from) {
+            return Ok(Open::Here(own(follower, slots).boxed()));
+        }
+        let Position { segment, mut index } = from;
+        let address = holder(&facts, segment, *node, turn);
+        let nobody = || PeerError::Unreachable("nobody has the segment".to_owned());
+        let address = address.ok_or_else(nobody)?;
+        if is_to_fail("planted-follow-skips") && index > 0 {
+            index += 1;
+        }
+        if is_to_fail("planted-fold-again") {
+            index = 0;
+        }
+        Ok(Open::Elsewhere(members.follow(&address, segment, index, slots, BEGIN_WAIT).await?))
     }
 }
 
@@ -112,69 +118,68 @@ fn part(
     Ok(splitter.part(&Entry::parse(&entry)?, slots)?.map(Bytes::from))
 }
 
-/// A segment that other nodes have.
-struct Remote {
-    node: NodeId,
-    members: peers::Member,
-    facts: watch::Receiver<Arc<Facts>>,
+/// A segment, wherever it is.
+struct Source {
+    routing: Routing,
     segment: SegmentId,
     slots: SlotSet,
     next: u64,
-    /// Whose turn it is among those who have it.
+    /// Whose turn it is among the others who have it.
     turn: usize,
-    open: Option<peers::Followed>,
+    open: Option<Open>,
 }
 
-impl Remote {
+/// A way to a segment's entries.
+enum Open {
+    Here(BoxStream<'static, Result<Batch, JournalError>>),
+    Elsewhere(peers::Followed),
+}
+
+impl Source {
     /// The next batch; `None` at the end of the segment, or when nobody needs it any more.
-    async fn next(&mut self) -> Option<Batch> {
+    async fn next(&mut self) -> Result<Option<Batch>, JournalError> {
         loop {
-            match self.attempt().await {
+            match self.attempt().await? {
                 Ok(Some(batch)) => {
                     self.next = self.next.max(batch.next);
-                    return Some(batch);
+                    return Ok(Some(batch));
                 }
                 Ok(None) => {}
                 Err(error) => {
                     debug!(segment = self.segment, %error, "entries of another node do not come");
                     self.turn += 1;
-                    sleep(AGAIN_AFTER).await;
                 }
             }
             self.open = None;
-            let facts = self.facts.borrow().clone();
-            let segment = facts.segments().get(&self.segment)?;
+            let facts = self.routing.facts.borrow().clone();
+            let Some(segment) = facts.segments().get(&self.segment) else { return Ok(None) };
             let end = segment.end().map(|end| end.entries);
             if end.is_some_and(|end| end <= self.next) {
-                return None;
+                return Ok(None);
             }
             if let Some(next) = end.filter(|_| segment.nodes().next().is_none()) {
                 warn!(segment = self.segment, from = self.next, next, "entries are lost");
                 self.next = next;
-                return Some(Batch { next, parts: Vec::new() });
+                return Ok(Some(Batch { next, parts: Vec::new() }));
             }
+            sleep(AGAIN_AFTER).await;
         }
     }
 
-    async fn attempt(&mut self) -> Result<Option<Batch>, PeerError> {
-        let open = match &mut self.open {
-            Some(open) => open,
-            none => {
-                let address = holder(&self.facts.borrow(), self.segment, self.node, self.turn);
-                let nobody = || PeerError::Unreachable("nobody has the segment".to_owned());
-                let address = address.ok_or_else(nobody)?;
-                let Remote { members, segment, next, slots, .. } = self;
-                let mut from = *next;
-                if is_to_fail("planted-follow-skips") && from > 0 {
-                    from += 1;
-                }
-                if is_to_fail("planted-fold-again") {
-                    from = 0;
-                }
-                none.insert(members.follow(&address, *segment, from, *slots, BEGIN_WAIT).await?)
+    /// The next batch of who has it; what is here is not to fail.
+    async fn attempt(&mut self) -> Result<Result<Option<Batch>, PeerError>, JournalError> {
+        if self.open.is_none() {
+            let from = Position { segment: self.segment, index: self.next };
+            match self.routing.begin(from, self.slots, self.turn).await {
+                Ok(open) => self.open = Some(open),
+                Err(error) => return Ok(Err(error)),
             }
-        };
-        open.next().await.transpose()
+        }
+        match &mut self.open {
+            Some(Open::Here(open)) => Ok(Ok(open.next().await.transpose()?)),
+            Some(Open::Elsewhere(open)) => Ok(open.next().await.transpose()),
+            None => Ok(Ok(None)),
+        }
     }
 }
 
@@ -187,3 +192,6 @@ fn holder(facts: &Facts, segment: SegmentId, own: NodeId, turn: usize) -> Option
     let node = others.get(turn % others.len().max(1))?;
     Some(facts.members().get(node)?.address.clone())
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,17 +8,18 @@ use futures::future::BoxFuture;
 
 use crate::checkpoint::facts::SegmentId;
 use crate::cluster::cutting::AskStamped;
-use crate::cluster::peers;
+use crate::cluster::lending::Lending;
+use crate::cluster::peers::{self, Holdings as _};
 use crate::event::node::NodeId;
 use crate::event::time::UnixNanos;
-use crate::journal::{Journal, Stamped};
+use crate::journal::Stamped;
 
 /// The ways to the journals of all members.
 pub struct Stamping {
     /// This node.
     pub node: NodeId,
-    /// Its own journal.
-    pub journal: Journal,
+    /// Its own journal, and its copies of others'.
+    pub own: Lending,
     /// The ways to the others.
     pub members: peers::Member,
 }
@@ -33,7 +34,7 @@ impl AskStamped for Stamping {
         within: Duration,
     ) -> BoxFuture<'a, Result<BTreeMap<SegmentId, Stamped>, String>> {
         if node == self.node {
-            let own = self.journal.stamped(time, lease);
+            let own = self.own.stamped(time, lease);
             return own.map(|told| told.map_err(|error| error.to_string())).boxed();
         }
         let asked = self.members.stamped(address, time, lease, within);

@@ -171,6 +171,25 @@ impl Answers for Standing {
         Ok(lent.stream(batches))
     }
 
+    fn begin_copy(&self, segment: SegmentId) -> Result<(), Declined> {
+        self.attached.borrow()?.holdings.begin_copy(segment)
+    }
+
+    async fn copy(
+        &self,
+        segment: SegmentId,
+        first: u64,
+        frames: Vec<Bytes>,
+    ) -> Result<u64, Declined> {
+        let lent = self.attached.borrow()?;
+        lent.answer(lent.holdings.copy(segment, first, frames)).await
+    }
+
+    async fn fence(&self, segment: SegmentId) -> Result<Option<Stamped>, Declined> {
+        let lent = self.attached.borrow()?;
+        lent.answer(lent.holdings.fence(segment)).await
+    }
+
     fn tables(&self, aggregation: u32, end: UnixNanos) -> Result<Vec<Listed>, Declined> {
         self.attached.borrow()?.holdings.tables(aggregation, end)
     }

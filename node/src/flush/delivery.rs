@@ -30,6 +30,7 @@ use crate::flush::results::{Results, Writing};
 use crate::flush::statistics::statistics;
 use crate::flush::{Aggregation, FlushError};
 use crate::journal::Journal;
+use crate::journal::copies::Copies;
 
 /// What is to be handed out or kept.
 pub enum Flush {
@@ -73,8 +74,10 @@ pub struct Delivery {
     pub consensus: Arc<dyn Consensus>,
     /// Where results are kept.
     pub results: Results,
-    /// What is trimmed.
+    /// What is trimmed: its own entries ..
     pub journal: Journal,
+    /// .. and those of others.
+    pub copies: Copies,
     /// Who is told that a window was handed out.
     pub folding: Folding,
     /// How many values a summary has at most.
@@ -326,17 +329,16 @@ impl Delivery {
         }))
     }
 
-    /// Gives back what of this node's journal no slot needs any more.
+    /// Gives back what of the journals no slot needs any more.
     fn trim(&self) -> Result<(), FlushError> {
         let facts = self.facts();
-        let own = facts.segments().iter().filter(|(_, segment)| segment.writer == self.node);
         let trimmed = |id| match is_to_fail("planted-trim-uncarried") {
             true => facts.latest_cut().count(id).entries,
             false => facts.trimmed(id),
         };
-        let needed = own.map(|(&id, _)| (id, trimmed(id))).collect();
+        let needed = facts.segments().keys().map(|&id| (id, trimmed(id))).collect();
         may_die("checkpoint-before-trim");
-        self.journal.trim(&needed, facts.latest_cut().time)?;
+        self.journal.trim(&self.copies, &needed, facts.latest_cut().time)?;
         may_die("checkpoint-after-trim");
         Ok(())
     }

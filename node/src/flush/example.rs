@@ -25,7 +25,7 @@ use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::{SECOND, UnixNanos, Window};
 use crate::flush::feed::{Batch, Consensus, Disagreement, Part};
-use crate::journal::Extent;
+use crate::journal::{Extent, FRAME_BYTES, frame};
 
 pub(crate) fn at(second: u64) -> UnixNanos {
     UnixNanos(second * SECOND)
@@ -256,6 +256,14 @@ impl Consensus for Cluster {
 /// A packed entry with these records: the slot of each, and its body.
 pub(crate) fn entry(aggregation: u32, records: &[(u8, u64)]) -> Bytes {
     packed(EntryWriter::new(None), &[(aggregation, records)])
+}
+
+/// As [`entry`], with room for the journal's frame.
+pub(crate) fn framed(aggregation: u32, records: &[(u8, u64)]) -> Vec<u8> {
+    let writer = EntryWriter::with_prefix(FRAME_BYTES, None);
+    let mut framed = packed(writer, &[(aggregation, records)]).to_vec();
+    frame::checksum_content(&mut framed);
+    framed
 }
 
 /// What of each aggregation is packed into an entry.

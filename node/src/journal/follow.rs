@@ -91,3 +91,6 @@ impl Follower {
         Ok(read)
     }
 }
+
+#[cfg(test)]
+mod tests;

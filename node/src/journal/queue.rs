@@ -9,7 +9,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::event::time::UnixNanos;
-use crate::journal::{AppendError, Hold, Position, Stamped};
+use crate::journal::{AppendError, Hold, Opening, Position, Stamped};
 
 /// How far apart syncs begin under load.
 const SYNC_PACE: Duration = Duration::from_millis(2);
@@ -34,10 +34,27 @@ pub(super) struct Question {
     pub(super) answer: oneshot::Sender<BTreeMap<u64, Stamped>>,
 }
 
+/// Where the writer is to hear of what it does.
+pub(super) type Answer<T> = oneshot::Sender<T>;
+
+/// A change of segments.
+pub(super) enum Change {
+    /// Nothing more is stamped in the open segment, and its length told.
+    Suspend { answer: Answer<Stamped> },
+    /// The suspended segment ends here.
+    Seal { end: u64, answer: Answer<()> },
+    /// Another segment follows.
+    Open { opening: Opening, answer: Answer<()> },
+    /// What waits while no segment is open is refused.
+    Refuse,
+}
+
 /// What the writer does next.
 #[derive(Default)]
 pub(super) struct Work {
-    /// Is answered first.
+    /// Are made first, in this order.
+    pub(super) changes: Vec<Change>,
+    /// Is answered then.
     pub(super) questions: Vec<Question>,
     /// Is committed then.
     pub(super) appends: Vec<Append>,
@@ -82,13 +99,14 @@ struct Waiting {
 
 impl Waiting {
     fn due(&mut self, pace: Pace) -> Due {
-        let Work { questions, appends } = &self.work;
-        if appends.is_empty() && questions.is_empty() {
+        let Work { changes, questions, appends } = &self.work;
+        if appends.is_empty() && questions.is_empty() && changes.is_empty() {
             return if self.closed { Due::Never } else { Due::WhenChanged };
         }
         let may_wait = (pace.loaded || appends.len() > 1)
             && self.bytes < GROUP_BYTES_ENOUGH
             && questions.is_empty()
+            && changes.is_empty()
             && !self.closed;
         let not_before = pace.began + SYNC_PACE;
         if may_wait && Instant::now() < not_before {
@@ -97,6 +115,11 @@ impl Waiting {
         self.bytes = 0;
         Due::Now(mem::take(&mut self.work))
     }
+}
+
+/// Where the writer answers, and where that is heard.
+pub(super) fn answer<T>() -> (Answer<T>, oneshot::Receiver<T>) {
+    oneshot::channel()
 }
 
 /// What waits in front of the writer. It is bounded by the admission budget, which every
@@ -133,6 +156,10 @@ impl Queue {
         let (answer, stamped) = oneshot::channel();
         self.push(|waiting| waiting.work.questions.push(Question { time, lease, answer }))?;
         Ok(stamped)
+    }
+
+    pub(super) fn change(&self, change: Change) -> Result<(), AppendError> {
+        self.push(|waiting| waiting.work.changes.push(change))
     }
 
     /// Refuses what comes; what waits is still done.

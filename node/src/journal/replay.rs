@@ -197,6 +197,36 @@ pub(super) fn read(
     if position.index < end { Err(gap(store, position)) } else { Ok(read) }
 }
 
+/// How much is stamped before which second in a segment of another node of which so much was
+/// trimmed, up to `end` or all that is there.
+///
+/// # Errors
+/// When an entry is damaged or missing.
+pub(super) fn marks(
+    store: &Store,
+    segment: u64,
+    trimmed: Extent,
+    end: Option<u64>,
+) -> Result<Marks, JournalError> {
+    let mut marks = Marks::after(trimmed);
+    let mut position = Position { segment, index: trimmed.entries };
+    for row in rows(store, position, end)? {
+        let (key, value) = row?;
+        let (Header { stamp, records, .. }, _) = check(store, position, &key, &value)?;
+        marks.append(stamp, Extent { entries: 1, records });
+        position.index += 1;
+    }
+    Ok(marks)
+}
+
+/// Removes a segment's entries from a position on: they do not exist and never did.
+pub(super) fn truncate(store: &Store, from: Position) -> Result<(), StoreError> {
+    let mut batch = store.batch();
+    let (from, to) = (keys::entry(from.segment, from.index), keys::entry(from.segment + 1, 0));
+    batch.delete_range(Table::Journal, &from, &to)?;
+    store.commit(batch)
+}
+
 /// The segment's rows from a position on, all of them or those before an index.
 fn rows(
     store: &Store,
@@ -245,15 +275,45 @@ fn check_acknowledged(store: &Store, trimmed: Trimmed, found: &Replay) -> Result
     }
 }
 
-/// Opens the segment `number`, behind those that `replay` found: they are never appended to
-/// again.
-pub(super) fn open_segment(store: &Store, replay: &Replay, number: u64) -> Result<(), StoreError> {
+/// Ends one of this node's segments that `replay` found where the cluster has fixed its end:
+/// what lies beyond was never acknowledged.
+///
+/// # Errors
+/// When the database cannot be written.
+pub fn cut_off(store: &Store, replay: &Replay, segment: u64, end: u64) -> Result<(), StoreError> {
+    let Some(found) = replay.segments.get(&segment) else { return Ok(()) };
+    seal_segment(store, Position { segment, index: end }, found.records_before)
+}
+
+/// Ends a segment of this node: it has the entries before `end`, and no others.
+pub(super) fn seal_segment(
+    store: &Store,
+    end: Position,
+    records_before: u64,
+) -> Result<(), StoreError> {
+    let Position { segment, index } = end;
     let mut batch = store.batch();
-    for (&number, Found { records_before, marks }) in &replay.segments {
-        let sealed = Opened { records_before: *records_before, sealed: Some(marks.end().entries) };
+    let sealed = Opened { records_before, sealed: Some(index) };
+    batch.put_fact(&keys::segment(segment), &sealed)?;
+    let (from, to) = (keys::entry(segment, index), keys::entry(segment + 1, 0));
+    batch.delete_range(Table::Journal, &from, &to)?;
+    store.commit(batch)
+}
+
+/// Opens the segment `number` behind others, of which each is given with the records before
+/// it and its end: they are never appended to again.
+pub(super) fn open_segment(
+    store: &Store,
+    number: u64,
+    records_before: u64,
+    others: &[(u64, u64, u64)],
+) -> Result<(), StoreError> {
+    let mut batch = store.batch();
+    for &(number, records_before, end) in others {
+        let sealed = Opened { records_before, sealed: Some(end) };
         batch.put_fact(&keys::segment(number), &sealed)?;
     }
-    let opened = Opened { records_before: replay.records, sealed: None };
+    let opened = Opened { records_before, sealed: None };
     batch.put_fact(&keys::segment(number), &opened)?;
     store.commit(batch)
 }
@@ -264,9 +324,13 @@ pub(super) fn trim(store: &Store, begin: Position, records: u64) -> Result<(), S
     batch.put_fact(&keys::TRIMMED, &trimmed)?;
     let (first, _) = keys::segments();
     batch.delete_range(Table::Facts, &first, &keys::segment(begin.segment))?;
-    store.commit(batch)?;
-    let begin = keys::entry(begin.segment, begin.index);
-    store.release(Table::Journal, &keys::entry(0, 0), &begin)
+    store.commit(batch)
+}
+
+/// Gives back the files that hold only entries before one, of all segments.
+pub(super) fn release(store: &Store, before: Position) -> Result<(), StoreError> {
+    let Position { segment, index } = before;
+    store.release(Table::Journal, &keys::entry(0, 0), &keys::entry(segment, index))
 }
 
 fn trimmed(store: &Store) -> Result<Trimmed, StoreError> {

@@ -24,16 +24,28 @@ struct Segment {
 }
 
 impl Segments {
-    /// Those that `replay` found, and `open` behind them if there is one.
-    pub(super) fn new(replay: &Replay, open: Option<u64>) -> Segments {
+    /// Those that `replay` found.
+    pub(super) fn new(replay: &Replay) -> Segments {
         let found = replay.segments.iter().map(|(&number, found)| {
             let (records_before, marks) = (found.records_before, found.marks.clone());
             (number, Segment { records_before, marks })
         });
-        let mut segments: BTreeMap<_, _> = found.collect();
-        let opened = Segment { records_before: replay.records, marks: Marks::default() };
-        segments.extend(open.map(|number| (number, opened)));
-        Segments(Mutex::new(Known { segments, begin: Position::default() }))
+        Segments(Mutex::new(Known { segments: found.collect(), begin: Position::default() }))
+    }
+
+    /// Adds one that was just opened, behind `records_before` records.
+    pub(super) fn open(&self, number: u64, records_before: u64) {
+        let opened = Segment { records_before, marks: Marks::default() };
+        self.lock().segments.insert(number, opened);
+    }
+
+    /// The ends of all segments, and the records before them.
+    pub(super) fn ends(&self) -> Vec<(u64, u64, u64)> {
+        let known = self.lock();
+        let ends = known.segments.iter().map(|(&number, segment)| {
+            (number, segment.records_before, segment.marks.end().entries)
+        });
+        ends.collect()
     }
 
     /// The number of a segment's entries.
@@ -78,6 +90,11 @@ impl Segments {
         Ok(())
     }
 
+    /// The first entry that is kept.
+    pub(super) fn begin(&self) -> Position {
+        self.lock().begin
+    }
+
     fn lock(&self) -> MutexGuard<'_, Known> {
         // Whoever panicked held it for one change: what is there is whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -106,3 +123,6 @@ impl Known {
         Ok(replay::records_before(store, position)?.map(|records| (position, records)))
     }
 }
+
+#[cfg(test)]
+mod tests;

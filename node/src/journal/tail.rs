@@ -16,6 +16,8 @@ const KEPT_BYTES: usize = 8 << 20;
 
 /// A durable entry.
 pub(super) struct Durable {
+    pub(super) stamp: UnixNanos,
+    pub(super) records: u64,
     /// The frame and the packed entry behind it.
     pub(super) frame: Bytes,
     /// What the entry holds until it is folded.
@@ -69,11 +71,13 @@ impl Tail {
         self.end.subscribe()
     }
 
-    /// Adds durable entries of one stamp, with which the journal has `records` records.
-    pub(super) fn push(&self, stamp: UnixNanos, entries: Vec<Durable>, records: u64) {
+    /// Adds durable entries.
+    pub(super) fn push(&self, entries: Vec<Durable>) {
         let count = entries.len() as u64;
+        let mut added = 0;
         let mut ring = self.lock();
-        for Durable { frame, hold } in entries {
+        for Durable { stamp, records, frame, hold } in entries {
+            added += records;
             ring.bytes += frame.len();
             ring.kept.push_back((stamp, frame));
             ring.holds.push_back(hold);
@@ -83,15 +87,26 @@ impl Tail {
         drop(released);
         self.end.send_modify(|end| {
             end.entries += count;
-            end.records = records;
+            end.records += added;
         });
     }
 
-    /// Nothing follows.
-    pub(super) fn close(&self) {
+    /// Nothing follows, as the journal goes on in another segment.
+    pub(super) fn seal(&self) {
         self.end.send_modify(|end| end.closed = true);
+    }
+
+    /// Nothing follows, and nobody folds any more.
+    pub(super) fn close(&self) {
+        self.seal();
         // Whoever waits for room would wait for ever.
         self.lock().holds.clear();
+    }
+
+    /// Whether nothing follows, and all was folded.
+    pub(super) fn is_over(&self) -> bool {
+        let End { entries, closed, .. } = *self.end.borrow();
+        closed && self.lock().folded >= entries
     }
 
     /// Releases what the entries before `index` hold, also those that are yet to come:
@@ -157,8 +172,11 @@ mod tests {
 
     fn push(tail: &Tail, count: usize, bytes: usize, hold: &Arc<()>) {
         let frame = Bytes::from(vec![0; bytes]);
-        let durable = || Durable { frame: frame.clone(), hold: Box::new(Arc::clone(hold)) };
-        tail.push(UnixNanos(1), (0..count).map(|_| durable()).collect(), 0);
+        let durable = || {
+            let (frame, hold) = (frame.clone(), Box::new(Arc::clone(hold)));
+            Durable { stamp: UnixNanos(1), records: 10, frame, hold }
+        };
+        tail.push((0..count).map(|_| durable()).collect());
     }
 
     #[test]
@@ -197,5 +215,19 @@ mod tests {
         tail.close();
         assert_eq!(Arc::strong_count(&hold), 1);
         assert!(tail.end().borrow().closed);
+    }
+    #[test]
+    fn a_sealed_tail_is_over_when_all_of_it_is_folded() {
+        let (tail, hold) = (Tail::new(1, 0), Arc::new(()));
+        push(&tail, 2, 100, &hold);
+        tail.folded(2);
+        assert!(!tail.is_over(), "more may come");
+        push(&tail, 1, 100, &hold);
+        tail.seal();
+        assert!(!tail.is_over());
+        tail.folded(3);
+        assert!(tail.is_over());
+        let End { entries, records, .. } = *tail.end().borrow();
+        assert_eq!((entries, records), (3, 30));
     }
 }

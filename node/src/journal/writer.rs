@@ -4,19 +4,23 @@
 //! sender is synced at once; under load syncs are kept apart, so that a fast disk is not
 //! worn by tiny groups.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::event::time::{Clock, SECOND, UnixNanos};
-use crate::failpoint::{is_to_fail, may_die};
+use crate::failpoint::is_to_fail;
+use crate::journal::acknowledging::{Acknowledging, Asked, Written};
 use crate::journal::frame::{self, Header};
-use crate::journal::queue::{Append, GROUP_BYTES_ENOUGH, Pace, Question, Queue, Work};
-use crate::journal::replay::{JournalError, Replay};
-use crate::journal::segments::Segments;
-use crate::journal::tail::{Durable, Tail};
-use crate::journal::watermark;
-use crate::journal::{AppendError, CommitFigures, Extent, Observer, Opening, Position};
-use crate::store::{Store, Table, keys};
+use crate::journal::queue::{Append, Change, GROUP_BYTES_ENOUGH, Pace, Question, Work};
+use crate::journal::replay::{self, JournalError, Replay};
+use crate::journal::tail::Tail;
+use crate::journal::{
+    AppendError, CommitFigures, Extent, Journal, Mirror, Observer, Opening, Position, Stamped,
+};
+use crate::store::{Table, keys};
 
 /// Entries in a group at most.
 const GROUP_ENTRIES_MAX: usize = 4096;
@@ -26,46 +30,50 @@ const _: () = assert!(GROUP_BYTES_ENOUGH <= GROUP_BYTES_MAX);
 
 /// Commits what is appended; run by a thread of its own, or a task.
 pub struct Writer {
-    queue: Arc<Queue>,
-    tail: Arc<Tail>,
-    store: Arc<Store>,
+    journal: Journal,
     clock: Clock,
     observer: Observer,
-    next: Position,
+    open: Option<Open>,
+    /// Whether nothing is stamped, though there may be an open segment.
+    is_suspended: bool,
+    /// What is appended meanwhile.
+    waiting: Vec<Append>,
     last_stamp: UnixNanos,
     /// What is stamped before this may be appended.
     lease: UnixNanos,
+    /// Records in all entries that were written, since the journal began.
     records: u64,
-    segments: Arc<Segments>,
+}
+
+/// The segment that is written.
+struct Open {
+    next: Position,
+    /// Records in all entries before it.
+    records_before: u64,
+    /// The stamp of its last entry; 0 if there is none.
+    last: UnixNanos,
+    acknowledging: Arc<Acknowledging>,
+    mirrors: Vec<Arc<dyn Mirror>>,
 }
 
 impl Writer {
     pub(super) fn new(
-        store: Arc<Store>,
-        segments: Arc<Segments>,
-        tail: Arc<Tail>,
+        journal: Journal,
         replay: &Replay,
-        opening: Opening,
         clock: Clock,
         observer: Observer,
     ) -> Writer {
-        let Opening { segment, floor, lease } = opening;
         Writer {
-            queue: Arc::default(),
-            tail,
-            store,
+            journal,
             clock,
             observer,
-            next: Position { segment, index: 0 },
-            last_stamp: replay.last_stamp.max(floor),
-            lease,
+            open: None,
+            is_suspended: true,
+            waiting: Vec::new(),
+            last_stamp: replay.last_stamp,
+            lease: UnixNanos(0),
             records: replay.records,
-            segments,
         }
-    }
-
-    pub(super) fn queue(&self) -> Arc<Queue> {
-        Arc::clone(&self.queue)
     }
 
     /// Commits, as a thread, until the journal is closed and everything in it is durable.
@@ -76,7 +84,7 @@ impl Writer {
         let mut pace = Pace::idle();
         let mut done = Ok(());
         while done.is_ok()
-            && let Some(work) = self.queue.next(pace)
+            && let Some(work) = self.journal.queue.next(pace)
         {
             pace = Pace::begin(work.appends.len());
             done = self.work(work);
@@ -93,7 +101,7 @@ impl Writer {
         let mut pace = Pace::idle();
         let mut done = Ok(());
         while done.is_ok()
-            && let Some(work) = self.queue.next_as_task(pace).await
+            && let Some(work) = self.journal.queue.next_as_task(pace).await
         {
             pace = Pace::begin(work.appends.len());
             done = self.work(work);
@@ -103,20 +111,87 @@ impl Writer {
     }
 
     fn end(&self) {
-        self.queue.give_up();
-        self.tail.close();
+        self.journal.queue.give_up();
+        if let Some(open) = &self.open {
+            open.acknowledging.give_up();
+        }
+        self.journal.shown.close();
     }
 
-    /// Nothing is in flight here: all that was stamped is durable.
-    fn work(&mut self, Work { questions, appends }: Work) -> Result<(), JournalError> {
+    fn work(&mut self, Work { changes, questions, appends }: Work) -> Result<(), JournalError> {
+        for change in changes {
+            self.change(change)?;
+        }
         for question in questions {
             self.answer(question);
         }
-        let mut appends = appends.into_iter().peekable();
-        while appends.peek().is_some() {
-            let group = take_group(&mut appends);
-            self.commit(group)?;
+        if self.is_suspended {
+            self.waiting.extend(appends);
+            return Ok(());
         }
+        self.commit_all(appends)
+    }
+
+    /// Whoever wanted a change may have gone.
+    fn change(&mut self, change: Change) -> Result<(), JournalError> {
+        match change {
+            Change::Suspend { answer } => {
+                self.is_suspended = true;
+                let written = self.open.as_ref().map(|open| Stamped {
+                    before: Extent {
+                        entries: open.next.index,
+                        records: self.records - open.records_before,
+                    },
+                    last: open.last,
+                });
+                let _ = answer.send(written.unwrap_or_default());
+            }
+            Change::Seal { end, answer } => {
+                self.seal(end)?;
+                let _ = answer.send(());
+            }
+            Change::Open { opening, answer } => {
+                self.open(opening)?;
+                let _ = answer.send(());
+                let waiting = mem::take(&mut self.waiting);
+                self.commit_all(waiting)?;
+            }
+            Change::Refuse if self.is_suspended => {
+                refuse(mem::take(&mut self.waiting), AppendError::NoSegment);
+            }
+            Change::Refuse => {}
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, end: u64) -> Result<(), JournalError> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        let rest = open.acknowledging.end(end)?;
+        let end = Position { index: end.min(open.next.index), ..open.next };
+        replay::seal_segment(&self.journal.store, end, open.records_before)?;
+        self.journal.shown.seal();
+        self.records -= rest.iter().map(|written| written.records).sum::<u64>();
+        let rest = rest.into_iter().map(Append::from);
+        self.waiting = rest.chain(mem::take(&mut self.waiting)).collect();
+        Ok(())
+    }
+
+    fn open(&mut self, opening: Opening) -> Result<(), JournalError> {
+        let Opening { segment, floor, lease, mirrors } = opening;
+        let (journal, records_before) = (&self.journal, self.records);
+        let store = Arc::clone(&journal.store);
+        replay::open_segment(&store, segment, records_before, &journal.segments.ends())?;
+        journal.segments.open(segment, records_before);
+        let tail = Arc::new(Tail::new(segment, records_before));
+        let segments = Arc::clone(&journal.segments);
+        let acknowledging = Acknowledging::new(store, segments, tail, mirrors.len());
+        let acknowledging = Arc::new(acknowledging);
+        journal.shown.show(Arc::clone(&acknowledging));
+        let (next, last) = (Position { segment, index: 0 }, UnixNanos(0));
+        self.open = Some(Open { next, records_before, last, acknowledging, mirrors });
+        self.last_stamp = self.last_stamp.max(floor);
+        self.lease = self.lease.max(lease);
+        self.is_suspended = false;
         Ok(())
     }
 
@@ -126,63 +201,71 @@ impl Writer {
             self.last_stamp = self.last_stamp.max(time);
         }
         self.lease = self.lease.max(lease);
-        // Whoever asked may have gone.
-        let _ = answer.send(self.segments.stamped(time));
+        match &self.open {
+            Some(open) => {
+                open.acknowledging.answer_after(open.next.index, Asked { time, answer });
+            }
+            // Whoever asked may have gone.
+            None => drop(answer.send(self.journal.segments.stamped(time))),
+        }
     }
 
-    fn commit(&mut self, mut group: Vec<Append>) -> Result<(), JournalError> {
+    fn commit_all(&mut self, appends: Vec<Append>) -> Result<(), JournalError> {
+        let mut appends = appends.into_iter().peekable();
+        while appends.peek().is_some() {
+            let group = take_group(&mut appends);
+            self.commit(group)?;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, group: Vec<Append>) -> Result<(), JournalError> {
         let began = Instant::now();
         let mut now = self.clock.now();
         if is_to_fail("planted-stamp-ahead") {
             now.0 += 4 * SECOND;
         }
         let stamp = self.last_stamp.max(now);
+        let Some(open) = &mut self.open else {
+            refuse(group, AppendError::NoSegment);
+            return Ok(());
+        };
         if stamp >= self.lease && !is_to_fail("planted-stamp-without-lease") {
-            for Append { durable, .. } in group {
-                // A sender that went away does not need to know.
-                let _ = durable.send(Err(AppendError::NoLease));
-            }
+            refuse(group, AppendError::NoLease);
             return Ok(());
         }
-        let mut position = self.next;
-        let mut records = self.records;
-        let mut bytes = 0;
-        let mut batch = self.store.batch();
-        for append in &mut group {
-            let header = Header { stamp, records_before: records, records: append.records };
-            frame::seal(&mut append.frame, position, header);
-            let key = keys::entry(position.segment, position.index);
-            batch.put(Table::Journal, &key, &append.frame)?;
+        let first = open.next;
+        let (mut position, mut records, mut bytes) = (first, self.records, 0);
+        let mut frames = Vec::with_capacity(group.len());
+        let mut written = Vec::with_capacity(group.len());
+        for Append { mut frame, records: own, hold, durable: sender } in group {
+            let header = Header { stamp, records_before: records, records: own };
+            frame::seal(&mut frame, position, header);
             position.index += 1;
-            records += append.records;
-            bytes += append.frame.len();
+            records += own;
+            bytes += frame.len();
+            let frame = Bytes::from(frame);
+            frames.push(frame.clone());
+            written.push(Written { stamp, records: own, frame, hold, sender });
         }
-        self.store.commit(batch)?;
-        let last = Position { index: position.index - 1, ..position };
-        watermark::advance(&self.store, last)?;
-        may_die("journal-before-acknowledge");
-        (self.observer)(CommitFigures { entries: group.len(), bytes, took: began.elapsed() });
-        let appended = Extent { entries: group.len() as u64, records: records - self.records };
-        self.segments.append(position.segment, stamp, appended);
-        self.acknowledge(stamp, group, records);
-        (self.next, self.last_stamp, self.records) = (position, stamp, records);
-        Ok(())
+        // The other copies write while this one does.
+        open.mirrors.iter().for_each(|mirror| mirror.write(first.index, &frames));
+        let mut batch = self.journal.store.batch();
+        for (index, frame) in (first.index..).zip(&frames) {
+            batch.put(Table::Journal, &keys::entry(first.segment, index), frame)?;
+        }
+        self.journal.store.commit(batch)?;
+        (self.observer)(CommitFigures { entries: frames.len(), bytes, took: began.elapsed() });
+        (open.next, open.last) = (position, stamp);
+        (self.last_stamp, self.records) = (stamp, records);
+        Ok(open.acknowledging.written(written)?)
     }
+}
 
-    fn acknowledge(&self, stamp: UnixNanos, appends: Vec<Append>, records: u64) {
-        let first = self.next;
-        let mut entries = Vec::with_capacity(appends.len());
-        let mut senders = Vec::with_capacity(appends.len());
-        for Append { frame, hold, durable, .. } in appends {
-            entries.push(Durable { frame: frame.into(), hold });
-            senders.push(durable);
-        }
-        // Shown first, so that whoever asks after its acknowledgement is told of it.
-        self.tail.push(stamp, entries, records);
-        for (index, durable) in (first.index..).zip(senders) {
-            // A sender that went away does not need to know.
-            let _ = durable.send(Ok(Position { index, ..first }));
-        }
+fn refuse(appends: Vec<Append>, why: AppendError) {
+    for Append { durable, .. } in appends {
+        // A sender that went away does not need to know.
+        let _ = durable.send(Err(why));
     }
 }
 

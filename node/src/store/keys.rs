@@ -26,6 +26,7 @@ pub const RAFT_SNAPSHOT: [u8; 1] = [0x04];
 
 const SEGMENT: u8 = 0x02;
 const CARRY: u8 = 0x08;
+const COPY: u8 = 0x0a;
 const RAFT_ENTRY: u8 = 0x05;
 
 /// Within a window's results.
@@ -40,6 +41,16 @@ pub fn segment(segment: u64) -> [u8; 9] {
 /// The keys of all segments, from and to.
 pub fn segments() -> ([u8; 1], [u8; 1]) {
     ([SEGMENT], [SEGMENT + 1])
+}
+
+/// Facts: a copy of another node's segment.
+pub fn copy(segment: u64) -> [u8; 9] {
+    prefixed(COPY, segment.to_be_bytes())
+}
+
+/// The keys of all copies, from and to.
+pub fn copies() -> ([u8; 1], [u8; 1]) {
+    ([COPY], [COPY + 1])
 }
 
 /// Facts: what is kept of an open window of some slots, of which `first` is the first, in
@@ -151,6 +162,7 @@ mod tests {
             result_chunk(UnixNanos(1), 2, 3, 4)[12..],
             [2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 4]
         );
+        assert_eq!(copy(0x0102), [10, 0, 0, 0, 0, 0, 0, 1, 2]);
         assert_eq!(entry(1, 2), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2]);
         assert_eq!(window(UnixNanos(1), 2), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
         assert_eq!((IDENTITY, TRIMMED, REJECTED, BIRTH), ([1], [3], [7], [9]));

@@ -108,7 +108,7 @@ fn a_drained_node_hands_over_everything_and_can_be_stopped() {
 
 #[test]
 fn a_forgotten_node_takes_what_only_it_had_and_the_windows_say_so() {
-    let nodes = Nodes::new(3);
+    let nodes = Nodes::new(3).without_copies();
     let mut running = nodes.start_all();
     let leader = settled(&mut running[0], 3).leader;
     let owns_some = |node: &mut Process| {

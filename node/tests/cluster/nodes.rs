@@ -15,6 +15,7 @@ const COUNTING: &[&str] = &["--attribute", "request", "--window", "1s", "--stats
 /// Nodes with a folder and an address each, that are to form a cluster together.
 pub(crate) struct Nodes {
     folder: TempDir,
+    copies: &'static str,
     pub(crate) addresses: Vec<String>,
 }
 
@@ -25,7 +26,12 @@ impl Nodes {
         let listeners: Vec<_> =
             (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let addresses = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
-        Nodes { folder: tempfile::tempdir().unwrap(), addresses }
+        Nodes { folder: tempfile::tempdir().unwrap(), copies: "2", addresses }
+    }
+
+    /// Which acknowledge what is on one disk.
+    pub(crate) fn without_copies(self) -> Nodes {
+        Nodes { copies: "1", ..self }
     }
 
     pub(crate) fn volume(&self, node: usize) -> PathBuf {
@@ -45,7 +51,8 @@ impl Nodes {
         }
         let initial = initial.join(",");
         let own = &self.addresses[node];
-        let arguments = ["--peer-listen", own, "--initial-members", &initial];
+        let copies = self.copies;
+        let arguments = ["--peer-listen", own, "--initial-members", &initial, "--copies", copies];
         let environment = [("FAILPOINTS", failpoints.to_owned())];
         Process::start(&self.volume(node), &[&arguments, COUNTING].concat(), &environment)
     }

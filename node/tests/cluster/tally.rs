@@ -8,7 +8,7 @@ use sheaf_proto::statistics::{Other, WindowCounts, WindowSpan};
 use super::load::Request;
 
 /// The lines that all nodes printed, each once.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Lines {
     /// By the window's start.
     whole: BTreeMap<Timestamp, Printed>,
@@ -17,6 +17,7 @@ pub(crate) struct Lines {
 }
 
 /// A line, and who printed it.
+#[derive(Clone)]
 struct Printed {
     line: String,
     /// Once for each time.

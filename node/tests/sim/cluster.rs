@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     seed: u64,
     /// Nodes that form the cluster.
     founders: usize,
+    /// On how many nodes each request is.
+    copies: usize,
     /// Whether nodes come and go.
     changes: Changes,
 }
@@ -58,7 +60,8 @@ impl Plan {
             3 if founders > 1 => Changes::Forgetting,
             _ => Changes::None,
         };
-        Plan { seed, founders, changes }
+        let copies = if founders > 1 { [2, 1, 3][(seed % 3) as usize] } else { 1 };
+        Plan { seed, founders, copies, changes }
     }
 }
 
@@ -66,6 +69,7 @@ impl Plan {
 struct Cluster<'a> {
     sim: Sim<'a>,
     founders: Vec<IpAddr>,
+    copies: usize,
     machines: Vec<Machine>,
     addresses: Vec<IpAddr>,
     world: World,
@@ -118,6 +122,7 @@ impl Cluster<'_> {
         let mut cluster = Cluster {
             sim,
             founders,
+            copies: plan.copies,
             machines: Vec::new(),
             addresses: Vec::new(),
             world: World::default(),
@@ -134,7 +139,7 @@ impl Cluster<'_> {
     fn add_machine(&mut self) {
         let number = self.machines.len();
         let address = self.sim.lookup(format!("node-{number}"));
-        let machine = Machine::new(number, address, &self.founders, &self.world);
+        let machine = Machine::new(number, address, &self.founders, self.copies, &self.world);
         self.addresses.push(address);
         self.machines.push(machine.clone());
         self.present.insert(number);

@@ -80,14 +80,20 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// A machine with an empty disk, whose node knows `initial` as the initial members.
-    pub(crate) fn new(number: usize, own: IpAddr, initial: &[IpAddr], world: &World) -> Machine {
+    pub(crate) fn new(
+        number: usize,
+        own: IpAddr,
+        initial: &[IpAddr],
+        copies: usize,
+        world: &World,
+    ) -> Machine {
         let scratch = tempfile::tempdir().unwrap();
         Machine {
             number,
             disk: Disk::default(),
             skew: Arc::default(),
             is_full: Arc::default(),
-            settings: settings(scratch.path(), own, initial),
+            settings: settings(scratch.path(), own, initial, copies),
             world: world.clone(),
             _scratch: Arc::new(scratch),
         }
@@ -184,7 +190,7 @@ fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> 
     })
 }
 
-fn settings(folder: &Path, own: IpAddr, initial: &[IpAddr]) -> Settings {
+fn settings(folder: &Path, own: IpAddr, initial: &[IpAddr], copies: usize) -> Settings {
     let file = format!(
         "aggregations:
   - {{name: by-id, type: DistinctLogs, distinctLogs: {{attribute: {ID}, windowSeconds: 2}}}}
@@ -201,6 +207,7 @@ fn settings(folder: &Path, own: IpAddr, initial: &[IpAddr]) -> Settings {
         ["--data-dir", folder],
         ["--peer-address", &own],
         ["--initial-members", &members.join(",")],
+        ["--copies", &copies.to_string()],
         ["--stats-limit", "1000000"],
     ];
     let arguments = ["sheaf-node"].into_iter().chain(arguments.as_flattened().iter().copied());

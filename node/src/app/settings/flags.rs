@@ -14,6 +14,7 @@ use super::given::{Given, Origin};
 use super::value::{self, LogFilter};
 use crate::aggregation::definition::{Unique, WindowLength};
 use crate::cluster::address::PeerAddress;
+use crate::cluster::placement::Copies;
 use crate::event::entry::REQUEST_BYTES_MAX;
 
 const KIB: u64 = 1 << 10;
@@ -86,6 +87,11 @@ pub(super) struct Flags {
     /// [default: none]
     #[arg(long, value_name = "NAME", value_parser = value::zone)]
     pub(super) zone: Option<String>,
+
+    /// On how many nodes what is accepted is durable before it is acknowledged: 1, 2 or 3
+    /// [default: 2, or 1 if a node forms a cluster alone]
+    #[arg(long, value_name = "NUMBER", value_parser = value::copies)]
+    pub(super) copies: Option<Copies>,
 
     /// How closed windows are printed: json, one line each, or text for people
     #[arg(long, value_name = "FORMAT", default_value = "json", hide_possible_values = true)]

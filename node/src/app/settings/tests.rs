@@ -54,6 +54,7 @@ fn a_node_that_is_told_nothing_runs_with_the_defaults() {
     assert_eq!(settings.admin_listen.to_string(), "0.0.0.0:9464");
     assert_eq!(settings.peer_listen.to_string(), "0.0.0.0:9465");
     assert_eq!(settings.zone, None);
+    assert_eq!(settings.copies, Copies::ONE);
     assert_eq!(settings.stats_format, StatsFormat::Json);
     assert_eq!(settings.stats_limit, 1000);
     assert_eq!(settings.log_format, LogFormat::Text);
@@ -164,6 +165,7 @@ fn every_setting_has_a_flag_a_variable_and_a_default_in_the_help() {
         "initial-members",
         "initial-count",
         "zone",
+        "copies",
         "stats-format",
         "stats-limit",
         "log-format",
@@ -288,6 +290,9 @@ fn values_outside_their_range_are_refused() {
         ("initial-members", "a:1,,b:1"),
         ("initial-count", "0"),
         ("initial-count", "1001"),
+        ("copies", "0"),
+        ("copies", "4"),
+        ("copies", "two"),
         ("zone", ""),
         ("zone", "eu 1a"),
         ("zone", &"z".repeat(64)),

@@ -10,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::aggregation::definition::{Unique, WindowLength};
+use crate::cluster::placement::Copies;
 
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 const AGE_MIN: Duration = Duration::from_secs(1);
@@ -66,6 +67,12 @@ pub(super) fn count(
         Ok(count) if range.contains(&count) => Ok(count),
         _ => Err(format!("write a number from {} to {}", range.start(), range.end())),
     }
+}
+
+/// On how many nodes something is.
+pub(super) fn copies(text: &str) -> Result<Copies, String> {
+    let number = text.parse::<u8>().map_err(|error| error.to_string())?;
+    Copies::try_from(number).map_err(|error| error.to_string())
 }
 
 /// The name of a zone, as Kubernetes has it in a label.

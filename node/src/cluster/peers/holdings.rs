@@ -49,6 +49,25 @@ pub trait Holdings: Send + Sync + 'static {
     /// When the node has no such segment, or not from there on.
     fn follow(&self, segment: SegmentId, from: u64, slots: SlotSet) -> Result<Batches, Declined>;
 
+    /// Begins a copy of a segment that its writer has just opened.
+    ///
+    /// # Errors
+    /// When there is one already, or the database cannot be written.
+    fn begin_copy(&self, segment: SegmentId) -> Result<(), Declined>;
+
+    /// Makes entries of such a segment durable that follow those before, the first of this
+    /// number; returns how many there are then.
+    fn copy(
+        &self,
+        segment: SegmentId,
+        first: u64,
+        frames: Vec<Bytes>,
+    ) -> BoxFuture<'_, Result<u64, Declined>>;
+
+    /// Takes no more entries of a segment, and says what its copy has; `None` if there is no
+    /// copy.
+    fn fence(&self, segment: SegmentId) -> BoxFuture<'_, Result<Option<Stamped>, Declined>>;
+
     /// The count tables that the node has of an aggregation's window that ended at `end`.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::{self, BoxStream, Stream, StreamExt as _};
 use futures::{FutureExt as _, TryStreamExt as _};
 use sheaf_proto::peer::{self, propose_response};
 
@@ -26,6 +26,9 @@ pub type Followed = BoxStream<'static, Result<Batch, PeerError>>;
 /// Chunks of one count table as they arrive: it is whole when they end without an error.
 pub type Received = BoxStream<'static, Result<Bytes, PeerError>>;
 
+/// How many entries of a copy are durable, as that is told.
+pub type Durable = BoxStream<'static, Result<u64, PeerError>>;
+
 /// A member that asks the others.
 #[derive(Clone)]
 pub struct Member {
@@ -37,6 +40,12 @@ impl Member {
     /// Asks as `identity`.
     pub fn new(peers: Peers, identity: &Identity) -> Member {
         Member { peers, caller: wire::to_caller(identity) }
+    }
+
+    /// Whether the member at `address` says `within` that time that it takes copies.
+    pub async fn takes_copies(&self, address: &str, within: Duration) -> bool {
+        // There is no segment 0.
+        self.fence(address, 0, within).await.is_ok()
     }
 
     /// Hands one of Raft's calls to the member at `address`, and returns its answer.
@@ -125,6 +134,44 @@ impl Member {
             Ok(Some((batch, (messages, next))))
         });
         Ok(batches.boxed())
+    }
+
+    /// Has the member at `address` take a copy of a segment that this node has just opened:
+    /// what comes from `groups` (the number of the first entry, and frames). It is told how
+    /// many entries are durable there. It is to begin `within` that time.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says, also in the stream.
+    pub async fn copy(
+        &self,
+        address: &str,
+        segment: SegmentId,
+        groups: impl Stream<Item = (u64, Vec<Bytes>)> + Send + 'static,
+        within: Duration,
+    ) -> Result<Durable, PeerError> {
+        let caller = self.caller();
+        let head = peer::CopyRequest { caller, segment, ..Default::default() };
+        let messages = stream::iter([head])
+            .chain(groups.flat_map(|(first, frames)| stream::iter(wire::to_copies(first, frames))));
+        let mut client = self.peers.streams(address)?;
+        let told = answer(within, client.copy(messages)).await?;
+        Ok(told.map_ok(|message| message.entries).map_err(PeerError::from).boxed())
+    }
+
+    /// Has the member at `address` take no more entries of a segment; returns what its copy
+    /// has, or `None` if it has no copy.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says.
+    pub async fn fence(
+        &self,
+        address: &str,
+        segment: SegmentId,
+        within: Duration,
+    ) -> Result<Option<Stamped>, PeerError> {
+        let request = peer::FenceRequest { caller: self.caller(), segment };
+        let mut client = self.peers.calls(address)?;
+        Ok(answer(within, client.fence(request)).await?.reached.map(wire::one_stamped))
     }
 
     /// The count tables that the member at `address` has of an aggregation's window that

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::{Request, Response, Status, async_trait};
+use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::wire::{self, Caller, Malformed};
 use super::{
@@ -38,6 +38,9 @@ use crate::event::time::UnixNanos;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a node that stops waits for the answers under way.
 const FINISH_WAIT: Duration = Duration::from_secs(1);
+
+/// Messages of a copy that are made durable at once, at most.
+const COPY_MESSAGES_MAX: usize = 64;
 
 /// Why a node does not do what another asks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +92,26 @@ pub trait Answers: Send + Sync + 'static {
     /// # Errors
     /// As it says, and while the node does not have its journals.
     fn follow(&self, segment: SegmentId, from: u64, slots: SlotSet) -> Result<Batches, Declined>;
+
+    /// As [`Holdings::begin_copy`](super::Holdings::begin_copy).
+    ///
+    /// # Errors
+    /// As it says, and while the node does not have its journals.
+    fn begin_copy(&self, segment: SegmentId) -> Result<(), Declined>;
+
+    /// As [`Holdings::copy`](super::Holdings::copy).
+    fn copy(
+        &self,
+        segment: SegmentId,
+        first: u64,
+        frames: Vec<Bytes>,
+    ) -> impl Future<Output = Result<u64, Declined>> + Send;
+
+    /// As [`Holdings::fence`](super::Holdings::fence).
+    fn fence(
+        &self,
+        segment: SegmentId,
+    ) -> impl Future<Output = Result<Option<Stamped>, Declined>> + Send;
 
     /// As [`Holdings::tables`](super::Holdings::tables).
     ///
@@ -284,6 +307,47 @@ impl<A: Answers> Peer for Server<A> {
         let batches = self.answers.follow(segment, from, wire::slots(&slots)?)?;
         let messages = batches.map_ok(|batch| stream::iter(wire::to_batches(batch)).map(Ok));
         Ok(Response::new(messages.map_err(Status::from).try_flatten().boxed()))
+    }
+
+    type CopyStream = BoxStream<'static, Result<peer::CopyResponse, Status>>;
+
+    async fn copy(
+        &self,
+        request: Request<Streaming<peer::CopyRequest>>,
+    ) -> Result<Response<Self::CopyStream>, Status> {
+        let mut messages = request.into_inner();
+        let head = messages.message().await?.ok_or(Malformed("caller"))?;
+        self.admit(head.caller)?;
+        self.answers.begin_copy(head.segment)?;
+        let (answers, segment) = (Arc::clone(&self.answers), head.segment);
+        // What came while the disk was busy is made durable at once.
+        let groups = messages.ready_chunks(COPY_MESSAGES_MAX);
+        let begun = (groups, answers, wire::Copied::default());
+        let copying =
+            stream::try_unfold(begun, move |(mut groups, answers, mut copied)| async move {
+                while let Some(group) = groups.next().await {
+                    for message in group {
+                        copied.add(message?);
+                    }
+                    if let Some((first, frames)) = copied.take() {
+                        let entries = answers.copy(segment, first, frames).await?;
+                        let told = peer::CopyResponse { entries };
+                        return Ok(Some((told, (groups, answers, copied))));
+                    }
+                }
+                Ok(None)
+            });
+        Ok(Response::new(copying.boxed()))
+    }
+
+    async fn fence(
+        &self,
+        request: Request<peer::FenceRequest>,
+    ) -> Result<Response<peer::FenceResponse>, Status> {
+        let peer::FenceRequest { caller, segment } = request.into_inner();
+        self.admit(caller)?;
+        let reached = self.answers.fence(segment).await?.map(wire::to_one_stamped);
+        Ok(Response::new(peer::FenceResponse { reached }))
     }
 
     async fn tables(

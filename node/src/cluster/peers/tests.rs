@@ -29,6 +29,7 @@ use crate::event::time::UnixNanos;
 use node::{Node, Script};
 
 mod asked; // what members ask of journals and results
+mod copies; // copies of a segment
 mod node; // a node whose answers are fixed
 mod streams; // streams that are slow, break, or end
 

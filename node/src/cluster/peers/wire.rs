@@ -19,7 +19,8 @@ use crate::cluster::formation::{Hello, State};
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::node::NodeId;
 pub(super) use holdings::{
-    batch, slots, stamped, tables, to_batches, to_slots, to_stamped, to_tables, whole_second,
+    Copied, batch, one_stamped, slots, stamped, tables, to_batches, to_copies, to_one_stamped,
+    to_slots, to_stamped, to_tables, whole_second,
 };
 
 /// A message that no node sends.

@@ -9,7 +9,7 @@ use crate::flush::example::{Appended, Cluster, Lost, at, entry, packed, register
 use crate::flush::folding::Commands;
 use crate::flush::group::{Group, alike};
 use crate::flush::results::ResultsError;
-use crate::journal::{Opening, Replay};
+use crate::journal::Replay;
 use crate::store::{Disk, Store};
 
 const FIRST: Window = Window { start: UnixNanos(0), end: UnixNanos(10_000_000_000) };
@@ -94,16 +94,15 @@ impl Node {
 
     fn delivery(&self) -> (Delivery, Commands) {
         let (store, replay) = (Arc::clone(&self.store), Replay::default());
-        let opening = Opening { segment: self.segment, floor: at(1), lease: UnixNanos(u64::MAX) };
-        let clock = Clock::new(|| at(5));
-        let (journal, _) =
-            Journal::open(store, &replay, Some(opening), clock, Box::new(|_| ())).unwrap();
+        let copies = Copies::open(Arc::clone(&store)).unwrap();
+        let (journal, _) = Journal::new(store, &replay, Clock::new(|| at(5)), Box::new(|_| ()));
         let (folding, commands) = Folding::new();
         let delivery = Delivery {
             node: NodeId(1),
             consensus: Arc::clone(&self.cluster) as _,
             results: self.results(),
             journal,
+            copies,
             folding,
             values_max: 9,
             observer: Box::new(|_| ()),

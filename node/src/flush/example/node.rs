@@ -20,7 +20,8 @@ use crate::flush::feed::{Feed, Followed};
 use crate::flush::folding::{Commands, Folder, Folding, Parts};
 use crate::flush::results::Results;
 use crate::flush::{FlushError, FlushSettings};
-use crate::journal::{Journal, JournalError, Opening, Position, Replay};
+use crate::journal::copies::Copies;
+use crate::journal::{Journal, JournalError, Position, Replay};
 use crate::store::{Disk, Store};
 
 /// Entries in a batch at most.
@@ -153,17 +154,20 @@ impl Node {
         (Folder::new(parts).unwrap(), to_flush)
     }
 
+    /// A journal that nobody writes.
+    pub(crate) fn journal(&self) -> Journal {
+        let (store, replay) = (Arc::clone(&self.store), Replay::default());
+        Journal::new(store, &replay, Clock::new(|| at(1)), Box::new(|_| ())).0
+    }
+
     /// What hands windows out.
     pub(crate) fn delivery(&self, folding: Folding) -> Delivery {
-        let (store, replay) = (Arc::clone(&self.store), Replay::default());
-        let opening = Opening { segment: 1, floor: at(1), lease: at(u64::from(u32::MAX)) };
-        let clock = Clock::new(|| at(1));
-        let journal = Journal::open(store, &replay, Some(opening), clock, Box::new(|_| ()));
         Delivery {
             node: NodeId(self.id),
             consensus: Arc::clone(&self.cluster) as _,
             results: Results::new(Arc::clone(&self.store)),
-            journal: journal.unwrap().0,
+            journal: self.journal(),
+            copies: Copies::open(Arc::clone(&self.store)).unwrap(),
             folding,
             values_max: 9,
             observer: Box::new(|_| ()),

@@ -22,6 +22,10 @@ pub(super) struct Script {
     pub(super) gate: Option<Arc<Notify>>,
     /// How much it has stamped of its segments.
     pub(super) stamped: Result<BTreeMap<SegmentId, Stamped>, Declined>,
+    /// How far its copies got.
+    pub(super) fenced: Result<Option<Stamped>, Declined>,
+    /// Whether it takes copies.
+    pub(super) copies: Result<(), Declined>,
     /// The stream that whoever follows a segment from this index on gets.
     pub(super) follow: Arc<dyn Fn(u64) -> Result<Batches, Declined> + Send + Sync>,
     /// The table that it has.
@@ -43,6 +47,8 @@ impl Script {
             join: Ok(Reply::NotLeader { leader: None }),
             propose: Ok(Reply::NotLeader { leader: None }),
             stamped: Ok(BTreeMap::new()),
+            fenced: Ok(None),
+            copies: Ok(()),
             follow: Arc::new(|_| Ok(stream::empty().boxed())),
             results: Arc::new(|| Ok(stream::empty().boxed())),
             tables: Ok(Vec::new()),
@@ -105,6 +111,30 @@ impl Answers for Script {
     fn follow(&self, segment: SegmentId, from: u64, slots: SlotSet) -> Result<Batches, Declined> {
         self.hear(format!("follow {segment} from {from} for {slots}"));
         (self.follow)(from)
+    }
+
+    fn begin_copy(&self, segment: SegmentId) -> Result<(), Declined> {
+        self.hear(format!("begin a copy of {segment}"));
+        self.copies.clone()
+    }
+
+    async fn copy(
+        &self,
+        segment: SegmentId,
+        first: u64,
+        frames: Vec<Bytes>,
+    ) -> Result<u64, Declined> {
+        for (index, frame) in (first..).zip(&frames) {
+            // Frames of these tests consist of their number.
+            let is_whole = frame.iter().all(|byte| u64::from(*byte) == index);
+            self.hear(format!("copy {segment} {index}: {} {is_whole}", frame.len()));
+        }
+        Ok(first + frames.len() as u64)
+    }
+
+    async fn fence(&self, segment: SegmentId) -> Result<Option<Stamped>, Declined> {
+        self.hear(format!("fence {segment}"));
+        self.fenced.clone()
     }
 
     fn tables(&self, aggregation: u32, end: UnixNanos) -> Result<Vec<Listed>, Declined> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use sheaf_proto::peer;
 
 use super::Malformed;
@@ -31,22 +31,25 @@ pub(in crate::cluster::peers) fn slots(bytes: &[u8]) -> Result<SlotSet, Malforme
 pub(in crate::cluster::peers) fn to_stamped(
     stamped: &BTreeMap<SegmentId, Stamped>,
 ) -> peer::StampedResponse {
-    let segments = stamped.iter().map(|(&segment, &Stamped { before, last })| {
-        let Extent { entries, records } = before;
-        (segment, peer::Stamped { entries, records, last: last.0 })
-    });
+    let segments = stamped.iter().map(|(&segment, &stamped)| (segment, to_one_stamped(stamped)));
     peer::StampedResponse { segments: segments.collect() }
+}
+
+pub(in crate::cluster::peers) fn to_one_stamped(stamped: Stamped) -> peer::Stamped {
+    let Stamped { before: Extent { entries, records }, last } = stamped;
+    peer::Stamped { entries, records, last: last.0 }
+}
+
+pub(in crate::cluster::peers) fn one_stamped(message: peer::Stamped) -> Stamped {
+    let peer::Stamped { entries, records, last } = message;
+    Stamped { before: Extent { entries, records }, last: UnixNanos(last) }
 }
 
 pub(in crate::cluster::peers) fn stamped(
     message: peer::StampedResponse,
 ) -> BTreeMap<SegmentId, Stamped> {
     let segments = message.segments.into_iter();
-    let stamped = segments.map(|(segment, peer::Stamped { entries, records, last })| {
-        let before = Extent { entries, records };
-        (segment, Stamped { before, last: UnixNanos(last) })
-    });
-    stamped.collect()
+    segments.map(|(segment, stamped)| (segment, one_stamped(stamped))).collect()
 }
 
 /// A batch in messages of up to [`CHUNK_BYTES_MAX`], unless a single entry takes more.
@@ -65,6 +68,69 @@ pub(in crate::cluster::peers) fn to_batches(batch: Batch) -> Vec<peer::FollowRes
     }
     messages.push(peer::FollowResponse { next: batch.next, parts });
     messages
+}
+
+/// Entries with their frames, the first of this number, in messages of up to
+/// [`CHUNK_BYTES_MAX`]: one that is longer goes on in the next.
+pub(in crate::cluster::peers) fn to_copies(
+    first: u64,
+    frames: Vec<Bytes>,
+) -> Vec<peer::CopyRequest> {
+    let beginning = |first| peer::CopyRequest { first, ..Default::default() };
+    let (mut messages, mut message) = (Vec::new(), beginning(first));
+    let mut room = CHUNK_BYTES_MAX;
+    for (index, mut frame) in (first..).zip(frames) {
+        if frame.len() > room && !message.frames.is_empty() {
+            messages.push(std::mem::replace(&mut message, beginning(index)));
+            room = CHUNK_BYTES_MAX;
+        }
+        while frame.len() > room {
+            message.frames.push(frame.split_to(room));
+            message.continues = true;
+            messages.push(std::mem::replace(&mut message, beginning(index)));
+            room = CHUNK_BYTES_MAX;
+        }
+        room -= frame.len();
+        message.frames.push(frame);
+    }
+    messages.push(message);
+    messages
+}
+
+/// Entries that come in messages of a copy.
+#[derive(Default)]
+pub(in crate::cluster::peers) struct Copied {
+    /// What came of one that goes on in the next message.
+    begun: BytesMut,
+    first: u64,
+    frames: Vec<Bytes>,
+}
+
+impl Copied {
+    /// Takes the next message.
+    pub(in crate::cluster::peers) fn add(&mut self, message: peer::CopyRequest) {
+        let peer::CopyRequest { first, mut frames, continues, .. } = message;
+        if self.frames.is_empty() {
+            self.first = first;
+        }
+        if !self.begun.is_empty()
+            && let Some(next) = frames.first_mut()
+        {
+            self.begun.extend_from_slice(next);
+            *next = self.begun.split().freeze();
+        }
+        if continues && let Some(last) = frames.pop() {
+            self.begun.extend_from_slice(&last);
+        }
+        self.frames.append(&mut frames);
+    }
+
+    /// The whole entries that came since, and the number of the first; `None` if there are
+    /// none.
+    pub(in crate::cluster::peers) fn take(&mut self) -> Option<(u64, Vec<Bytes>)> {
+        let frames = std::mem::take(&mut self.frames);
+        (!frames.is_empty()).then_some((self.first, frames))
+    }
 }
 
 /// The batch that follows all entries before `from`. What is out of order is malformed:

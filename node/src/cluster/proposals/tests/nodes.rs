@@ -1,51 +1,26 @@
 //! Nodes that reach each other over streams in memory.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Mutex;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, ready};
-use futures::stream;
-use tokio::io::{DuplexStream, duplex};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::checkpoint::facts::Settings;
 use crate::checkpoint::raft::{self, Rpc, Transport, TransportError};
+use crate::cluster::example::mesh::Mesh;
 use crate::cluster::example::{born, identity, member};
-use crate::cluster::peers::{Peers, serve};
+use crate::cluster::peers::serve;
 use crate::cluster::standing::Standing;
 use crate::store::{Disk, Store};
-
-/// Who is where, and who is cut off from Raft's calls.
-#[derive(Default)]
-struct Mesh {
-    doors: Mutex<BTreeMap<String, mpsc::UnboundedSender<io::Result<DuplexStream>>>>,
-    cut_off: Mutex<Option<NodeId>>,
-}
-
-impl Mesh {
-    fn connect(&self, address: &str) -> io::Result<DuplexStream> {
-        let nobody = || io::Error::other(format!("nobody is at {address}"));
-        let (here, there) = duplex(1 << 16);
-        let doors = self.doors.lock().unwrap();
-        doors.get(address).ok_or_else(nobody)?.send(Ok(there)).map_err(|_| nobody())?;
-        Ok(here)
-    }
-
-    fn peers(self: &Arc<Mesh>) -> Peers {
-        let mesh = Arc::clone(self);
-        Peers::new(move |address: String| ready(mesh.connect(&address)))
-    }
-}
 
 /// Raft's calls from one node, as far as they are heard.
 struct Ways {
     from: NodeId,
     member: Member,
-    mesh: Arc<Mesh>,
+    cut_off: Arc<Mutex<Option<NodeId>>>,
 }
 
 impl Transport for Ways {
@@ -57,7 +32,7 @@ impl Transport for Ways {
         body: Bytes,
         within: Duration,
     ) -> BoxFuture<'a, Result<Bytes, TransportError>> {
-        let cut_off = *self.mesh.cut_off.lock().unwrap();
+        let cut_off = *self.cut_off.lock().unwrap();
         if [self.from, to].into_iter().any(|node| cut_off == Some(node)) {
             return Box::pin(ready(Err(TransportError("the way is cut".to_owned()))));
         }
@@ -75,6 +50,8 @@ struct Node {
 #[derive(Default)]
 pub(super) struct Nodes {
     mesh: Arc<Mesh>,
+    /// Who hears and says nothing of Raft.
+    cut_off: Arc<Mutex<Option<NodeId>>>,
     nodes: Mutex<BTreeMap<u8, Node>>,
 }
 
@@ -113,25 +90,21 @@ impl Nodes {
             initial_facts: Facts::new(Settings { slots: 256 }),
         };
         let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
-        let mesh = Arc::clone(&self.mesh);
-        let ways = Ways { from: identity.node, member: member.clone(), mesh };
+        let cut_off = Arc::clone(&self.cut_off);
+        let ways = Ways { from: identity.node, member: member.clone(), cut_off };
         let raft = Raft::start(settings, store, Arc::new(ways)).await.unwrap();
         let standing = Standing::default();
         standing.take_part(born(number), Arc::new(identity), raft.clone());
 
-        let (door, visitors) = mpsc::unbounded_channel();
-        self.mesh.doors.lock().unwrap().insert(born(number).address, door);
-        let incoming =
-            stream::unfold(visitors, async |mut visitors| Some((visitors.recv().await?, visitors)));
         let off = CancellationToken::new();
-        tokio::spawn(serve(incoming, Arc::new(standing), off.clone()));
+        tokio::spawn(serve(self.mesh.open(number), Arc::new(standing), off.clone()));
         self.nodes.lock().unwrap().insert(number, Node { raft, member, off });
     }
 
     /// Ends a node without a word to the others.
     pub(super) async fn stop(&self, number: u8) {
         let Node { raft, off, .. } = self.nodes.lock().unwrap().remove(&number).unwrap();
-        self.mesh.doors.lock().unwrap().remove(&born(number).address);
+        self.mesh.close(number);
         off.cancel();
         raft.shutdown().await;
     }
@@ -163,6 +136,6 @@ impl Nodes {
 
     /// From now on none of Raft's calls reaches a node or comes from it; or all get through.
     pub(super) fn cut_off(&self, number: Option<u8>) {
-        *self.mesh.cut_off.lock().unwrap() = number.map(|number| NodeId(number.into()));
+        *self.cut_off.lock().unwrap() = number.map(|number| NodeId(number.into()));
     }
 }

@@ -56,6 +56,23 @@ impl Holdings for Engine {
         }
     }
 
+    fn begin_copy(&self, segment: SegmentId) -> Result<(), Declined> {
+        Err(Declined::Never(format!("segment {segment} is sealed")))
+    }
+
+    fn copy(
+        &self,
+        _: SegmentId,
+        first: u64,
+        frames: Vec<Bytes>,
+    ) -> BoxFuture<'_, Result<u64, Declined>> {
+        async move { Ok(first + frames.len() as u64) }.boxed()
+    }
+
+    fn fence(&self, _: SegmentId) -> BoxFuture<'_, Result<Option<Stamped>, Declined>> {
+        async { Ok(None) }.boxed()
+    }
+
     fn tables(&self, aggregation: u32, _: UnixNanos) -> Result<Vec<Listed>, Declined> {
         let slots = SlotSet::default();
         Ok(vec![Listed { table: u64::from(aggregation), slots, summary: None }])

@@ -1,0 +1,159 @@
+use super::*;
+use crate::checkpoint::facts::command::Command;
+use crate::cluster::example::mesh::{Lender, Mesh};
+use crate::cluster::lending::Lending;
+use crate::event::time::{SECOND, UnixNanos};
+use crate::flush::example::node::{Life, Node, Source, everybody_waits};
+use crate::flush::example::{Cluster, at, entry, slots, window};
+use crate::flush::feed::Consensus as _;
+use crate::journal::copies::Copies;
+
+const FIRST: Window = Window { start: UnixNanos(0), end: UnixNanos(10 * SECOND) };
+
+/// Nodes 1 and 2, which have flushed the first window; node 1 gathers.
+struct Setting {
+    cluster: Arc<Cluster>,
+    mesh: Arc<Mesh>,
+    nodes: [Node; 2],
+    lives: [Life; 2],
+    gathering: Gathering,
+}
+
+impl Setting {
+    /// Node 1 has the first so many slots. Slot 7 has two distinct records of three, slot 200
+    /// has one of three.
+    async fn new(slots_of_first: u16) -> Setting {
+        let (cluster, source) = (Cluster::of(2), Arc::new(Source::default()));
+        let rest: SlotSet =
+            (0..=u8::MAX).filter(|&slot| u16::from(slot) >= slots_of_first).collect();
+        cluster.place(&rest.to_string(), 2);
+        let segment = cluster.open(1);
+        source.appended.send_modify(|appended| {
+            for body in [1, 2, 1] {
+                appended.push(segment, at(5), entry(0, &[(7, body), (200, 1)]));
+            }
+        });
+        cluster.cut(10, &[(segment, 3)]);
+        let nodes = [1, 2].map(|id| Node::new(id, &cluster, &source, u64::MAX));
+        let lives = [nodes[0].start(), nodes[1].start()];
+        everybody_waits().await;
+        let (mesh, facts) = (Arc::new(Mesh::default()), cluster.facts());
+        let results = Results::new(Arc::clone(&nodes[0].store));
+        let gathering = Gathering { node: NodeId(1), results, members: mesh.member(), facts };
+        Setting { cluster, mesh, nodes, lives, gathering }
+    }
+
+    fn lend(&self) -> Lender {
+        let lending = Lending {
+            journal: self.nodes[1].journal(),
+            copies: Copies::open(Arc::clone(&self.nodes[1].store)).unwrap(),
+            facts: self.cluster.facts(),
+            results: Results::new(Arc::clone(&self.nodes[1].store)),
+            folding: self.lives[1].folding.clone(),
+            rejected: Arc::new(Default::default),
+        };
+        self.mesh.lend(2, Arc::new(lending))
+    }
+
+    async fn counts(&self) -> Result<WindowCounts, GatherError> {
+        self.gathering.counts(0, FIRST, 9).await
+    }
+
+    /// Has a node say that a table, or nothing, is what some slots have.
+    fn keep(&self, node: usize, of: &str, chunks: &[Vec<u8>]) {
+        let results = Results::new(Arc::clone(&self.nodes[node].store));
+        let mut writing = results.begin(0, FIRST);
+        chunks.iter().for_each(|chunk| writing.push(chunk).unwrap());
+        results.finish(writing, slots(of), None).unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_results_of_all_slots_are_added_up() {
+    let it = Setting::new(128).await;
+    let _lender = it.lend();
+    let counts = it.counts().await.unwrap();
+    assert_eq!((counts.records, counts.distinct, counts.unknown), (6, 3, 0));
+    assert_eq!((counts.counts.len(), counts.counts[0].count), (1, 3));
+    assert_eq!((counts.complete, counts.aggregation.as_str()), (false, "by-foo"));
+    let short = it.gathering.counts(0, FIRST, 0).await.unwrap();
+    assert_eq!((short.counts.len(), short.other.values, short.other.count), (0, 1, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_that_nobody_who_is_reached_has_are_missing() {
+    let it = Setting::new(128).await;
+    let missing = it.counts().await.unwrap_err();
+    assert!(matches!(missing, GatherError::Missing(of) if of == slots("128-255")), "{missing}");
+    let _lender = it.lend();
+    it.counts().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_of_which_several_have_the_results_count_once() {
+    let it = Setting::new(128).await;
+    let _lender = it.lend();
+    let results = &it.gathering.results;
+    let [own] = <[_; 1]>::try_from(results.find(0, FIRST.end).unwrap()).unwrap();
+    let chunks: Vec<_> = results.chunks(0, FIRST.end, own).map(Result::unwrap).collect();
+    it.keep(1, "0-127", &chunks);
+    assert_eq!(it.counts().await.unwrap().distinct, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn results_that_were_not_claimed_are_refused() {
+    let it = Setting::new(128).await;
+    let _lender = it.lend();
+    it.keep(1, "128-255", &[]);
+    let refused = it.counts().await.unwrap_err();
+    assert!(matches!(refused, GatherError::Mismatch), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_node_that_has_all_slots_has_their_summary() {
+    for (first, lends) in [(256, false), (0, true)] {
+        let it = Setting::new(first).await;
+        let _lender = lends.then(|| it.lend());
+        let counts = it.counts().await.unwrap();
+        assert_eq!((counts.records, counts.distinct), (6, 3));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_summary_of_something_else_is_refused() {
+    let it = Setting::new(256).await;
+    let results = &it.gathering.results;
+    let [own] = <[_; 1]>::try_from(results.find(0, FIRST.end).unwrap()).unwrap();
+    let other = WindowCounts { distinct: 4, ..own.summary.unwrap() };
+    results.finish(results.begin(0, FIRST), slots("0-255"), Some(other)).unwrap();
+    let refused = it.counts().await.unwrap_err();
+    assert!(matches!(refused, GatherError::Mismatch), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_that_is_not_complete_has_no_counts() {
+    let it = Setting::new(256).await;
+    let end = it.cluster.cut(20, &[(1, 3)]);
+    it.cluster.place("0", 2);
+    it.cluster.claim(2, "0", window(10, 20), end);
+    for other in [window(10, 20), window(20, 30), window(0, 5)] {
+        let incomplete = it.gathering.counts(0, other, 9).await.unwrap_err();
+        assert!(matches!(incomplete, GatherError::Incomplete), "{incomplete}");
+    }
+    let incomplete = it.gathering.counts(7, FIRST, 9).await.unwrap_err();
+    assert!(matches!(incomplete, GatherError::Incomplete), "{incomplete}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_answer_say_what_they_have_at_the_moment() {
+    let it = Setting::new(128).await;
+    let within = Duration::from_secs(1);
+    assert_eq!(it.gathering.live_of_others(9, within).await.len(), 0);
+    let _lender = it.lend();
+    let [live] = <[_; 1]>::try_from(it.gathering.live_of_others(9, within).await).ok().unwrap();
+    assert_eq!(live.pending.unwrap().records, [(0, 0)].into());
+    it.cluster.place("128-255", 1);
+    it.cluster.apply(Command::Drain { node: NodeId(2) });
+    it.cluster.apply(Command::Drained { node: NodeId(2) });
+    assert_eq!(it.gathering.live_of_others(9, within).await.len(), 0, "it is gone");
+}
