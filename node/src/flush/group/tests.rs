@@ -1,11 +1,9 @@
 use super::*;
 use crate::aggregation::distinct_logs::MemoryLimit;
-use crate::checkpoint::carries;
 use crate::checkpoint::facts::command::Command;
 use crate::event::entry::EntryWriter;
 use crate::event::node::NodeId;
 use crate::flush::example::{Appended, Cluster, at, entry, packed, register, slots, window};
-use crate::store::{Disk, Store};
 
 const FIRST: Window = Window { start: UnixNanos(0), end: UnixNanos(10_000_000_000) };
 
@@ -388,56 +386,4 @@ fn slots_are_alike_that_go_on_from_the_same_cut_with_the_same_carries() {
     let mut found: Vec<_> = found.iter().map(SlotSet::to_string).collect();
     found.sort();
     assert_eq!(found, ["0-49", "100-149", "150-199,202-210", "200-201", "50-99"]);
-}
-
-#[test]
-fn slots_that_share_a_carry_and_go_on_from_different_cuts_both_keep_it() {
-    let mut fold = Fold::of(Cluster::of(1));
-    let own = fold.cluster.open(1);
-    let store = Store::in_memory(&Disk::default()).unwrap();
-    fold.append(own, 5, &[(1, 7), (2, 8)]);
-    let mut together = fold.begin();
-    assert!(fold.fold(&mut together, own));
-    carries::record(&store, &together.carry(&fold.settings(0)).unwrap().unwrap()).unwrap();
-    drop(together);
-    // The cluster takes the carry of one slot, and the other goes on from an older cut.
-    let cut = fold.cluster.cut(6, &[(own, 1)]);
-    let epoch = fold.cluster.now().slots()[&1].epoch;
-    let slots_at = [(1, epoch)].into();
-    let node = NodeId(1);
-    let taken = Command::Carry { node, aggregation: 0, slots: slots_at, cut, keeps: true };
-    fold.cluster.apply(taken);
-
-    let resumed = |fold: &Fold| -> Vec<Group> {
-        let kept = carries::all(&store).unwrap();
-        let alike = alike(&fold.cluster.now(), &slots("1-2"), &kept).into_iter();
-        alike
-            .map(|slots| {
-                let has = |carry: &&Carry| carry.slots.iter().any(|slot| slots.contains(slot));
-                fold.resume(slots, kept.iter().filter(has).cloned().collect())
-            })
-            .collect()
-    };
-    let mut apart = resumed(&fold);
-    assert_eq!(apart.len(), 2);
-    fold.append(own, 7, &[(1, 17), (2, 18)]);
-    for group in &mut apart {
-        assert!(fold.fold(group, own));
-        carries::record(&store, &group.carry(&fold.settings(0)).unwrap().unwrap()).unwrap();
-    }
-    drop(apart);
-
-    let end = fold.cluster.cut(10, &[(own, 2)]);
-    assert_eq!(end, cut + 1);
-    let mut counted = Vec::new();
-    for mut group in resumed(&fold) {
-        assert!(fold.fold(&mut group, own));
-        let own_slots = group.slots();
-        for closing in fold.close(&mut group) {
-            let found = totals(closing).into_iter();
-            counted.extend(found.filter(|(slot, ..)| own_slots.contains(*slot)));
-        }
-    }
-    counted.sort_unstable();
-    assert_eq!(counted, [(1, 2, 2), (2, 2, 2)]);
 }
