@@ -200,7 +200,7 @@ mod tests {
     /// A log with entries 0 to 9 of term 1.
     async fn ten_entries(folder: &Path) -> Log {
         let mut log = open(folder).unwrap();
-        log.save_vote(&vote(2)).await.unwrap();
+        log.save_vote(&vote(4)).await.unwrap();
         log.append((0..10).map(|index| entry(1, index)), IOFlushed::noop()).await.unwrap();
         log
     }
@@ -296,7 +296,7 @@ mod tests {
     async fn a_vote_that_is_older_than_the_log_is_missing() {
         let folder = folder();
         let mut log = ten_entries(folder.path()).await;
-        log.append([entry(3, 10)], IOFlushed::noop()).await.unwrap();
+        log.append([entry(5, 10)], IOFlushed::noop()).await.unwrap();
         drop(log);
         let error = open(folder.path()).err().unwrap().to_string();
         assert_eq!(error, "Raft's vote cannot be used: it is missing");
