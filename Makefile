@@ -40,6 +40,7 @@ bench: setup ## Run the benchmarks (docs/performance.md)
 	cargo bench --package sheaf-node --bench kernel $(ARGS)
 	cargo build --release --package sheaf-node --package sheaf
 	@scripts/bench $(TARGET)/release
+	@scripts/bench-cluster $(TARGET)/release
 
 # cargo-fuzz sets RUSTFLAGS, which replace those of .cargo/config.toml; with other flags, or
 # with a sanitizer, RocksDB would be compiled anew. What is fuzzed is safe Rust: a panic is

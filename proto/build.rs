@@ -5,8 +5,10 @@ use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 
+use prost::Message as _;
+
 /// Each of these files becomes a module of its own, although they are one package.
-const FILES: [&str; 1] = ["peer"];
+const FILES: [&str; 2] = ["peer", "statistics"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -15,6 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let folder = out.join(file);
         fs::create_dir_all(&folder)?;
         let files = protox::compile([format!("sheaf/v1/{file}.proto")], ["proto"])?;
+        fs::write(folder.join("descriptor.bin"), files.encode_to_vec())?;
         tonic_prost_build::configure()
             .bytes(".")
             // The same message always has the same bytes.

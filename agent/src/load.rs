@@ -15,6 +15,7 @@ mod pacing; // when each request is due
 mod plan; // how a run is cut into requests
 mod progress; // how it is going
 mod report; // what happened
+mod request; // a request on its way, and what it is called
 mod ring; // requests in memory, used again and again
 mod run; // senders, side by side
 #[cfg(test)]

@@ -1,15 +1,18 @@
-//! The admin port: probes, metrics and statistics, over HTTP/1.1.
+//! The admin port: probes, metrics and statistics, over HTTP and gRPC.
 //!
 //! It answers while the node starts and while it drains; what it tells comes
 //! from a [`Node`], so that it works with any part of one.
 
 mod answers; // each path and its answer
 mod connections; // how many clients, and how slow they may be
+mod grpc; // statistics as messages
 mod process; // memory, CPU and files of this process
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sheaf_proto::cluster::{Cluster, Member};
@@ -28,6 +31,13 @@ pub trait Node: Send + Sync + 'static {
     /// the very objects that went to stdout.
     fn closed_windows(&self, limit: usize)
     -> BoxFuture<'_, Result<Vec<Box<RawValue>>, AdminError>>;
+
+    /// Each window of which no other line follows, as it is printed: first those of the last
+    /// hour that ended later than `after`, or else from the next one on. Ends with an error.
+    fn follow_windows(
+        self: Arc<Self>,
+        after: Option<Timestamp>,
+    ) -> BoxStream<'static, Result<Box<RawValue>, AdminError>>;
 
     /// The open windows as far as they have got.
     fn current_windows(&self, scope: Scope)
@@ -82,5 +92,9 @@ pub enum AdminError {
 /// Answers on `listener` until `shutdown` is done, then finishes what is under
 /// way, in a second at most.
 pub async fn serve(listener: TcpListener, node: Arc<dyn Node>, shutdown: impl Future) {
-    connections::serve(listener, router(node), Limits::ADMIN, shutdown).await;
+    let router = grpc::serve(router(Arc::clone(&node)), node);
+    connections::serve(listener, router, Limits::ADMIN, shutdown).await;
 }
+
+#[cfg(test)]
+mod example; // a node for tests

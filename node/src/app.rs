@@ -150,7 +150,7 @@ impl Node {
         intake.close(Closed::Starting);
         let metrics = Arc::new(Metrics::new());
         let (ready, readiness) = watch::channel(false);
-        let standing = Arc::default();
+        let standing = Arc::new(Standing::new(surroundings.clock.clone()));
         let statistics = Statistics {
             intake: intake.clone(),
             metrics: Arc::clone(&metrics),
@@ -256,6 +256,7 @@ impl Node {
             zone: self.settings.zone.clone(),
             entropy: self.surroundings.entropy.clone(),
             initial: self.settings.initial_members.clone(),
+            copies: self.settings.copies,
             peers: self.surroundings.peers.clone(),
             standing: Arc::clone(&self.standing),
         }
@@ -271,7 +272,7 @@ impl Node {
         loop {
             let begun = running.engine.begun();
             // A node that leaves never opens, so it must not wait for that again and again.
-            let may_open = !is_open && running.engine.leaves().is_none();
+            let may_open = running.engine.leaves().is_none();
             tokio::select! {
                 error = running.failed() => return Some(error),
                 () = stop.cancelled() => return None,

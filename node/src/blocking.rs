@@ -1,7 +1,7 @@
 //! Where work runs that takes long or waits for a disk, so that it holds nobody up.
 
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::task::spawn_blocking;
+use tokio::task::{block_in_place, spawn_blocking};
 
 /// The process ends, or the work panicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,6 +12,11 @@ pub struct Interrupted;
 /// happen at the same time.
 pub fn is_alone() -> bool {
     Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread
+}
+
+/// Runs `work` here and now, where other tasks need not wait for it.
+pub fn in_place<T>(work: impl FnOnce() -> T) -> T {
+    if is_alone() { work() } else { block_in_place(work) }
 }
 
 /// Runs `work` beside the runtime's threads, or at once where there is a single one.

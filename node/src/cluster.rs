@@ -8,8 +8,14 @@ pub mod view; // the cluster as a node knows it, for people
 pub mod gathering; // the results of all slots, added up
 pub mod live; // what is counted and not flushed yet, added up
 
+pub mod awareness; // from when on a node packs what is new
+
 pub mod adopting; // results of members that leave
+pub mod clocks; // how far clocks are apart
+pub mod copying; // results from other members
 pub mod cutting; // the leader's cuts
+pub mod filling; // what owners of slots have, to a node that is to be one
+pub mod keeping; // what is kept of slots that others lead
 pub mod leases; // who may stamp until when
 pub mod leaving; // how a node gets away
 pub mod lending; // a node's journal and results, for the others
@@ -17,6 +23,7 @@ pub mod mirroring; // the open segment to its other copies
 pub mod opening; // the open segment, and what follows it
 pub mod routing; // entries to where they are folded
 pub mod sealing; // where a segment ends
+pub mod sending; // what is kept of slots that this node leads, to their other owners
 pub mod stamping; // how much each node has stamped
 
 pub mod departures; // who may leave

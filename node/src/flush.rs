@@ -9,9 +9,14 @@ pub mod folding; // the thread that folds, and finds what is due
 
 pub mod delivery; // the thread that claims, delivers, completes and trims
 pub mod group; // slots that are folded together
+pub mod learning; // the ids of all entries, as they come
+pub mod sharing; // results and carries to the other owners
+
+pub mod carried; // what is kept of open windows, with its files
 
 pub mod due; // which windows a cut has closed
 pub mod feed; // where entries come from
+pub mod requests; // which entries repeat a request
 pub mod results; // what came of closed windows, on disk
 pub mod statistics; // counts as statistics carry them
 

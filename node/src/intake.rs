@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::aggregation::definition::{Definition, Kind, Unique};
 use crate::aggregation::distinct_logs::Packer;
-use crate::event::entry::EntryWriter;
+use crate::event::entry::{EntryWriter, RequestId};
 use crate::event::fingerprint::FingerprintKey;
 use crate::failpoint::is_to_fail;
 use crate::intake::admission::{Admission, Busy, Closed, Permit, Why};
@@ -24,6 +26,21 @@ use crate::journal::{AppendError, FRAME_BYTES, Journal, frame};
 /// Records in one request at most. A record that says nothing takes two bytes, and ten
 /// times as much when it is packed.
 pub const RECORDS_MAX: u64 = 1 << 22;
+
+/// What a sender sends.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// A protobuf `ExportLogsServiceRequest`.
+    pub body: Bytes,
+    /// What the sender calls it, if it does: of all requests of one name, one is counted.
+    pub id: Option<RequestId>,
+}
+
+impl From<Bytes> for Request {
+    fn from(body: Bytes) -> Request {
+        Request { body, id: None }
+    }
+}
 
 /// What became of an accepted request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,9 +80,15 @@ impl Received {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Requests that could not be read or had too many records, in this life of the process.
+    /// Requests that could not be read, were misnamed or had too many records, in this life of
+    /// the process.
     pub fn unusable(&self) -> u64 {
         self.unusable.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request that can never be taken.
+    pub fn refuse(&self) {
+        self.unusable.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Records that were acknowledged in this life of the process.
@@ -118,6 +141,8 @@ struct Shared {
 struct Opened {
     journal: Journal,
     packing: Packing,
+    /// The requests on their way.
+    uses: TaskTracker,
     /// One per request that is being packed at the same time; kept for the next.
     idle: Mutex<Vec<Worker>>,
 }
@@ -140,11 +165,14 @@ impl Intake {
         &self.shared.received
     }
 
-    /// Accepts requests from now on, into `journal`.
-    pub fn open(&self, journal: Journal, packing: Packing) {
-        let opened = Opened { journal, packing, idle: Mutex::default() };
-        self.swap(Some(Arc::new(opened)));
+    /// Accepts requests from now on, into `journal`. Those that are packed otherwise are still
+    /// on their way until what this returns is over.
+    pub fn open(&self, journal: Journal, packing: Packing) -> Earlier {
+        let (uses, idle) = (TaskTracker::new(), Mutex::default());
+        let opened = Opened { journal, packing, uses, idle };
+        let earlier = self.swap(Some(Arc::new(opened)));
         self.shared.admission.reopen();
+        Earlier(earlier.map_or_else(closed, |earlier| earlier.uses.clone()))
     }
 
     /// Refuses requests from now on; those in flight are still finished.
@@ -153,8 +181,21 @@ impl Intake {
         self.swap(None);
     }
 
-    fn swap(&self, opened: Option<Arc<Opened>>) {
-        *self.shared.open.write().unwrap_or_else(PoisonError::into_inner) = opened;
+    fn swap(&self, opened: Option<Arc<Opened>>) -> Option<Arc<Opened>> {
+        let mut open = self.shared.open.write().unwrap_or_else(PoisonError::into_inner);
+        let earlier = std::mem::replace(&mut *open, opened);
+        earlier.inspect(|opened| {
+            opened.uses.close();
+        })
+    }
+
+    /// Where a request goes, which counts as on its way there while the token lives.
+    fn enter(&self) -> Option<(Arc<Opened>, TaskTrackerToken)> {
+        // It is counted before the lock is given back, and so before anybody waits for it.
+        let open = self.shared.open.read().unwrap_or_else(PoisonError::into_inner);
+        let opened = Arc::clone(open.as_ref()?);
+        let counted = opened.uses.token();
+        Some((opened, counted))
     }
 
     fn refuse(&self) -> Busy {
@@ -162,7 +203,7 @@ impl Intake {
         admission.refuse(Why::Closed(admission.closed().unwrap_or(Closed::StoreTrouble)))
     }
 
-    /// Accepts a protobuf `ExportLogsServiceRequest`, whole or not at all.
+    /// Accepts a request, whole or not at all.
     ///
     /// `Ok` means durable: the sender may forget the request, but for the records that
     /// the answer names as rejected.
@@ -171,17 +212,15 @@ impl Intake {
     /// When the request cannot be read, or cannot be taken at the moment.
     pub async fn export(
         &self,
-        request: Bytes,
+        request: impl Into<Request>,
         mut permit: Permit,
     ) -> Result<Exported, IntakeError> {
-        let opened = self.shared.open.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let opened = opened.ok_or_else(|| self.refuse())?;
+        let Request { body, id } = request.into();
+        let (opened, _counted) = self.enter().ok_or_else(|| self.refuse())?;
         let received = &self.shared.received;
-        let packed = work::work(request.len(), || opened.pack(&request)).inspect_err(|_| {
-            received.unusable.fetch_add(1, Ordering::Relaxed);
-        });
-        let (entry, Scan { accepted, rejected }) = packed?;
-        drop(request);
+        let packed = work::work(body.len(), || opened.pack(&body, id));
+        let (entry, Scan { accepted, rejected }) = packed.inspect_err(|_| received.refuse())?;
+        drop(body);
         if accepted > 0 {
             permit.grow(entry.len().saturating_sub(permit.bytes())).await?;
             permit.shrink_to(entry.len());
@@ -205,11 +244,34 @@ impl Intake {
     }
 }
 
+/// Requests that were packed for other aggregations.
+#[derive(Clone)]
+pub struct Earlier(TaskTracker);
+
+impl Earlier {
+    /// Whether each of them was appended or given up.
+    pub fn is_over(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Waits until each of them was appended or given up.
+    pub async fn over(self) {
+        self.0.wait().await;
+    }
+}
+
+/// Nothing is on its way, and nothing will be.
+fn closed() -> TaskTracker {
+    let uses = TaskTracker::new();
+    uses.close();
+    uses
+}
+
 impl Opened {
-    fn pack(&self, request: &[u8]) -> Result<(Vec<u8>, Scan), IntakeError> {
+    fn pack(&self, request: &[u8], id: Option<RequestId>) -> Result<(Vec<u8>, Scan), IntakeError> {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut worker = idle().pop().unwrap_or_else(|| Worker::new(&self.packing));
-        let packed = worker.pack(&self.packing, request);
+        let packed = worker.pack(&self.packing, request, id);
         idle().push(worker);
         packed
     }
@@ -270,6 +332,7 @@ impl Worker {
         &mut self,
         packing: &Packing,
         request: &[u8],
+        id: Option<RequestId>,
     ) -> Result<(Vec<u8>, Scan), IntakeError> {
         let packers = &mut self.packers;
         packers.iter_mut().for_each(Packer::clear);
@@ -292,7 +355,7 @@ impl Worker {
         if records > RECORDS_MAX {
             return Err(IntakeError::TooManyRecords);
         }
-        let mut writer = EntryWriter::with_prefix(FRAME_BYTES, None);
+        let mut writer = EntryWriter::with_prefix(FRAME_BYTES, id);
         for (packer, want) in packers.iter_mut().zip(&packing.wants) {
             packer.finish(&mut writer, want.aggregation);
         }
@@ -305,6 +368,9 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::time::{Clock, UnixNanos};
+    use crate::journal::{Opening, Replay};
+    use crate::store::{Disk, Store};
 
     fn varint(mut number: usize, out: &mut Vec<u8>) {
         while number >= 0x80 {
@@ -325,13 +391,40 @@ mod tests {
         resource_logs
     }
 
+    /// An entry that was packed as before may be stamped when the new packing is in use.
+    #[tokio::test]
+    async fn requests_that_were_packed_otherwise_are_over_when_they_are_durable() {
+        let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
+        let (floor, lease) = (UnixNanos(0), UnixNanos(u64::MAX));
+        let opening = Opening { segment: 1, floor, lease, mirrors: Vec::new() };
+        let (journal, writer) =
+            Journal::new(store, &Replay::default(), Clock::system(), Box::new(|_| ()));
+        let writer = tokio::spawn(writer.run_as_task());
+        journal.open(opening).await.unwrap();
+        let intake = Intake::new(Admission::new(1 << 20));
+        let open = || {
+            let packing = Packing::new(FingerprintKey([7; 16]), std::iter::empty());
+            intake.open(journal.clone(), packing)
+        };
+        assert!(open().is_over(), "nothing was open before");
+        let permit = intake.admission().admit(9).await.unwrap();
+        let mut on_its_way = std::pin::pin!(intake.export(Bytes::from(request(1)), permit));
+        assert!(futures::poll!(on_its_way.as_mut()).is_pending());
+        let earlier = open();
+        assert!(!earlier.is_over());
+        on_its_way.await.unwrap();
+        earlier.over().await;
+        journal.close();
+        writer.await.unwrap().unwrap();
+    }
+
     #[test]
     fn a_request_has_as_many_records_as_allowed_and_not_one_more() {
         let packing = Packing::new(FingerprintKey([7; 16]), std::iter::empty());
         let mut worker = Worker::new(&packing);
-        let (_, scan) = worker.pack(&packing, &request(RECORDS_MAX)).unwrap();
+        let (_, scan) = worker.pack(&packing, &request(RECORDS_MAX), None).unwrap();
         assert_eq!(scan.accepted, RECORDS_MAX);
-        let refused = worker.pack(&packing, &request(RECORDS_MAX + 1));
+        let refused = worker.pack(&packing, &request(RECORDS_MAX + 1), None);
         assert!(matches!(refused, Err(IntakeError::TooManyRecords)));
     }
 }

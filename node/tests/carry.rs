@@ -53,8 +53,10 @@ fn trimmed(node: &mut Process) -> u64 {
 
 /// What the node's log says behind `name`.
 fn logged(node: &Process, name: &str) -> String {
-    let log = node.log();
-    let (_, rest) = log.split_once(name).unwrap();
+    // It may answer before its log is read.
+    let rest = eventually("a line of the log", || {
+        node.log().split_once(name).map(|(_, rest)| rest.to_owned())
+    });
     rest.chars().take_while(|c| !c.is_whitespace()).collect()
 }
 

@@ -6,10 +6,16 @@ mod http; // requests over one plain connection
 #[path = "support/process.rs"]
 mod process; // the real binary
 mod cluster {
+    mod beginning; // an aggregation that is new
     mod counting; // what they count together
+    mod faults; // several at once, for a while, or at random
     mod leaving; // one that is let go
     mod load; // senders to all of them
     pub(crate) mod nodes; // their folders and addresses
+    #[cfg(feature = "failpoints")]
+    mod owning; // what all owners of a slot have
+    mod repeats; // a client that sends requests again
+    mod scaling; // many come and many go
     mod tally; // what it has to add up to
 }
 

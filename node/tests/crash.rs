@@ -195,6 +195,7 @@ fn a_missing_sync_loses_something() -> bool {
     let under_load =
         |life: &mut Life| life.wait_for_more("an acknowledged request", Seen::acknowledged);
     campaign.live("", under_load);
+    campaign.give_up();
     let synced = campaign.seen().records();
     campaign.live("store-sync-is-missing=return", under_load);
     let faults = campaign.faults();

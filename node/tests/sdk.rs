@@ -1,4 +1,5 @@
-//! Real senders: what the OpenTelemetry Python SDK sends is counted exactly.
+//! Real clients, in Python: what the OpenTelemetry SDK sends is counted exactly, and who
+//! asks over gRPC is told what HTTP says.
 //!
 //! Needs `python3` with its module `venv`, and a package index for pip. Without them
 //! the tests fail, unless the variable `SKIP_PYTHON_SDK` is set.
@@ -14,14 +15,18 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
-use sheaf_proto::names::WINDOWS_PATH;
-use sheaf_proto::statistics::WindowCounts;
+use sheaf_proto::cluster::Cluster;
+use sheaf_proto::names::{CLUSTER_PATH, LEDGER_PATH, WINDOWS_PATH};
+use sheaf_proto::statistics::{Ledger, WindowCounts};
 
 /// Skips these tests, if it is set to anything.
 const SKIP: &str = "SKIP_PYTHON_SDK";
 const REQUIREMENTS: &str = include_str!("sdk/requirements.txt");
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk/send.py");
+const SEND: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk/send.py");
+const STATISTICS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk/statistics.py");
 const DEADLINE: Duration = Duration::from_secs(30);
 
 #[test]
@@ -34,19 +39,51 @@ fn what_the_sdk_sends_over_http_is_counted_exactly() {
     counts_what_is_sent_over("http");
 }
 
-fn counts_what_is_sent_over(protocol: &str) {
-    if std::env::var_os(SKIP).is_some() {
-        say(&format!("skipped, because {SKIP} is set"));
-        return;
-    }
-    let python = python();
+#[test]
+fn who_asks_over_grpc_is_told_what_http_says() {
+    let Some(python) = python() else { return };
     let node = Node::start();
-    let sent = Command::new(python)
-        .args([SCRIPT, protocol, &format!("http://{}", node.address(protocol))])
-        .env_clear()
-        .output()
-        .expect("python runs");
-    assert!(sent.status.success(), "send.py: {}", String::from_utf8_lossy(&sent.stderr));
+    // At least two windows, so that they have an order.
+    for (protocol, records) in [("grpc", 1_322), ("http", 2_644)] {
+        run(&python, &[SEND, protocol, &format!("http://{}", node.address(protocol))]);
+        node.counted(records);
+    }
+    let windows: Vec<WindowCounts> = node.json(WINDOWS_PATH);
+    let admin = node.addresses["admin"].as_str();
+    let told = run(&python, &[STATISTICS, admin, &windows.len().to_string()]);
+    let told: Told = serde_json::from_str(&told).expect("all that there is");
+
+    assert_eq!(told.windows, windows);
+    let oldest_first: Vec<_> = windows.into_iter().rev().collect();
+    assert_eq!(told.followed, oldest_first);
+    assert_eq!(told.ledger, node.json(LEDGER_PATH));
+    assert!(told.ledger.balanced && told.ledger.accepted == 2_644, "{:?}", told.ledger);
+    // What it has to do goes on meanwhile.
+    let still = |cluster: Cluster| Cluster { segments: Vec::new(), ..cluster };
+    assert_eq!(still(told.cluster), still(node.json(CLUSTER_PATH)));
+}
+
+/// What the service says, in the shape of the HTTP API.
+#[derive(Deserialize)]
+struct Told {
+    windows: Vec<WindowCounts>,
+    followed: Vec<WindowCounts>,
+    ledger: Ledger,
+    cluster: Cluster,
+}
+
+/// Runs a script, and returns what it prints.
+fn run(python: &Path, arguments: &[&str]) -> String {
+    let ran = Command::new(python).args(arguments).env_clear().output().expect("python runs");
+    let errors = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{arguments:?}: {errors}");
+    String::from_utf8(ran.stdout).expect("a text")
+}
+
+fn counts_what_is_sent_over(protocol: &str) {
+    let Some(python) = python() else { return };
+    let node = Node::start();
+    run(&python, &[SEND, protocol, &format!("http://{}", node.address(protocol))]);
 
     let counted = node.counted(1_322);
     assert_eq!(counted.distinct, 1_116);
@@ -93,7 +130,12 @@ impl Counted {
 }
 
 /// The interpreter of a virtual environment with the SDK; made once, in the target folder.
-fn python() -> PathBuf {
+/// `None` if nobody wants these tests.
+fn python() -> Option<PathBuf> {
+    if std::env::var_os(SKIP).is_some() {
+        say(&format!("skipped, because {SKIP} is set"));
+        return None;
+    }
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(folder).expect("the target folder can be written");
     // Tests in other processes want the same one.
@@ -105,7 +147,7 @@ fn python() -> PathBuf {
     let python = venv.join("bin/python");
     let installed = venv.join("installed.txt");
     if fs::read_to_string(&installed).is_ok_and(|text| text == REQUIREMENTS) {
-        return python;
+        return Some(python);
     }
     install(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv));
     let requirements = venv.join("requirements.txt");
@@ -113,7 +155,7 @@ fn python() -> PathBuf {
     let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
     install(Command::new(&python).args(pip).arg(&requirements));
     fs::rename(&requirements, &installed).expect("the target folder can be written");
-    python
+    Some(python)
 }
 
 fn install(command: &mut Command) {
@@ -175,6 +217,11 @@ impl Node {
             assert!(counted.records <= records, "{} records", counted.records);
             (counted.records == records).then_some(counted)
         })
+    }
+
+    /// The admin port's answer.
+    fn json<T: DeserializeOwned>(&self, path: &str) -> T {
+        serde_json::from_str(&self.get(path).expect("an answer")).expect("its shape")
     }
 
     /// The admin port's answer, if it is a good one.

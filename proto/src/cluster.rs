@@ -52,6 +52,9 @@ pub struct Member {
     pub slots: u64,
     /// The number of slots that it is an owner of, primary or not.
     pub owned: u64,
+    /// The number of slots that it copies before it becomes an owner of them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub filling: u64,
     /// The number of segments that it has and that some slot may still ask for.
     #[serde(default)]
     pub segments: u64,
@@ -59,6 +62,14 @@ pub struct Member {
     /// knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<u64>,
+    /// How far its clock is ahead of the leader's, in microseconds, if the answering node has
+    /// measured it: the leader has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_offset_micros: Option<i64>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What a member may do.
@@ -137,10 +148,10 @@ mod tests {
                 {"id": 1, "uuid": "5ea1c0de-0000-4000-8000-000000000002",
                  "address": "sheaf-0.sheaf:9465", "zone": "a", "state": "active",
                  "role": "leader", "reachable": true, "slots": 256, "owned": 256, "segments": 2,
-                 "lag": 0},
+                 "lag": 0, "clock_offset_micros": -1500},
                 {"id": 2, "uuid": "5ea1c0de-0000-4000-8000-000000000003",
                  "address": "sheaf-1.sheaf:9465", "state": "joining", "role": "none",
-                 "slots": 0, "owned": 0, "segments": 1},
+                 "slots": 0, "owned": 0, "filling": 85, "segments": 1},
             ],
             "segments": [
                 {"id": 7, "writer": 1, "copies": [1], "state": "sealed", "entries": 12,

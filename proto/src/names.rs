@@ -16,6 +16,11 @@ pub const OTLP_GRPC_LOGS_PATH: &str = "/opentelemetry.proto.collector.logs.v1.Lo
 /// The gRPC service that takes logs, as the health service names it.
 pub const OTLP_GRPC_LOGS_SERVICE: &str = "opentelemetry.proto.collector.logs.v1.LogsService";
 
+/// The header, or gRPC metadata, by which a sender names a request, so that one that is sent
+/// again is counted once: `SESSION/SEQUENCE`. The session is 32 hexadecimal digits, chosen at
+/// random by each life of a sender; the sequence counts its requests in decimal, from 1.
+pub const REQUEST_ID_HEADER: &str = "sheaf-request-id";
+
 /// The closed windows of the last hour, newest first.
 pub const WINDOWS_PATH: &str = "/v1/windows";
 /// The open windows, as far as they have got.

@@ -110,7 +110,7 @@ pub struct Other {
 pub struct Ledger {
     /// Records in requests that could be read: accepted and rejected together.
     pub received: u64,
-    /// Records that were made durable and acknowledged.
+    /// Records that were made durable and acknowledged, as often as they were.
     pub accepted: u64,
     /// Records that were refused for good, by reason.
     pub rejected: BTreeMap<String, u64>,
@@ -125,7 +125,8 @@ pub struct Ledger {
 pub struct Account {
     /// The aggregation's name.
     pub aggregation: String,
-    /// Records that were accepted since the aggregation began: flushed, pending and lost together.
+    /// Records that were accepted since the aggregation began, each once however often it was
+    /// sent: flushed, pending and lost together.
     pub accepted: u64,
     /// Records in windows that were printed: distinct and duplicate together.
     pub flushed: u64,
@@ -138,4 +139,8 @@ pub struct Account {
     /// Accepted records that were lost with nodes that were forgotten.
     #[serde(default)]
     pub lost: u64,
+    /// Records in requests that had been accepted before under the same id; they come on top
+    /// of those above.
+    #[serde(default)]
+    pub deduplicated: u64,
 }

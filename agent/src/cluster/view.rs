@@ -74,7 +74,8 @@ fn head(cluster: &Cluster) -> String {
 }
 
 fn members(members: &[Member]) -> String {
-    let heads = ["node", "address", "zone", "state", "role", "reachable", "slots", "owned", "lag"];
+    let heads =
+        ["node", "address", "zone", "state", "role", "reachable", "slots", "owned", "lag", "clock"];
     let mut table = Table::new(6, heads);
     for member in members {
         table.row([
@@ -87,9 +88,15 @@ fn members(members: &[Member]) -> String {
             member.slots.to_string(),
             member.owned.to_string(),
             known(member.lag.map(grouped)),
+            known(member.clock_offset_micros.map(clock)),
         ]);
     }
     table.render()
+}
+
+/// How far a clock is ahead or behind, to a tenth of a millisecond.
+fn clock(micros: i64) -> String {
+    format!("{:+.1} ms", micros as f64 / 1e3)
 }
 
 fn segments(segments: &[Segment]) -> String {
@@ -150,7 +157,7 @@ mod tests {
         let mut member = json!({
             "id": id, "uuid": format!("5ea1c0de-0000-4000-8000-{id:012}"),
             "address": format!("sheaf-{}.sheaf:9465", id - 1), "zone": "a", "state": "active",
-            "role": "voter", "reachable": true, "slots": 128, "owned": 256, "lag": 0,
+            "role": "voter", "reachable": true, "slots": 128, "owned": 256, "lag": 0, "clock_offset_micros": -1_250,
         });
         member.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         member
@@ -170,21 +177,24 @@ mod tests {
     fn a_cluster_is_a_table_of_its_members() {
         let unreachable = json!({
             "zone": null, "state": "joining", "role": "learner", "reachable": false,
-            "slots": 0, "owned": 5, "lag": 12_345,
+            "slots": 0, "owned": 5, "lag": 12_345, "clock_offset_micros": 3_000_040,
         });
         let gone = json!({
             "state": "drained", "role": "none", "reachable": null, "slots": 0, "owned": 0,
-            "lag": null,
+            "lag": null, "clock_offset_micros": null,
         });
-        let members =
-            [member(1, json!({"role": "leader"})), member(2, unreachable), member(13, gone)];
+        let members = [
+            member(1, json!({"role": "leader", "clock_offset_micros": null})),
+            member(2, unreachable),
+            member(13, gone),
+        ];
         let lines = [
             "cluster 5ea1c0de-0000-4000-8000-000000000000: \
              node 1 leads, term 4, epoch 37; node 2 answers",
-            "  node  address              zone  state    role     reachable  slots  owned     lag",
-            "  1     sheaf-0.sheaf:9465   a     active   leader   yes          128    256       0",
-            "  2     sheaf-1.sheaf:9465   -     joining  learner  NO             0      5  12,345",
-            "  13    sheaf-12.sheaf:9465  a     drained  none     -              0      0       -",
+            "  node  address              zone  state    role     reachable  slots  owned     lag       clock",
+            "  1     sheaf-0.sheaf:9465   a     active   leader   yes          128    256       0           -",
+            "  2     sheaf-1.sheaf:9465   -     joining  learner  NO             0      5  12,345  +3000.0 ms",
+            "  13    sheaf-12.sheaf:9465  a     drained  none     -              0      0       -           -",
         ];
         assert_eq!(shown(json!({ "members": members }), false), lines);
     }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use super::{answer::Answer, backoff::Backoff, link::Link};
+use super::{answer::Answer, backoff::Backoff, link::Link, request::Request};
 
 /// What became of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,12 +37,12 @@ pub(crate) enum Outcome {
     },
 }
 
-/// Sends a request, again and again while the node says so or cannot be reached,
-/// but for no longer than `retry_for` after the first trouble. Each trouble is
-/// told to `trouble`.
+/// Sends a request, again and again while a node says so or cannot be reached, each
+/// time to the next node, but for no longer than `retry_for` after the first trouble.
+/// Its id tells the nodes that it is the same. Each trouble is told to `trouble`.
 pub(crate) async fn deliver(
     link: &mut Link<'_>,
-    request: &Bytes,
+    request: &Request,
     retry_for: Duration,
     mut trouble: impl FnMut(&str),
 ) -> Delivery {
@@ -51,7 +50,7 @@ pub(crate) async fn deliver(
     let mut deadline = None;
     let mut retries = 0;
     loop {
-        let (wait, reason) = match link.send(request.clone()).await {
+        let (wait, reason) = match link.send(request).await {
             Ok(Answer::Acknowledged { rejected, message }) => {
                 return Delivery { retries, outcome: Outcome::Acknowledged { rejected, message } };
             }
@@ -69,21 +68,38 @@ pub(crate) async fn deliver(
             return Delivery { retries, outcome: Outcome::GivenUp { reason } };
         }
         sleep(wait).await;
+        link.turn();
         retries += 1;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::load::{
         grpc::Channel,
         http::Connection,
+        link::Way,
+        request::Session,
         scripted::{Node, Reply},
     };
 
     const PATIENCE: Duration = Duration::from_secs(20);
     const TAKEN: Outcome = Outcome::Acknowledged { rejected: 0, message: String::new() };
+
+    fn request(content: &'static [u8]) -> Request {
+        Session::random().request(0, Bytes::from_static(content))
+    }
+
+    fn over_grpc(channel: &Channel) -> Link<'_> {
+        Link::new(vec![Way::Grpc(channel)], 0)
+    }
+
+    fn over_http(node: &Node) -> Link<'static> {
+        Link::new(vec![Way::Http(Connection::new(node.authority(), false, PATIENCE))], 0)
+    }
 
     fn channel(node: &Node) -> Channel {
         Channel::new(node.authority(), false, 16_384, PATIENCE)
@@ -91,10 +107,10 @@ mod tests {
 
     /// Delivers ten bytes over gRPC, with the prefix.
     async fn grpc(channel: &Channel, retry_for: Duration) -> (Delivery, Vec<String>) {
-        let request = Bytes::from_static(b"\0\0\0\0\x0a0123456789");
+        let request = request(b"\0\0\0\0\x0a0123456789");
         let mut troubles = Vec::new();
         let trouble = |reason: &str| troubles.push(reason.to_owned());
-        let delivery = deliver(&mut Link::Grpc(channel), &request, retry_for, trouble).await;
+        let delivery = deliver(&mut over_grpc(channel), &request, retry_for, trouble).await;
         (delivery, troubles)
     }
 
@@ -169,9 +185,30 @@ mod tests {
         assert_eq!(http(&node).await.outcome, told);
     }
 
+    #[tokio::test]
+    async fn what_one_node_does_not_take_or_answer_goes_to_the_next_under_the_same_id() {
+        for http in [false, true] {
+            let nodes = [
+                Node::start(http, [Reply::Busy(None)]).await,
+                Node::start(http, [Reply::Closed]).await,
+            ];
+            let channels = nodes.each_ref().map(channel);
+            let connection = |node: &Node| Connection::new(node.authority(), false, PATIENCE);
+            let ways: Vec<_> = match http {
+                true => nodes.iter().map(|node| Way::Http(connection(node))).collect(),
+                false => channels.iter().map(Way::Grpc).collect(),
+            };
+            let request = request(b"\0\0\0\0\x0a0123456789");
+            let delivery = deliver(&mut Link::new(ways, 0), &request, PATIENCE, |_| {}).await;
+            assert_eq!(delivery, Delivery { retries: 2, outcome: TAKEN });
+            let ids = nodes.each_ref().map(Node::ids);
+            let id = request.id.to_str().unwrap().to_owned();
+            assert_eq!(ids, [vec![id.clone(), id.clone()], vec![id]]);
+        }
+    }
+
     async fn http(node: &Node) -> Delivery {
-        let mut link = Link::Http(Connection::new(node.authority(), false, PATIENCE));
-        deliver(&mut link, &Bytes::from_static(b"0123456789"), PATIENCE, |_| {}).await
+        deliver(&mut over_http(node), &request(b"0123456789"), PATIENCE, |_| {}).await
     }
 
     #[tokio::test]
@@ -189,9 +226,9 @@ mod tests {
     #[tokio::test]
     async fn an_http_connection_serves_one_request_after_another() {
         let node = Node::start(true, [Reply::Taken, Reply::Busy(None)]).await;
-        let mut link = Link::Http(Connection::new(node.authority(), false, PATIENCE));
+        let mut link = over_http(&node);
         for _ in 0..3 {
-            deliver(&mut link, &Bytes::from_static(b"0123456789"), PATIENCE, |_| {}).await;
+            deliver(&mut link, &request(b"0123456789"), PATIENCE, |_| {}).await;
         }
         assert_eq!((node.received().len(), node.connections()), (4, 1));
     }
@@ -200,12 +237,13 @@ mod tests {
     async fn frames_are_no_longer_than_asked() {
         let node = Node::start(false, []).await;
         let size = 300_000;
-        let request: Bytes = [&[0, 0, 4, 0x93, 0xe0][..], &vec![7; size]].concat().into();
+        let content = [&[0, 0, 4, 0x93, 0xe0][..], &vec![7; size]].concat();
+        let request = Session::random().request(0, content.into());
         for (longest, count) in [(16_384, 19), (100_000, 4), (1 << 20, 1)] {
             let channel = Channel::new(node.authority(), false, longest, PATIENCE);
             // After a first answer the node's own limits are known.
             grpc(&channel, PATIENCE).await;
-            deliver(&mut Link::Grpc(&channel), &request, PATIENCE, |_| {}).await;
+            deliver(&mut over_grpc(&channel), &request, PATIENCE, |_| {}).await;
             let frames = node.frames();
             assert!(frames.iter().all(|&length| length <= longest), "{frames:?}");
             assert_eq!((frames.len(), frames.iter().sum::<usize>()), (count, size + 5));

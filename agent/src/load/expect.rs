@@ -13,10 +13,9 @@ use super::{corpus::Corpus, encode::Form, plan::Plan};
 /// What a node must have counted, by distinct body, if all acknowledged records
 /// fell into one window.
 ///
-/// It is exact if nothing was retried, rejected or left unacknowledged: OTLP has no
-/// message id, so a request that was sent twice may count in two windows; a node does
-/// not tell which records it rejected; and a request without an acknowledgement
-/// may have been counted all the same.
+/// It is exact if nothing was rejected or left unacknowledged: a node does not tell
+/// which records it rejected, and a request without an acknowledgement may have been
+/// counted all the same. One that was sent again has the same id and counts once.
 #[derive(Debug, Serialize)]
 pub(crate) struct Expected<'a> {
     /// The attribute that the counts are grouped by.

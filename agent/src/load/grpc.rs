@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use h2::{RecvStream, client::SendRequest};
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version, header};
-use sheaf_proto::names::OTLP_GRPC_LOGS_PATH;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use sheaf_proto::names::{OTLP_GRPC_LOGS_PATH, REQUEST_ID_HEADER};
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{
     answer::{self, Answer, Lost},
     encode::GRPC_PREFIX_BYTES,
+    request,
 };
 use crate::endpoint::Authority;
 
@@ -53,7 +54,7 @@ impl Channel {
     ///
     /// # Errors
     /// `Lost` if there is no answer, for whatever reason.
-    pub(crate) async fn send(&self, request: Bytes) -> Result<Answer, Lost> {
+    pub(crate) async fn send(&self, request: &request::Request) -> Result<Answer, Lost> {
         let (number, streams) = self.streams().await?;
         let answer = match timeout(self.timeout, self.exchange(streams, request)).await {
             Ok(Ok(response)) => return read(&response),
@@ -95,10 +96,11 @@ impl Channel {
     async fn exchange(
         &self,
         streams: SendRequest<Bytes>,
-        mut request: Bytes,
+        request: &request::Request,
     ) -> Result<Received, Broken> {
+        let request::Request { id, content: mut request } = request.clone();
         let mut streams = streams.ready().await.map_err(Broken::Connection)?;
-        let head = self.head().map_err(|error| Broken::Malformed(error.to_string()))?;
+        let head = self.head(id).map_err(|error| Broken::Malformed(error.to_string()))?;
         let (response, mut body) = streams.send_request(head, false)?;
         while request.len() > self.max_frame_size {
             body.send_data(request.split_to(self.max_frame_size), false)?;
@@ -107,7 +109,7 @@ impl Channel {
         Received::from(response.await?).await
     }
 
-    fn head(&self) -> Result<Request<()>, http::Error> {
+    fn head(&self, id: HeaderValue) -> Result<Request<()>, http::Error> {
         let uri = Uri::builder()
             .scheme("http")
             .authority(self.authority.as_str())
@@ -117,6 +119,7 @@ impl Channel {
             .version(Version::HTTP_2)
             .header(header::CONTENT_TYPE, "application/grpc")
             .header(header::TE, "trailers")
+            .header(REQUEST_ID_HEADER, id)
             .header(header::USER_AGENT, concat!("sheaf/", env!("CARGO_PKG_VERSION")));
         if self.gzip { head.header("grpc-encoding", "gzip") } else { head }.body(())
     }

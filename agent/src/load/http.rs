@@ -7,10 +7,13 @@ use http::{Request, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use sheaf_proto::names::OTLP_HTTP_LOGS_PATH;
+use sheaf_proto::names::{OTLP_HTTP_LOGS_PATH, REQUEST_ID_HEADER};
 use tokio::time::timeout;
 
-use super::answer::{self, Answer, Lost};
+use super::{
+    answer::{self, Answer, Lost},
+    request,
+};
 use crate::endpoint::Authority;
 
 /// An answer is a few hundred bytes; who sends more is not a node.
@@ -35,14 +38,14 @@ impl Connection {
     ///
     /// # Errors
     /// `Lost` if there is no answer, for whatever reason.
-    pub(crate) async fn send(&mut self, request: Bytes) -> Result<Answer, Lost> {
+    pub(crate) async fn send(&mut self, request: &request::Request) -> Result<Answer, Lost> {
         match timeout(self.timeout, self.exchange(request)).await {
             Ok(answer) => answer,
             Err(_) => Err(Lost(format!("no answer within {:?}", self.timeout))),
         }
     }
 
-    async fn exchange(&mut self, request: Bytes) -> Result<Answer, Lost> {
+    async fn exchange(&mut self, request: &request::Request) -> Result<Answer, Lost> {
         // Taken, so that a connection on which anything failed, or on which an
         // answer is still due, is never used again.
         let mut open = match self.open.take() {
@@ -74,12 +77,14 @@ impl Connection {
         Ok(open)
     }
 
-    fn request(&self, body: Bytes) -> Result<Request<Full<Bytes>>, http::Error> {
+    fn request(&self, request: &request::Request) -> Result<Request<Full<Bytes>>, http::Error> {
+        let request::Request { id, content } = request.clone();
         let head = Request::post(OTLP_HTTP_LOGS_PATH)
             .header(header::HOST, self.authority.as_str())
             .header(header::CONTENT_TYPE, "application/x-protobuf")
+            .header(REQUEST_ID_HEADER, id)
             .header(header::USER_AGENT, concat!("sheaf/", env!("CARGO_PKG_VERSION")));
         if self.gzip { head.header(header::CONTENT_ENCODING, "gzip") } else { head }
-            .body(Full::new(body))
+            .body(Full::new(content))
     }
 }

@@ -29,9 +29,10 @@ const FRAME_BYTES_MIN: u64 = 1 << 10;
 /// code 0: all were acknowledged; 1: not all; 2: wrong usage.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// The node's address [default: http://127.0.0.1:4317, or :4318 over HTTP]
-    #[arg(long, value_name = "URL")]
-    pub(crate) endpoint: Option<Endpoint>,
+    /// The nodes' addresses, several by commas or by repeating the flag; what one does not
+    /// take or answer goes to the next [default: http://127.0.0.1:4317, or :4318 over HTTP]
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub(crate) endpoint: Vec<Endpoint>,
     /// OTLP's transport; http means protobuf over HTTP/1.1
     #[arg(long, value_enum, default_value_t = Protocol::Grpc)]
     pub(crate) protocol: Protocol,

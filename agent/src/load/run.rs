@@ -16,12 +16,13 @@ use super::{
     delivery::Outcome,
     grpc::Channel,
     http::Connection,
-    link::Link,
+    link::{Link, Way},
     options::{Compression, Options, Protocol},
     pacing::Pacing,
     plan::Plan,
     progress::Progress,
     report::Tally,
+    request::Session,
     ring::Ring,
 };
 use crate::endpoint::{Authority, Endpoint};
@@ -34,6 +35,7 @@ pub(crate) struct Senders<'a> {
     pacing: RefCell<Pacing>,
     tally: RefCell<Tally>,
     progress: RefCell<Progress>,
+    session: Session,
     next: Cell<u64>,
     retry_for: Duration,
     started: Instant,
@@ -65,6 +67,7 @@ impl<'a> Senders<'a> {
             pacing: RefCell::new(Pacing::new((options.rate > 0).then_some(options.rate))),
             tally: RefCell::new(Tally::new()),
             progress: RefCell::new(Progress::new(known)),
+            session: Session::random(),
             next: Cell::new(0),
             retry_for: options.retry_for,
             started: Instant::now(),
@@ -75,14 +78,20 @@ impl<'a> Senders<'a> {
     /// Sends until everything was sent, the time is over, a request could not be
     /// delivered, or somebody interrupts; a second interruption does not wait for answers.
     pub(crate) async fn run(mut self, options: &Options) -> Finished {
-        let authority = authority(options);
+        let nodes = authorities(options);
         let gzip = options.compression == Compression::Gzip;
-        let channels: Vec<Channel> = (0..options.connections)
-            .map(|_| Channel::new(authority.clone(), gzip, options.max_frame_size, options.timeout))
+        let (frame, timeout) = (options.max_frame_size, options.timeout);
+        let channel = |node: &Authority| Channel::new(node.clone(), gzip, frame, timeout);
+        let channels: Vec<Vec<Channel>> = nodes
+            .iter()
+            .map(|node| (0..options.connections).map(|_| channel(node)).collect())
             .collect();
-        let link = |sender: usize| match options.protocol {
-            Protocol::Grpc => Link::Grpc(&channels[sender % channels.len()]),
-            Protocol::Http => Link::Http(Connection::new(authority.clone(), gzip, options.timeout)),
+        let link = |sender: usize| {
+            let ways = nodes.iter().zip(&channels).map(|(node, channels)| match options.protocol {
+                Protocol::Grpc => Way::Grpc(&channels[sender % channels.len()]),
+                Protocol::Http => Way::Http(Connection::new(node.clone(), gzip, timeout)),
+            });
+            Link::new(ways.collect(), sender)
         };
         self.started = Instant::now();
         let cpu_before = cpu_time();
@@ -108,8 +117,9 @@ impl<'a> Senders<'a> {
             self.tally.borrow_mut().begin(request);
             let begun = Instant::now();
             let trouble = |reason: &str| self.trouble(reason);
-            let delivery =
-                delivery::deliver(&mut link, &loaded.bytes, self.retry_for, trouble).await;
+            let named = self.session.request(request, loaded.bytes.clone());
+            let delivery = delivery::deliver(&mut link, &named, self.retry_for, trouble).await;
+            drop(named);
             if let Outcome::GivenUp { .. } = delivery.outcome {
                 self.stop.cancel();
             }
@@ -176,9 +186,12 @@ impl<'a> Senders<'a> {
     }
 }
 
-fn authority(options: &Options) -> Authority {
-    let endpoint = options.endpoint.clone().unwrap_or_else(Endpoint::local);
-    endpoint.at(default_port(options.protocol))
+fn authorities(options: &Options) -> Vec<Authority> {
+    let port = default_port(options.protocol);
+    match options.endpoint.as_slice() {
+        [] => vec![Endpoint::local().at(port)],
+        endpoints => endpoints.iter().map(|endpoint| endpoint.at(port)).collect(),
+    }
 }
 
 fn cpu_time() -> Duration {

@@ -19,6 +19,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 use serde_json::{Value, json};
+use sheaf_proto::names::REQUEST_ID_HEADER;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
@@ -58,6 +59,7 @@ pub(crate) struct Node {
 struct State {
     script: VecDeque<Reply>,
     received: Vec<Vec<u8>>,
+    ids: Vec<String>,
     frames: Vec<usize>,
     connections: usize,
 }
@@ -100,6 +102,11 @@ impl Node {
         lock(&self.state).received.clone()
     }
 
+    /// What the requests so far were called.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        lock(&self.state).ids.clone()
+    }
+
     /// The lengths of the last request's frames.
     pub(crate) fn frames(&self) -> Vec<usize> {
         lock(&self.state).frames.clone()
@@ -125,10 +132,15 @@ fn lock(state: &Shared) -> MutexGuard<'_, State> {
 }
 
 /// Notes a request and says what to do with it.
-fn receive(state: &Shared, content: &[u8], gzip: bool) -> Reply {
+fn receive(state: &Shared, id: String, content: &[u8], gzip: bool) -> Reply {
     let mut state = lock(state);
+    state.ids.push(id);
     state.received.push(if gzip { gunzip(content) } else { content.to_vec() });
     state.script.pop_front().unwrap_or(Reply::Taken)
+}
+
+fn id(headers: &HeaderMap) -> String {
+    headers[REQUEST_ID_HEADER].to_str().unwrap().to_owned()
 }
 
 /// One gzip member of at most 4 MiB.
@@ -163,6 +175,7 @@ async fn answer_grpc(
     close: tokio::sync::mpsc::Sender<()>,
 ) {
     let gzip = request.headers().contains_key("grpc-encoding");
+    let id = id(request.headers());
     let mut body = request.into_body();
     let (mut content, mut frames) = (Vec::new(), Vec::new());
     while let Some(Ok(frame)) = body.data().await {
@@ -174,7 +187,7 @@ async fn answer_grpc(
     let length = (&content[1..]).get_u32() as usize;
     assert_eq!(length, content.len() - 5);
     lock(&state).frames = frames;
-    let reply = receive(&state, &content[5..], gzip);
+    let reply = receive(&state, id, &content[5..], gzip);
     let (code, message, details) = match reply {
         Reply::Taken => (0, vec![], None),
         Reply::Partly(records) => (0, partly(records), None),
@@ -221,9 +234,10 @@ async fn answer_http(
     assert_eq!(request.uri().path(), "/v1/logs");
     assert_eq!(request.headers()[header::CONTENT_TYPE], "application/x-protobuf");
     let gzip = request.headers().contains_key(header::CONTENT_ENCODING);
+    let id = id(request.headers());
     let content = request.into_body().collect().await.unwrap().to_bytes();
     let failed = [&[0x12, 8][..], b"scripted"].concat();
-    let (status, body, after) = match receive(&state, &content, gzip) {
+    let (status, body, after) = match receive(&state, id, &content, gzip) {
         Reply::Taken => (StatusCode::OK, vec![], None),
         Reply::Partly(records) => (StatusCode::OK, partly(records), None),
         Reply::Busy(after) => (StatusCode::SERVICE_UNAVAILABLE, failed, after),

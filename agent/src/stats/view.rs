@@ -106,7 +106,16 @@ pub(crate) fn ledger(ledger: &Ledger) -> String {
     for (reason, &count) in &ledger.rejected {
         totals.row([format!("rejected: {}", printable(reason)), grouped(count)]);
     }
-    let heads = ["aggregation", "accepted", "flushed", "distinct", "duplicate", "pending", "lost"];
+    let heads = [
+        "aggregation",
+        "accepted",
+        "flushed",
+        "distinct",
+        "duplicate",
+        "pending",
+        "lost",
+        "deduplicated",
+    ];
     let mut accounts = Table::new(1, heads);
     for account in &ledger.aggregations {
         accounts.row([
@@ -117,6 +126,7 @@ pub(crate) fn ledger(ledger: &Ledger) -> String {
             grouped(account.duplicate),
             grouped(account.pending),
             grouped(account.lost),
+            grouped(account.deduplicated),
         ]);
     }
     let verdict = if ledger.balanced { "balanced" } else { "NOT BALANCED" };
@@ -213,7 +223,7 @@ mod tests {
         let ledger: Ledger = serde_json::from_value(json!({
             "received": 1010, "accepted": 1000, "rejected": {"MalformedBody": 10},
             "aggregations": [{"aggregation": "by-foo", "accepted": 1000, "flushed": 900,
-                "distinct": 300, "duplicate": 600, "pending": 90, "lost": 10}],
+                "distinct": 300, "duplicate": 600, "pending": 90, "lost": 10, "deduplicated": 20}],
             "balanced": true,
         }))
         .unwrap();
@@ -224,8 +234,8 @@ mod tests {
         assert_eq!(
             lines[6..],
             [
-                "  aggregation  accepted  flushed  distinct  duplicate  pending  lost",
-                "  by-foo          1,000      900       300        600       90    10",
+                "  aggregation  accepted  flushed  distinct  duplicate  pending  lost  deduplicated",
+                "  by-foo          1,000      900       300        600       90    10            20",
             ]
         );
     }

@@ -15,8 +15,8 @@ use sheaf_proto::names::{
 use super::{AdminError, Node, Scope, process};
 
 /// An hour of one-second windows.
-const WINDOWS_DEFAULT: usize = 3_600;
-const WINDOWS_MAX: usize = 36_000;
+pub(super) const WINDOWS_DEFAULT: usize = 3_600;
+pub(super) const WINDOWS_MAX: usize = 36_000;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 

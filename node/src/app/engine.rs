@@ -18,16 +18,22 @@ use crate::app::metrics::Metrics;
 use crate::app::settings::Settings;
 use crate::app::threads::{Priority, spawn};
 use crate::blocking;
-use crate::checkpoint::facts::Facts;
+use crate::checkpoint::carries::Carries;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::facts::members::MemberState;
+use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::checkpoint::identity::Identity;
 use crate::checkpoint::raft::Raft;
 use crate::checkpoint::rejected::RejectedRecord;
 use crate::cluster::adopting::Adopting;
+use crate::cluster::awareness;
+use crate::cluster::clocks::{Clocks, Comparing};
+use crate::cluster::copying::Copying;
 use crate::cluster::cutting::Cutter;
 use crate::cluster::departures::Departures;
+use crate::cluster::filling::Filling;
 use crate::cluster::gathering::Gathering;
+use crate::cluster::keeping::Keeping;
 use crate::cluster::leases::Silent;
 use crate::cluster::leaving::{LeaveError, Leaving};
 use crate::cluster::lending::Lending;
@@ -38,18 +44,21 @@ use crate::cluster::printing::{PrintError, Printer};
 use crate::cluster::proposals::Proposals;
 use crate::cluster::routing::Routing;
 use crate::cluster::sealing::{beyond_the_end, seal_earlier};
+use crate::cluster::sending::Sending;
 use crate::cluster::stamping::Stamping;
 use crate::cluster::standing::Standing;
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::node::NodeId;
 use crate::event::time::{Clock, UnixNanos};
+use crate::flush::carried::CarriedWindows;
 use crate::flush::delivery::Delivery;
 use crate::flush::feed::{Consensus, Disagreement};
 use crate::flush::folding::{self, Folder, Folding};
 use crate::flush::results::Results;
+use crate::flush::sharing::Sharing;
 use crate::flush::{FlushError, FlushSettings, aggregations};
 use crate::intake::admission::Closed;
-use crate::intake::{Intake, Packing};
+use crate::intake::{Earlier, Intake, Packing};
 use crate::journal::copies::Copies;
 use crate::journal::{Journal, JournalError, Replay, Writer, replay};
 use crate::sink::Sink;
@@ -164,8 +173,23 @@ pub struct Reader {
     pub gathering: Gathering,
     /// Whom the cluster is to let go.
     pub departures: Departures,
+    /// How far the members' clocks are apart.
+    pub clocks: Clocks,
     /// The node's database.
     pub store: Arc<Store>,
+}
+
+/// What requests are packed for.
+#[derive(Default)]
+struct Packed {
+    /// The numbers of the aggregations.
+    numbers: Vec<u32>,
+    /// All lower numbers were looked at.
+    below: u32,
+    /// What the cluster was told, or will be: that all lower ones are packed in a segment.
+    told: (SegmentId, u32),
+    /// Requests on their way that were packed for others.
+    earlier: Vec<Earlier>,
 }
 
 /// A running engine. Its threads end when they are told to.
@@ -179,8 +203,8 @@ pub struct Engine {
     cutter: tokio::sync::Mutex<Cutter>,
     raft: Raft,
     key: FingerprintKey,
-    /// The numbers of the aggregations that requests are packed for.
-    packed: Mutex<Vec<u32>>,
+    consensus: Arc<dyn Consensus>,
+    packed: Mutex<Packed>,
     off: CancellationToken,
     ends: UnboundedReceiver<Result<(), EngineError>>,
 }
@@ -233,7 +257,8 @@ impl Engine {
         let off = CancellationToken::new();
         let parts = Parts { end, off: off.clone() };
         let observer = metrics.commit_observer();
-        let (journal, writer) = Journal::new(Arc::clone(&store), &replayed, clock, observer);
+        let (journal, writer) =
+            Journal::new(Arc::clone(&store), &replayed, clock.clone(), observer);
         parts.write(writer)?;
         let copies = Copies::open(Arc::clone(&store))?;
 
@@ -246,22 +271,36 @@ impl Engine {
             members: members.clone(),
             facts: facts.clone(),
         };
-        let folder = Folder::new(folding::Parts {
+        let results = Results::new(Arc::clone(&store));
+        let flush_settings = flush_settings(&settings)?;
+        let carries = Carries::new(Arc::clone(&store));
+        let carried = CarriedWindows { carries, scratch: flush_settings.scratch.clone() };
+        let folding_parts = folding::Parts {
             node,
-            settings: flush_settings(&settings)?,
-            store: Arc::clone(&store),
+            settings: flush_settings,
+            carried: carried.clone(),
             consensus: Arc::clone(&consensus),
             feed: Arc::new(routing),
             flushes,
             observer: metrics.open_observer(),
-        })?;
+        };
+        let folder = Folder::new(folding_parts, &commands)?;
         parts.run("fold", async move { Ok(folder.run(commands).await?) })?;
 
-        let results = Results::new(Arc::clone(&store));
+        let sending = Sending {
+            results: results.clone(),
+            carried: carried.clone(),
+            members: members.clone(),
+            facts: facts.clone(),
+        };
+        let sharing =
+            Sharing::new(node, Arc::clone(&consensus), Arc::new(sending), carried.clone());
         let delivery = Delivery {
             node,
             consensus: Arc::clone(&consensus),
             results: results.clone(),
+            carried: carried.clone(),
+            sharing,
             journal: journal.clone(),
             copies: copies.clone(),
             folding: folding.clone(),
@@ -277,11 +316,13 @@ impl Engine {
             facts: facts.clone(),
         };
         let refused = intake.clone();
+        let keeping = Keeping { node, results: results.clone(), carried, facts: facts.clone() };
         let lending = Lending {
             journal: journal.clone(),
             copies,
             facts: facts.clone(),
             results,
+            keeping,
             folding,
             rejected: Arc::new(move || refused.received().rejected()),
         };
@@ -306,8 +347,16 @@ impl Engine {
             results: lending.results.clone(),
             members: members.clone(),
         };
-        let adopting = Adopting::new(node, lending.results.clone(), members.clone(), facts.clone());
-        parts.run("hand-over", hand_over(leaving, adopting, intake))?;
+        let copying = Copying { results: lending.results.clone(), members: members.clone() };
+        let adopting = Adopting::new(node, copying.clone(), facts.clone());
+        let filling = Filling {
+            node,
+            consensus: Arc::clone(&consensus),
+            copying,
+            keeping: lending.keeping.clone(),
+            members: members.clone(),
+        };
+        parts.run("hand-over", hand_over(leaving, adopting, filling, intake))?;
 
         standing.attach(Arc::new(lending.clone()));
         let opener = Opener {
@@ -318,11 +367,27 @@ impl Engine {
             journal: journal.clone(),
         };
         parts.run("open", async move { Ok(opener.run().await?) })?;
+        let clocks = Clocks::new(settings.clock_bound);
+        let comparing = Comparing {
+            node,
+            raft: raft.clone(),
+            members: members.clone(),
+            clock,
+            clocks: clocks.clone(),
+        };
+        parts
+            .run("clocks", async move { Ok(comparing.run().await.map_err(Disagreement::from)?) })?;
         let stamping = Stamping { node, own: lending.clone(), members: members.clone() };
-        let cutter = Cutter::new(consensus, Arc::new(stamping), Arc::new(members), silent);
+        let cutter = Cutter::new(
+            Arc::clone(&consensus),
+            Arc::new(stamping),
+            Arc::new(members),
+            silent,
+            clocks.clone(),
+        );
         let cutter = tokio::sync::Mutex::new(cutter);
         let (key, packed) = (identity.fingerprint_key, Mutex::default());
-        let reader = Reader { lending, gathering, departures, store };
+        let reader = Reader { lending, gathering, departures, clocks, store };
         Ok(Engine {
             node,
             journal,
@@ -333,39 +398,74 @@ impl Engine {
             cutter,
             raft,
             key,
+            consensus,
             packed,
             off,
             ends,
         })
     }
 
-    /// Lets `intake` append to this engine's journal what the active aggregations want; to
-    /// be repeated when those have changed. Says whether it does: not before the cut from
-    /// which on they count, for what is stamped earlier they never would; and a node that
-    /// leaves its cluster takes nothing.
+    /// Lets `intake` append to this engine's journal what the aggregations want that count or
+    /// will; to be repeated when those have changed. Says whether it does: not before the first
+    /// one counts, for what is stamped earlier none ever would; and a node that leaves its
+    /// cluster takes nothing. Tells the cluster when it packs what is to begin.
     ///
     /// # Errors
     /// When a definition among the facts is not one that this version knows.
     pub fn open(&self, intake: &Intake) -> Result<bool, EngineError> {
         let facts = self.facts.borrow().clone();
+        let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(leaves) = self.leaves() {
+            packed.below = facts.next_aggregation();
             intake.close(leaves);
             return Ok(false);
         }
-        if awaits_cut(&facts) {
-            return Ok(false);
+        let (segment, next) = (self.journal.segment(), facts.next_aggregation());
+        let has_begun = facts.has_begun();
+        if has_begun {
+            self.pack(&facts, segment, &mut packed, intake)?;
+            packed.below = next;
         }
-        let is_active = |number: &u32| facts.aggregations()[number].until.is_none();
-        let active: Vec<_> = aggregations(&facts)?;
-        let active: Vec<_> = active.into_iter().filter(|known| is_active(&known.number)).collect();
-        let numbers: Vec<_> = active.iter().map(|active| active.number).collect();
-        let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        if *packed != numbers {
-            let wanted = active.iter().map(|active| (active.number, &active.definition));
-            intake.open(self.journal.clone(), Packing::new(self.key, wanted));
-            *packed = numbers;
+        if facts.is_unaware(segment) && packed.told != (segment, next) {
+            packed.told = (segment, next);
+            self.tell_aware(segment, next, packed.earlier.clone());
         }
-        Ok(true)
+        Ok(has_begun)
+    }
+
+    /// Packs for what the facts say, if that has changed.
+    fn pack(
+        &self,
+        facts: &Facts,
+        segment: SegmentId,
+        packed: &mut Packed,
+        intake: &Intake,
+    ) -> Result<(), EngineError> {
+        let wanted: Vec<_> = aggregations(facts)?;
+        let wanted: Vec<_> =
+            wanted.into_iter().filter(|known| is_packed(facts, segment, known.number)).collect();
+        let numbers: Vec<_> = wanted.iter().map(|wanted| wanted.number).collect();
+        if packed.numbers != numbers {
+            let wanted = wanted.iter().map(|wanted| (wanted.number, &wanted.definition));
+            let earlier = intake.open(self.journal.clone(), Packing::new(self.key, wanted));
+            packed.numbers = numbers;
+            packed.earlier.retain(|earlier| !earlier.is_over());
+            packed.earlier.push(earlier);
+        }
+        Ok(())
+    }
+
+    /// Tells the cluster, in the background, that all aggregations below a number are packed in
+    /// a segment, once the requests that were packed for others are over.
+    fn tell_aware(&self, segment: SegmentId, below: u32, earlier: Vec<Earlier>) {
+        let over = async {
+            for earlier in earlier {
+                earlier.over().await;
+            }
+        };
+        let (journal, consensus) = (self.journal.clone(), Arc::clone(&self.consensus));
+        let tell = awareness::tell(journal, segment, consensus, below, over);
+        tokio::spawn(self.off.clone().run_until_cancelled_owned(tell));
     }
 
     /// Why the node takes nothing any more, if it leaves its cluster or has left it.
@@ -393,11 +493,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Waits until the cut is known from which on all aggregations count.
+    /// Waits until an aggregation counts, and there are some that [`Engine::open`] has not
+    /// looked at.
     pub fn begun(&self) -> impl Future<Output = ()> + use<> {
         let mut facts = self.facts.clone();
+        let below = self.packed.lock().unwrap_or_else(PoisonError::into_inner).below;
+        let is_new =
+            move |facts: &Arc<Facts>| facts.has_begun() && facts.next_aggregation() > below;
         async move {
-            if facts.wait_for(|facts| !awaits_cut(facts)).await.is_err() {
+            if facts.wait_for(is_new).await.is_err() {
                 // The node takes no part any more, of which there is word elsewhere.
                 std::future::pending().await
             }
@@ -441,7 +545,7 @@ impl Engine {
         self.standing.detach().await;
         self.journal.close();
         self.off.cancel();
-        drop((self.reader, self.cutter));
+        drop((self.reader, self.cutter, self.consensus));
         let mut ended = Ok(());
         while let Some(end) = self.ends.recv().await {
             ended = ended.and(end);
@@ -486,16 +590,19 @@ impl Parts {
     }
 }
 
-/// Whether an aggregation waits for the next cut to begin.
-fn awaits_cut(facts: &Facts) -> bool {
-    let latest = facts.latest_cut().number;
-    facts.aggregations().values().any(|aggregation| aggregation.since > latest)
+/// Whether what is appended to this segment has to say something to an aggregation: also
+/// before it begins, and until nothing more can be stamped before its end.
+fn is_packed(facts: &Facts, segment: SegmentId, number: u32) -> bool {
+    let latest = facts.latest_cut();
+    let until = facts.aggregations().get(&number).and_then(|known| known.until);
+    until.is_none_or(|until| until > latest.number || latest.missing.contains_key(&segment))
 }
 
 /// Takes over what members leave behind, and hands over everything when this one is to leave.
 async fn hand_over(
     leaving: Leaving,
     adopting: Adopting,
+    filling: Filling,
     intake: Intake,
 ) -> Result<(), EngineError> {
     let leave = async move {
@@ -504,7 +611,8 @@ async fn hand_over(
         leaving.run().await.map_err(EngineError::from)
     };
     let adopt = adopting.run().map_err(EngineError::from);
-    futures::try_join!(leave, adopt).map(drop)
+    let fill = filling.run().map_err(EngineError::from);
+    futures::try_join!(leave, adopt, fill).map(drop)
 }
 
 /// Reads and checks all that is in the journal.

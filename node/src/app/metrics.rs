@@ -1,6 +1,6 @@
 //! What the parts report, as OpenMetrics text.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -9,6 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::checkpoint::raft;
+use crate::cluster::clocks::Clocks;
 use crate::cluster::printing;
 use crate::flush::delivery::{self, FlushFigures};
 use crate::flush::folding;
@@ -30,6 +32,9 @@ pub struct Metrics {
     queue_capacity: Gauge,
     window_records: Family<Labels, Gauge>,
     window_memory: Family<Labels, Gauge>,
+    clock_offsets: Family<Labels, Gauge<f64, AtomicU64>>,
+    clock_bound: Gauge<f64, AtomicU64>,
+    raft_last: Gauge,
     commits: Commits,
     flushes: Flushes,
 }
@@ -59,6 +64,9 @@ impl Metrics {
             queue_capacity: Gauge::default(),
             window_records: Family::default(),
             window_memory: Family::default(),
+            clock_offsets: Family::default(),
+            clock_bound: Gauge::default(),
+            raft_last: Gauge::default(),
             commits: Commits {
                 entries: Histogram::new(exponential_buckets(1.0, 4.0, 7)),
                 bytes: Histogram::new(exponential_buckets(1024.0, 4.0, 8)),
@@ -108,6 +116,23 @@ impl Metrics {
             "Memory that the open windows take, by aggregation",
             Unit::Bytes,
             self.window_memory.clone(),
+        );
+        to.register_with_unit(
+            "clock_offset",
+            "How far a member's clock is ahead of the leader's, by node; only the leader tells",
+            Unit::Seconds,
+            self.clock_offsets.clone(),
+        );
+        to.register_with_unit(
+            "clock_bound",
+            "How far a member's clock may be from the leader's, as this node is set",
+            Unit::Seconds,
+            self.clock_bound.clone(),
+        );
+        to.register(
+            "raft_last_index",
+            "The index of the last entry in this node's copy of Raft's log",
+            self.raft_last.clone(),
         );
         to.register(
             "commit_entries",
@@ -187,6 +212,21 @@ impl Metrics {
         follow(&self.records, "accepted", received.accepted());
         for (reason, count) in received.rejected() {
             follow(&self.records, &reason, count);
+        }
+    }
+
+    /// Takes over how long Raft's log is.
+    pub fn read_raft(&self, status: &raft::Status) {
+        self.raft_last.set(signed(status.last.unwrap_or(0)));
+    }
+
+    /// Takes over what is known of the members' clocks.
+    pub fn read_clocks(&self, clocks: &Clocks) {
+        self.clock_bound.set(clocks.bound().as_secs_f64());
+        self.clock_offsets.clear();
+        for (node, offset) in clocks.offsets() {
+            let gauge = self.clock_offsets.get_or_create(&[("node", node.to_string())]);
+            gauge.set(offset.nanos() as f64 / 1e9);
         }
     }
 

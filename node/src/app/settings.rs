@@ -59,6 +59,8 @@ pub struct Settings {
     pub zone: Option<String>,
     /// On how many nodes each accepted request is durable before it is acknowledged.
     pub copies: Copies,
+    /// How far a member's clock may be from the leader's.
+    pub clock_bound: Duration,
     /// How closed windows are printed.
     pub stats_format: StatsFormat,
     /// The most values that one window lists; the others are summed.
@@ -243,6 +245,7 @@ fn resolve(stronger: Given, file: Option<Document>) -> Result<Settings, Settings
         copies: flags.copies.unwrap_or_else(|| default_copies(&initial_members)),
         initial_members,
         zone: flags.zone,
+        clock_bound: flags.clock_bound,
         stats_format: flags.stats_format,
         stats_limit: flags.stats_limit,
         log_format: flags.log_format,

@@ -1,12 +1,16 @@
 //! What the admin port asks of the node.
 
+mod following; // windows as they are printed
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{self, BoxFuture};
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
 use serde_json::value::RawValue;
 use sheaf_proto::cluster::{Cluster, Member};
 use sheaf_proto::statistics::{Account, Ledger, WindowCounts};
@@ -16,6 +20,7 @@ use tracing::debug;
 use crate::admin::{AdminError, Node, Scope};
 use crate::app::engine::Reader;
 use crate::app::metrics::Metrics;
+use crate::checkpoint::Digest;
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::aggregations::Aggregation;
 use crate::checkpoint::facts::refused::Refused;
@@ -27,11 +32,13 @@ use crate::cluster::printing::tell;
 use crate::cluster::proposals::ProposalError;
 use crate::cluster::standing::Standing;
 use crate::cluster::view::view;
+use crate::event::fingerprint::digest;
 use crate::event::node::NodeId;
 use crate::event::time::Window;
 use crate::intake::Intake;
 use crate::intake::admission::{Closed, Why};
 use crate::journal::Extent;
+use following::Following;
 
 /// How long another node may take to say what it has.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
@@ -94,7 +101,9 @@ impl Statistics {
         window: Window,
         printed: Printed,
     ) -> Result<Option<Arc<str>>, AdminError> {
-        if let Some(line) = printed::find(&reader.store, number, window).map_err(failed)? {
+        // What this node printed may have been followed by what another one did.
+        let found = printed::find(&reader.store, number, window).map_err(failed)?;
+        if let Some(line) = found.filter(|line| Digest(digest(line)) == printed.digest) {
             return Ok(Some(String::from_utf8(line).map_err(failed)?.into()));
         }
         let known = self.lines().get(&(number, window)).cloned();
@@ -120,10 +129,11 @@ impl Statistics {
     }
 }
 
-/// An aggregation's side of the ledger, with so many records that are not flushed.
-fn account(aggregation: &Aggregation, pending: u64) -> Account {
+/// An aggregation's side of the ledger, with so many records that are not flushed, and so many
+/// that repeat others.
+fn account(aggregation: &Aggregation, pending: u64, deduplicated: u64) -> Account {
     let Aggregation { name, ledger, losses, .. } = aggregation;
-    let accepted = ledger.accepted.records;
+    let accepted = ledger.accepted.records.saturating_sub(deduplicated);
     let has_lost = ledger.lost != Extent::default() || !losses.is_empty();
     // Of what was lost some slots had flushed their part before.
     let rest = accepted.saturating_sub(ledger.flushed + pending);
@@ -135,6 +145,7 @@ fn account(aggregation: &Aggregation, pending: u64) -> Account {
         duplicate: ledger.flushed.saturating_sub(ledger.distinct),
         pending,
         lost: if has_lost { rest } else { 0 },
+        deduplicated,
     }
 }
 
@@ -189,7 +200,11 @@ impl Statistics {
         let mut accounts = Vec::new();
         for (number, aggregation) in facts.aggregations() {
             let pending = live.iter().filter_map(|live| live.pending.as_ref()?.records.get(number));
-            let account = account(aggregation, pending.sum());
+            // Every node knows of all.
+            let repeated =
+                live.iter().filter_map(|live| live.pending.as_ref()?.repeated.get(number));
+            let repeated = repeated.max().copied().unwrap_or(0);
+            let account = account(aggregation, pending.sum(), repeated);
             let entries = facts.balance(*number).is_none_or(|balance| balance.holds());
             let Account { accepted, flushed, pending, lost, .. } = account;
             balanced &= entries && accepted == flushed + pending + lost;
@@ -216,8 +231,18 @@ impl Statistics {
 }
 
 impl Statistics {
+    fn view(&self) -> Cluster {
+        let mut cluster = view(&self.standing);
+        let offsets = self.reader().map(|reader| reader.clocks.offsets()).unwrap_or_default();
+        for member in &mut cluster.members {
+            let offset = offsets.get(&NodeId(member.id));
+            member.clock_offset_micros = offset.map(|offset| offset.nanos() / 1_000);
+        }
+        cluster
+    }
+
     fn member(&self, id: u64) -> Result<Member, AdminError> {
-        let found = view(&self.standing).members.into_iter().find(|member| member.id == id);
+        let found = self.view().members.into_iter().find(|member| member.id == id);
         found.ok_or_else(|| AdminError::Unavailable("the node takes no part any more".to_owned()))
     }
 }
@@ -238,6 +263,20 @@ impl Node for Statistics {
         self.closed(limit).boxed()
     }
 
+    fn follow_windows(
+        self: Arc<Self>,
+        after: Option<Timestamp>,
+    ) -> BoxStream<'static, Result<Box<RawValue>, AdminError>> {
+        let following = future::ready(Following::begin(self, after));
+        let lines = following.into_stream().map_ok(|following| {
+            stream::try_unfold(following, async |mut following| {
+                let line = following.next().await?;
+                Ok(Some((line, following)))
+            })
+        });
+        lines.try_flatten().boxed()
+    }
+
     fn current_windows(
         &self,
         scope: Scope,
@@ -250,7 +289,7 @@ impl Node for Statistics {
     }
 
     fn cluster(&self) -> Cluster {
-        view(&self.standing)
+        self.view()
     }
 
     fn drain(&self, member: u64) -> BoxFuture<'_, Result<Member, AdminError>> {
@@ -273,6 +312,12 @@ impl Node for Statistics {
 
     fn metrics(&self, out: &mut String) {
         self.metrics.read_intake(&self.intake);
+        if let Ok((_, raft)) = self.standing.member() {
+            self.metrics.read_raft(&raft.status());
+        }
+        if let Ok(reader) = self.reader() {
+            self.metrics.read_clocks(&reader.clocks);
+        }
         self.metrics.write(out);
     }
 }

@@ -1,6 +1,7 @@
 //! What a node keeps of open windows in place of the journal.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,61 +26,109 @@ pub struct Carry {
     pub state: Value,
 }
 
-/// Makes carries durable, all or none, in place of earlier ones of the same windows and slots.
-///
-/// # Errors
-/// When the database cannot be written.
-pub fn record(store: &Store, carries: &[Carry]) -> Result<(), StoreError> {
-    let mut batch = store.batch();
-    let replaces = |new: &Carry, old: &Carry| {
-        (new.aggregation, new.window) == (old.aggregation, old.window)
-            && overlap(&new.slots, &old.slots)
-    };
-    for old in all(store)?.iter().filter(|old| carries.iter().any(|new| replaces(new, old))) {
-        batch.delete(Table::Facts, &key(old))?;
+impl Carry {
+    /// What it is of these slots; `None` if it has none of them.
+    pub fn of(&self, slots: &SlotSet) -> Option<Carry> {
+        let slots = self.slots.intersection(slots);
+        (!slots.is_empty()).then(|| Carry { slots, ..self.clone() })
     }
-    for carry in carries {
-        batch.put_fact(&key(carry), carry)?;
+
+    /// Whether all entries before these are in the state.
+    pub fn covers(&self, next: &BTreeMap<u64, u64>) -> bool {
+        let own = |segment| self.next.get(segment).copied().unwrap_or(0);
+        next.iter().all(|(segment, &index)| own(segment) >= index)
     }
-    may_die("checkpoint-before-carry");
-    if !is_to_fail("planted-carry-unkept") {
-        store.commit(batch)?;
-    }
-    may_die("checkpoint-after-carry");
-    Ok(())
 }
 
-/// Forgets what was kept of a window of these slots: it was flushed.
-///
-/// # Errors
-/// When the database cannot be read or written.
-pub fn forget(
-    store: &Store,
-    aggregation: u32,
-    window: Window,
-    slots: &SlotSet,
-) -> Result<(), StoreError> {
-    let mut batch = store.batch();
-    let is_of = |carry: &&Carry| {
-        (carry.aggregation, carry.window) == (aggregation, window) && overlap(&carry.slots, slots)
-    };
-    for carry in all(store)?.iter().filter(is_of) {
-        batch.delete(Table::Facts, &key(carry))?;
+/// The carries of a node; cheap to clone. Clones change them in turns.
+#[derive(Clone)]
+pub struct Carries {
+    store: Arc<Store>,
+    turn: Arc<Mutex<()>>,
+}
+
+impl Carries {
+    /// The carries in `store`.
+    pub fn new(store: Arc<Store>) -> Carries {
+        Carries { store, turn: Arc::default() }
     }
-    store.commit(batch)
-}
 
-/// All carries.
-///
-/// # Errors
-/// When the database cannot be read.
-pub fn all(store: &Store) -> Result<Vec<Carry>, StoreError> {
-    let (from, to) = keys::carries();
-    Ok(store.facts(&from, &to)?.into_iter().map(|(_, carry)| carry).collect())
-}
+    /// Where they are.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
 
-fn overlap(one: &SlotSet, other: &SlotSet) -> bool {
-    one.iter().any(|slot| other.contains(slot))
+    /// Makes carries durable, all or none, in place of what earlier ones have of the same
+    /// windows and slots.
+    ///
+    /// # Errors
+    /// When the database cannot be read or written.
+    pub fn record(&self, carries: &[Carry]) -> Result<(), StoreError> {
+        let stay = |old: &Carry| {
+            let same =
+                |new: &&Carry| (new.aggregation, new.window) == (old.aggregation, old.window);
+            let replaced = carries.iter().filter(same);
+            replaced.fold(old.slots, |stay, new| stay.difference(&new.slots))
+        };
+        may_die("checkpoint-before-carry");
+        if !is_to_fail("planted-carry-unkept") {
+            self.change(stay, carries)?;
+        }
+        may_die("checkpoint-after-carry");
+        Ok(())
+    }
+
+    /// Forgets what was kept of a window of these slots: it was flushed.
+    ///
+    /// # Errors
+    /// When the database cannot be read or written.
+    pub fn forget(
+        &self,
+        aggregation: u32,
+        window: Window,
+        slots: &SlotSet,
+    ) -> Result<(), StoreError> {
+        let is_of = |carry: &Carry| (carry.aggregation, carry.window) == (aggregation, window);
+        self.retain(|carry| match is_of(carry) {
+            true => carry.slots.difference(slots),
+            false => carry.slots,
+        })
+    }
+
+    /// Keeps of each carry these of its slots only.
+    ///
+    /// # Errors
+    /// When the database cannot be read or written.
+    pub fn retain(&self, stay: impl Fn(&Carry) -> SlotSet) -> Result<(), StoreError> {
+        self.change(stay, &[])
+    }
+
+    /// All carries.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn all(&self) -> Result<Vec<Carry>, StoreError> {
+        let (from, to) = keys::carries();
+        Ok(self.store.facts(&from, &to)?.into_iter().map(|(_, carry)| carry).collect())
+    }
+
+    fn change(&self, stay: impl Fn(&Carry) -> SlotSet, new: &[Carry]) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut batch, mut is_changed) = (self.store.batch(), !new.is_empty());
+        let mut rest = Vec::new();
+        for old in self.all()? {
+            let stay = stay(&old);
+            if stay != old.slots {
+                batch.delete(Table::Facts, &key(&old))?;
+                rest.extend(old.of(&stay));
+                is_changed = true;
+            }
+        }
+        for carry in rest.iter().chain(new) {
+            batch.put_fact(&key(carry), carry)?;
+        }
+        if is_changed { self.store.commit(batch) } else { Ok(()) }
+    }
 }
 
 /// A slot is in one carry of a window at most, so the first one names it.
@@ -103,13 +152,35 @@ mod tests {
         }
     }
 
+    fn carries() -> Carries {
+        Carries::new(Arc::new(Store::in_memory(&Disk::default()).unwrap()))
+    }
+
     #[test]
-    fn a_carry_takes_the_place_of_those_that_have_one_of_its_slots() {
-        let store = Store::in_memory(&Disk::default()).unwrap();
-        record(&store, &[carry("0-9", 5), carry("10-19", 5)]).unwrap();
-        record(&store, &[carry("3-4", 7)]).unwrap();
-        assert_eq!(all(&store).unwrap(), [carry("3-4", 7), carry("10-19", 5)]);
-        forget(&store, 1, carry("", 0).window, &"4,12".parse().unwrap()).unwrap();
-        assert_eq!(all(&store).unwrap(), []);
+    fn a_carry_takes_the_place_of_what_others_have_of_its_slots() {
+        let carries = carries();
+        carries.record(&[carry("0-9", 5), carry("10-19", 5)]).unwrap();
+        carries.record(&[carry("0,3-4", 7)]).unwrap();
+        let expected = [carry("0,3-4", 7), carry("1-2,5-9", 5), carry("10-19", 5)];
+        assert_eq!(carries.all().unwrap(), expected);
+        carries.forget(1, carry("", 0).window, &"0-4,12".parse().unwrap()).unwrap();
+        assert_eq!(carries.all().unwrap(), [carry("5-9", 5), carry("10-11,13-19", 5)]);
+    }
+
+    #[test]
+    fn what_is_kept_for_nobody_goes() {
+        let carries = carries();
+        carries.record(&[carry("0-9", 5), carry("10-19", 5)]).unwrap();
+        let some = "9-10".parse().unwrap();
+        carries.retain(|carry| carry.slots.intersection(&some)).unwrap();
+        assert_eq!(carries.all().unwrap(), [carry("9", 5), carry("10", 5)]);
+    }
+
+    #[test]
+    fn a_carry_covers_what_it_has_of_every_segment() {
+        let carry = Carry { next: BTreeMap::from([(1, 5), (2, 3)]), ..carry("0", 0) };
+        assert!(carry.covers(&BTreeMap::from([(1, 5), (2, 2), (3, 0)])));
+        assert!(!carry.covers(&BTreeMap::from([(1, 6)])));
+        assert!(!carry.covers(&BTreeMap::from([(3, 1)])));
     }
 }

@@ -18,6 +18,7 @@ pub mod checkpoints; // claim, complete, carry: how far a slot was flushed
 pub mod ledger; // what was accepted against what was carried and what is pending
 
 pub mod aggregations; // what is counted, from which cut to which
+pub mod beginning; // when aggregations begin
 pub mod cuts; // the cluster's clock
 pub mod segments; // stretches of journals, and who has them
 pub mod slots; // who owns what, in which epoch
@@ -129,7 +130,9 @@ impl Facts {
             Command::Hold { segment, node } => self.hold(segment, node),
             Command::Cut { number, time, stamped } => self.next_cut(number, time, &stamped),
             Command::Place { changes } => self.place(changes),
+            Command::Filled { node, slots } => self.filled(node, slots),
             Command::Register { definitions } => self.register(definitions),
+            Command::Aware { segment, below, from } => self.aware(segment, below, from),
             Command::Claim { node, aggregation, window, cut, slots } => {
                 self.claim(node, aggregation, window, cut, slots)
             }

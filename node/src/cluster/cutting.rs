@@ -14,6 +14,7 @@ use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::facts::segments::{Segment, SegmentState};
 use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::checkpoint::raft::Term;
+use crate::cluster::clocks::Clocks;
 use crate::cluster::leases::{Leases, Silent};
 use crate::cluster::sealing::{self, AskCopies};
 use crate::event::node::NodeId;
@@ -53,17 +54,22 @@ pub struct Cutter {
     leases: Option<(Term, Leases)>,
     /// Who is told which members do not answer any more.
     told: watch::Sender<Silent>,
+    /// Whose clocks are right.
+    clocks: Clocks,
 }
 
 impl Cutter {
-    /// A cutter of this cluster, which tells `told` of those who do not answer any more.
+    /// A cutter of this cluster, which tells `told` of those who do not answer any more,
+    /// and gives leases to those whose `clocks` are right.
     pub fn new(
         consensus: Arc<dyn Consensus>,
         members: Arc<dyn AskStamped>,
         copies: Arc<dyn AskCopies>,
         told: watch::Sender<Silent>,
+        clocks: Clocks,
     ) -> Cutter {
-        Cutter { consensus, members, copies, silent: BTreeSet::new(), leases: None, told }
+        let (silent, leases) = (BTreeSet::new(), None);
+        Cutter { consensus, members, copies, silent, leases, told, clocks }
     }
 
     /// As the leader in `term`, has the cluster cut at the last whole second at or before
@@ -173,12 +179,13 @@ impl Cutter {
         // Of those who have nothing to tell it is known then that they are there.
         let asked = facts.members().iter().filter(|(_, member)| !member.state.is_gone());
         let asked = asked.map(|(&node, member)| (node, member));
-        let Cutter { members, silent, leases, .. } = self;
-        let Some((_, leases)) = leases else { return BTreeMap::new() };
+        let Cutter { members, silent, leases, clocks, .. } = self;
+        let Some((term, leases)) = leases else { return BTreeMap::new() };
         let answers: Vec<_> = asked
             .map(|(node, member)| {
                 let wait = if silent.contains(&node) { ANSWER_WAIT / 10 } else { ANSWER_WAIT };
-                let lease = leases.grant(node, now);
+                let is_off = clocks.is_off(*term, node);
+                let lease = if is_off { leases.keep(node) } else { leases.grant(node, now) };
                 let answer = members.stamped(node, &member.address, time, lease, wait);
                 async move { (node, answer.await) }
             })

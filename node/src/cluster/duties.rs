@@ -11,6 +11,7 @@ use crate::checkpoint::identity::Birth;
 use crate::checkpoint::raft::{self, Status};
 use crate::cluster::formation::Founding;
 use crate::cluster::owners;
+use crate::cluster::placement::Copies;
 use crate::event::node::NodeId;
 
 /// How many members vote at most: more would make each decision slower and none safer.
@@ -46,19 +47,20 @@ impl fmt::Display for Duty {
 }
 
 /// What the leader has to do next, if anything. When it is done, there may be more. The
-/// members in `silent` do not answer any more.
+/// members in `silent` do not answer any more; each slot is to have so many owners.
 pub fn next(
     founding: &Founding,
     facts: &Facts,
     status: &Status,
     silent: &BTreeSet<NodeId>,
+    copies: Copies,
 ) -> Option<Duty> {
     first_join(founding, facts)
         .or_else(|| teach(facts, status))
         .or_else(|| hand_on(facts, status))
         .or_else(|| let_vote(facts, status))
         .or_else(|| activate(facts, status))
-        .or_else(|| place(founding, facts, silent))
+        .or_else(|| place(founding, facts, silent, copies))
         .or_else(|| dismiss(facts, status))
 }
 
@@ -116,13 +118,18 @@ fn activate(facts: &Facts, status: &Status) -> Option<Duty> {
 }
 
 /// All founders are there when the first slots are placed: to move them would only take time.
-fn place(founding: &Founding, facts: &Facts, silent: &BTreeSet<NodeId>) -> Option<Duty> {
+fn place(
+    founding: &Founding,
+    facts: &Facts,
+    silent: &BTreeSet<NodeId>,
+    copies: Copies,
+) -> Option<Duty> {
     let mut founders = founding.members();
     let is_active = |id| facts.members().get(&id).is_some_and(|m| m.state == MemberState::Active);
     if facts.slots().is_empty() && !founders.all(|(id, _)| is_active(id)) {
         return None;
     }
-    owners::next(facts, silent).map(Duty::Propose)
+    owners::next(facts, silent, copies).map(Duty::Propose)
 }
 
 /// A member that is gone is to hear that it is; when it hears nothing any more, nobody
@@ -187,10 +194,10 @@ mod tests {
     /// What is due when all slots are where they are to be.
     fn next(founding: &Founding, facts: &Facts, status: &Status) -> Option<Duty> {
         let mut facts = facts.clone();
-        if let Some(place) = owners::next(&facts, &BTreeSet::new()) {
+        if let Some(place) = owners::next(&facts, &BTreeSet::new(), Copies::ONE) {
             facts.apply(place).unwrap();
         }
-        super::next(founding, &facts, status, &BTreeSet::new())
+        super::next(founding, &facts, status, &BTreeSet::new(), Copies::ONE)
     }
 
     /// What node 1 knows as the leader when all others have caught up.
@@ -247,9 +254,12 @@ mod tests {
         facts.apply(join(3)).unwrap();
         let mut status = leads(&[1, 2, 3], &[]);
         status.replicated.insert(NodeId(3), Some(1));
-        assert_eq!(super::next(&founding(3), &facts, &status, &BTreeSet::new()), None);
+        let next = |facts: &Facts| {
+            super::next(&founding(3), facts, &status, &BTreeSet::new(), Copies::ONE)
+        };
+        assert_eq!(next(&facts), None);
         facts.apply(Command::Activate { node: NodeId(3) }).unwrap();
-        let duty = super::next(&founding(3), &facts, &status, &BTreeSet::new()).unwrap();
+        let duty = next(&facts).unwrap();
         assert_eq!(duty.to_string(), "new owners for 256 slots");
     }
 

@@ -3,14 +3,20 @@
 pub(super) mod mesh; // nodes that reach each other
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::identity::{Birth, Contribution, Identity};
 use crate::checkpoint::raft;
+use crate::cluster::keeping::Keeping;
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::node::NodeId;
+use crate::flush::example::Cluster;
+use crate::flush::example::node::Node;
+use crate::flush::feed::Consensus as _;
+use crate::flush::results::Results;
 
 /// The cluster that they belong to.
 pub(super) const CLUSTER: Uuid = Uuid::from_u128(1);
@@ -44,4 +50,10 @@ pub(super) fn member(number: u8) -> raft::Member {
 pub(super) fn join(number: u8) -> Command {
     let Birth { uuid, address, zone, .. } = born(number);
     Command::Join { uuid, address, zone }
+}
+
+/// What a node keeps for others.
+pub(super) fn keeping(node: &Node, cluster: &Cluster) -> Keeping {
+    let results = Results::new(Arc::clone(&node.store));
+    Keeping { node: NodeId(node.id), results, carried: node.carried(), facts: cluster.facts() }
 }

@@ -50,6 +50,11 @@ impl Leases {
         *granted
     }
 
+    /// The last lease that a node was offered: it gets no longer one.
+    pub fn keep(&self, node: NodeId) -> UnixNanos {
+        self.granted.get(&node).copied().unwrap_or_default()
+    }
+
     /// A node has answered.
     pub fn hear(&mut self, node: NodeId, now: UnixNanos) {
         self.heard.insert(node, now);
@@ -92,7 +97,9 @@ mod tests {
         assert_eq!(leases.grant(NODE, at(120)), at(130));
         assert_eq!(leases.ceiling(NODE, at(50)), at(130));
         assert_eq!(leases.grant(NODE, at(90)), at(130), "a clock that went back takes nothing");
+        assert_eq!(leases.keep(NODE), at(130), "no more than before");
         assert_eq!(leases.ceiling(NodeId(3), at(50)), at(110));
+        assert_eq!(leases.keep(NodeId(3)), at(0));
     }
 
     #[test]

@@ -12,12 +12,17 @@ use tokio::sync::watch;
 use crate::aggregation::distinct_logs::count_table::restrict;
 use crate::blocking;
 use crate::checkpoint::facts::{Facts, SegmentId};
+use crate::cluster::keeping::Keeping;
 use crate::cluster::live::{self, Live};
-use crate::cluster::peers::{Batches, Chunks, Declined, Holdings, Listed};
+use crate::cluster::peers::{
+    Batches, CarriedPart, CarriedParts, Chunks, Declined, Holdings, Kept, Listed,
+};
 use crate::cluster::routing::own;
+use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
 use crate::flush::folding::Folding;
+use crate::flush::requests::Decided;
 use crate::flush::results::{Results, ResultsError};
 use crate::journal::copies::Copies;
 use crate::journal::follow::Follower;
@@ -34,6 +39,8 @@ pub struct Lending {
     pub facts: watch::Receiver<Arc<Facts>>,
     /// What came of closed windows.
     pub results: Results,
+    /// What it keeps of slots that others lead.
+    pub keeping: Keeping,
     /// Its open windows.
     pub folding: Folding,
     /// What it has refused for good.
@@ -142,6 +149,34 @@ impl Holdings for Lending {
         let chunks = restrict::<_, _, ResultsError>(chunks.map(|chunk| Ok(chunk?)), counted);
         let chunks = chunks.map(|chunk| chunk.map(Bytes::from).map_err(not_now));
         Ok(stream::iter(chunks).boxed())
+    }
+
+    fn decided(&self) -> Arc<Decided> {
+        self.folding.decided()
+    }
+
+    fn keep(
+        &self,
+        primary: NodeId,
+        kept: Kept,
+        chunks: Chunks,
+    ) -> BoxFuture<'_, Result<(), Declined>> {
+        self.keeping.keep(primary, kept, chunks).boxed()
+    }
+
+    fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined> {
+        let carried = self.keeping.carried.clone();
+        let all = carried.all().map_err(not_now)?.into_iter();
+        let parts = all.filter_map(move |carry| carry.of(&slots)).flat_map(move |carry| {
+            let file: Box<dyn Iterator<Item = _> + Send> = match carried.send(&carry) {
+                Ok(file) => Box::new(file.map(|chunk| {
+                    chunk.map(|chunk| CarriedPart::Chunk(chunk.into())).map_err(not_now)
+                })),
+                Err(error) => Box::new(std::iter::once(Err(not_now(error)))),
+            };
+            std::iter::once(Ok(CarriedPart::Carry(carry))).chain(file)
+        });
+        Ok(stream::iter(parts).boxed())
     }
 
     fn live(&self, limit: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {

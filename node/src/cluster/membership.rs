@@ -21,6 +21,7 @@ use crate::cluster::formation::{self, Answer, Decision, Founding, Why, decide, s
 use crate::cluster::initial::InitialMembers;
 use crate::cluster::leases::Silent;
 use crate::cluster::peers::{self, Peers, Reply};
+use crate::cluster::placement::Copies;
 use crate::cluster::standing::Standing;
 use crate::event::fingerprint::SLOTS;
 use crate::store::{Store, StoreError};
@@ -80,6 +81,8 @@ pub struct Candidate {
     pub entropy: Entropy,
     /// Who forms a new cluster.
     pub initial: InitialMembers,
+    /// How many owners each slot is to have when this node leads.
+    pub copies: Copies,
     /// The ways to the others.
     pub peers: Peers,
     /// What the others are told meanwhile.
@@ -103,7 +106,8 @@ impl Membership {
     /// # Errors
     /// When the database fails, or holds what this version cannot read.
     pub async fn begin(candidate: Candidate) -> Result<Membership, MembershipError> {
-        let Candidate { store, address, zone, entropy, initial, peers, standing } = candidate;
+        let Candidate { store, address, zone, entropy, initial, copies, peers, standing } =
+            candidate;
         let birth = Birth::load_or_create(&store, address, zone, &entropy)?;
         let identity = match Identity::load(&store)? {
             Some(identity) => identity,
@@ -123,7 +127,7 @@ impl Membership {
         standing.take_part(birth, Arc::clone(&identity), raft.clone());
         let founding = Founding::of(identity.founders.clone());
         let (silent, known) = watch::channel(Silent::default());
-        let leading = tokio::spawn(lead(raft.clone(), founding.clone(), known));
+        let leading = tokio::spawn(lead(raft.clone(), founding.clone(), known, copies));
         let membership = Membership { identity, raft, member, standing, silent, leading };
         match membership.settle(&founding).await {
             Ok(()) => Ok(membership),
@@ -302,7 +306,7 @@ async fn found(
 }
 
 /// Does what the leader has to do, whenever this node leads.
-async fn lead(raft: Raft, founding: Founding, mut silent: watch::Receiver<Silent>) {
+async fn lead(raft: Raft, founding: Founding, mut silent: watch::Receiver<Silent>, copies: Copies) {
     let mut facts = raft.facts();
     loop {
         if raft.until(raft::Status::leads).await.is_err() {
@@ -313,7 +317,7 @@ async fn lead(raft: Raft, founding: Founding, mut silent: watch::Receiver<Silent
         // What an earlier term knew says nothing.
         let silent_now = if term == status.term { silent_now } else { BTreeSet::new() };
         let known = facts.borrow_and_update().clone();
-        let duty = duties::next(&founding, &known, &status, &silent_now);
+        let duty = duties::next(&founding, &known, &status, &silent_now, copies);
         let done = match duty {
             None => false,
             Some(duty) => do_duty(&raft, duty).await,

@@ -20,8 +20,10 @@ use std::time::Duration;
 use crate::checkpoint::raft;
 
 pub use client::{PeerError, Peers};
-pub use holdings::{Batch, Batches, Chunks, Holdings, Listed, Part, Stamped};
-pub use member::{Durable, Followed, Member, Received};
+pub use holdings::{
+    Batch, Batches, CarriedPart, CarriedParts, Chunks, Holdings, Kept, Listed, Part, Stamped,
+};
+pub use member::{Carried, Durable, Followed, Member, Received};
 pub use server::{Answers, Declined, accept, serve};
 
 /// The longest message: a snapshot of all facts is one. Only what a single entry makes

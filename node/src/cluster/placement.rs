@@ -214,24 +214,5 @@ pub fn promote(previous: &Placement, is_alive: impl Fn(NodeId) -> bool) -> Promo
     Promotion { placement, without_live_owner }
 }
 
-/// A slot whose owners, or their order, differ between two placements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change<'a> {
-    /// The slot.
-    pub slot: u8,
-    /// Its owners before.
-    pub old: &'a [NodeId],
-    /// Its owners afterwards.
-    pub new: &'a [NodeId],
-}
-
-/// The slots that differ, in ascending order.
-pub fn changes<'a>(previous: &'a Placement, next: &'a Placement) -> Vec<Change<'a>> {
-    (0..=u8::MAX)
-        .map(|slot| Change { slot, old: previous.owners(slot), new: next.owners(slot) })
-        .filter(|change| change.old != change.new)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests;

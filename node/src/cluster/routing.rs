@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, join_all};
 use futures::stream::{self, BoxStream, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -18,7 +20,7 @@ use crate::event::fingerprint::SLOTS;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::failpoint::is_to_fail;
-use crate::flush::feed::{Batch, Feed, Followed, Part};
+use crate::flush::feed::{Batch, Feed, Followed, Part, Told};
 use crate::journal::copies::Copies;
 use crate::journal::follow::{self, Follower};
 use crate::journal::{Journal, JournalError, Position};
@@ -27,6 +29,8 @@ use crate::journal::{Journal, JournalError, Position};
 const READ_BYTES: usize = 256 << 10;
 /// How long a member may take to begin.
 const BEGIN_WAIT: Duration = Duration::from_secs(5);
+/// How long a member may take to say what it has decided.
+const DECIDED_WAIT: Duration = Duration::from_secs(2);
 /// How long to rest before a member is asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
@@ -58,6 +62,20 @@ impl Feed for Routing {
 
     fn folded(&self, segment: u64, index: u64) {
         self.journal.folded(segment, index);
+    }
+
+    fn decided(&self) -> BoxFuture<'static, Told> {
+        let (members, facts, own) = (self.members.clone(), self.facts.clone(), self.node);
+        let told = async move {
+            let facts = facts.borrow().clone();
+            let others = facts.members().iter();
+            let others = others.filter(|(node, member)| **node != own && !member.state.is_gone());
+            let asked = others.map(|(_, other)| members.decided(&other.address, DECIDED_WAIT));
+            let answers = join_all(asked).await;
+            let is_all = answers.iter().all(Result::is_ok);
+            Told { decided: answers.into_iter().flatten().collect(), is_all }
+        };
+        told.boxed()
     }
 }
 

@@ -13,16 +13,27 @@ use crate::checkpoint::identity::{Birth, Identity};
 use crate::checkpoint::raft::{Decision, ProposeError, Raft, Rpc};
 use crate::cluster::departures;
 use crate::cluster::formation::{Hello, State, Why};
-use crate::cluster::peers::{Answers, Batches, Chunks, Declined, Holdings, Listed, Reply, Stamped};
+use crate::cluster::peers::{
+    Answers, Batches, CarriedParts, Chunks, Declined, Holdings, Kept, Listed, Reply, Stamped,
+};
+use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
-use crate::event::time::UnixNanos;
+use crate::event::time::{Clock, UnixNanos};
+use crate::flush::requests::Decided;
 use attached::Attached;
 
 /// What a node is to the others. It outlives the database that it is read from.
-#[derive(Default)]
 pub struct Standing {
+    clock: Clock,
     now: RwLock<Now>,
     attached: Attached,
+}
+
+impl Default for Standing {
+    /// By the machine's clock.
+    fn default() -> Standing {
+        Standing::new(Clock::system())
+    }
 }
 
 #[derive(Default)]
@@ -37,6 +48,11 @@ enum Now {
 }
 
 impl Standing {
+    /// It has not read its volume yet; it says what time it is by `clock`.
+    pub fn new(clock: Clock) -> Standing {
+        Standing { clock, now: RwLock::default(), attached: Attached::default() }
+    }
+
     /// It belongs to no cluster: in its last round it saw these births, and waits for this.
     pub fn wait(&self, birth: &Birth, sees: BTreeSet<Birth>, why: Vec<Why>) {
         self.set(Now::Waiting { birth: birth.clone(), sees, why });
@@ -156,6 +172,10 @@ impl Answers for Standing {
         reply(departures::decide(&raft, command).await)
     }
 
+    fn now(&self) -> UnixNanos {
+        self.clock.now()
+    }
+
     async fn stamped(
         &self,
         time: UnixNanos,
@@ -204,6 +224,21 @@ impl Answers for Standing {
         let lent = self.attached.borrow()?;
         let chunks = lent.holdings.results(aggregation, end, table, slots)?;
         Ok(lent.stream(chunks))
+    }
+
+    fn decided(&self) -> Result<Arc<Decided>, Declined> {
+        Ok(self.attached.borrow()?.holdings.decided())
+    }
+
+    async fn keep(&self, primary: NodeId, kept: Kept, chunks: Chunks) -> Result<(), Declined> {
+        let lent = self.attached.borrow()?;
+        lent.answer(lent.holdings.keep(primary, kept, chunks)).await
+    }
+
+    fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined> {
+        let lent = self.attached.borrow()?;
+        let parts = lent.holdings.carried(slots)?;
+        Ok(lent.stream(parts))
     }
 
     async fn live(&self, limit: u32) -> Result<Bytes, Declined> {

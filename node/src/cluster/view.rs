@@ -46,9 +46,11 @@ fn of_member(identity: &Identity, status: &Status, facts: &Facts) -> shape::Clus
         reachable: None,
         slots: facts.primary_of(id).len() as u64,
         owned: facts.owner_of(id).len() as u64,
+        filling: facts.filled_by(id).len() as u64,
         segments: facts.segments().values().filter(|known| known.nodes().any(|n| n == id)).count()
             as u64,
         lag: lag(id, status),
+        clock_offset_micros: None,
     });
     let segments = facts.segments().iter();
     let segments = segments.map(|(&id, known)| segment(id, known, facts.trimmed(id)));

@@ -11,6 +11,9 @@
 //! All numbers are little-endian. An entry ends where its last section ends. The
 //! stamp, the position and the checksum belong to the journal's frame.
 
+use std::fmt;
+use std::str::FromStr;
+
 use crate::event::entry::distinct::DistinctSection;
 
 pub mod distinct; // the section of the aggregation type `DistinctLogs`
@@ -27,16 +30,48 @@ const _: () = assert!(REQUEST_BYTES_MAX * GROWTH_MAX <= u32::MAX as usize);
 const VERSION: u8 = 1;
 const HAS_REQUEST_ID: u8 = 1;
 const HEAD_BYTES: usize = 8;
-const REQUEST_ID_BYTES: usize = 24;
+const SESSION_BYTES: usize = 16;
+const REQUEST_ID_BYTES: usize = SESSION_BYTES + 8;
 const SECTION_HEAD_BYTES: usize = 8;
 
 /// What a client calls its request, so that a retry of it is counted once.
+///
+/// As text it is `SESSION/SEQUENCE`: 32 hexadecimal digits, and a decimal number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestId {
     /// Chosen at random by each life of a client.
-    pub session: [u8; 16],
-    /// Counts the session's requests; a retry keeps it.
+    pub session: [u8; SESSION_BYTES],
+    /// Counts the session's requests, from 1; a retry keeps it.
     pub sequence: u64,
+}
+
+/// A text that is not a [`RequestId`]'s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a request id is SESSION/SEQUENCE: 32 hexadecimal digits, and a number from 1")]
+pub struct MalformedRequestId;
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}/{}", u128::from_be_bytes(self.session), self.sequence)
+    }
+}
+
+impl FromStr for RequestId {
+    type Err = MalformedRequestId;
+
+    fn from_str(text: &str) -> Result<Self, MalformedRequestId> {
+        let (session, sequence) = text.split_once('/').ok_or(MalformedRequestId)?;
+        // The standard library would also read a sign.
+        let has_digits = session.bytes().all(|digit| digit.is_ascii_hexdigit())
+            && sequence.bytes().all(|digit| digit.is_ascii_digit());
+        if session.len() != 2 * SESSION_BYTES || !has_digits {
+            return Err(MalformedRequestId);
+        }
+        let session = u128::from_str_radix(session, 16).map_err(|_| MalformedRequestId)?;
+        let sequence = sequence.parse().ok().filter(|&sequence| sequence > 0);
+        let sequence = sequence.ok_or(MalformedRequestId)?;
+        Ok(RequestId { session: session.to_be_bytes(), sequence })
+    }
 }
 
 /// Why bytes are not a packed entry.
@@ -165,9 +200,9 @@ impl<'a> Entry<'a> {
 
 fn request_id(rest: &[u8]) -> Result<(Option<RequestId>, &[u8]), MalformedEntry> {
     let (id, rest) = rest.split_first_chunk::<REQUEST_ID_BYTES>().ok_or(MalformedEntry::CutOff)?;
-    let (mut session, mut sequence) = ([0; 16], [0; 8]);
-    session.copy_from_slice(&id[..16]);
-    sequence.copy_from_slice(&id[16..]);
+    let (mut session, mut sequence) = ([0; SESSION_BYTES], [0; 8]);
+    session.copy_from_slice(&id[..SESSION_BYTES]);
+    sequence.copy_from_slice(&id[SESSION_BYTES..]);
     Ok((Some(RequestId { session, sequence: u64::from_le_bytes(sequence) }), rest))
 }
 

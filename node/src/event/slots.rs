@@ -50,6 +50,16 @@ impl SlotSet {
         SlotSet(std::array::from_fn(|word| self.0[word] | other.0[word]))
     }
 
+    /// The slots that are in both sets.
+    pub fn intersection(&self, other: &SlotSet) -> SlotSet {
+        SlotSet(std::array::from_fn(|word| self.0[word] & other.0[word]))
+    }
+
+    /// The slots that are not in the other set.
+    pub fn difference(&self, other: &SlotSet) -> SlotSet {
+        SlotSet(std::array::from_fn(|word| self.0[word] & !other.0[word]))
+    }
+
     /// The slots in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u8> + use<> {
         let slots = *self;

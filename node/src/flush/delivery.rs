@@ -2,7 +2,6 @@
 //! window after the other. Nobody waits for it to fold on.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use sheaf_proto::statistics::WindowCounts;
@@ -11,7 +10,7 @@ use tracing::info;
 
 use crate::aggregation::distinct_logs::{Closed, OpenWindow, SlotTotals};
 use crate::checkpoint::Digest;
-use crate::checkpoint::carries::{self, Carry};
+use crate::checkpoint::carries::Carry;
 use crate::checkpoint::facts::checkpoints::Checkpoint;
 use crate::checkpoint::facts::command::{
     Applied, ClaimAnswer, Command, CompleteAnswer, SlotClaim, SlotNumber,
@@ -22,11 +21,13 @@ use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::Window;
 use crate::failpoint::{is_to_fail, may_die};
+use crate::flush::carried::CarriedWindows;
 use crate::flush::due::{Due, closing_cut};
 use crate::flush::feed::Consensus;
 use crate::flush::folding::Folding;
 use crate::flush::group::Closing;
 use crate::flush::results::{Results, Writing};
+use crate::flush::sharing::{Kept, Sharing};
 use crate::flush::statistics::statistics;
 use crate::flush::{Aggregation, FlushError};
 use crate::journal::Journal;
@@ -72,8 +73,12 @@ pub struct Delivery {
     pub node: NodeId,
     /// Where claims and completions are agreed on.
     pub consensus: Arc<dyn Consensus>,
-    /// Where results are kept.
+    /// Where results are kept ..
     pub results: Results,
+    /// .. and what is carried ..
+    pub carried: CarriedWindows,
+    /// .. and who else keeps both.
+    pub sharing: Sharing,
     /// What is trimmed: its own entries ..
     pub journal: Journal,
     /// .. and those of others.
@@ -134,11 +139,12 @@ impl Delivery {
         let Closing { aggregation, due: Due { window, slots, .. }, state, carries } = closing;
         let number = aggregation.number;
         let spills = state.as_ref().map_or(0, OpenWindow::spills);
-        let kept = state.as_ref().and_then(|state| state.kept_file().map(PathBuf::from));
+        let is_carried = state.as_ref().is_some_and(|state| state.kept_file().is_some());
         if !carries.is_empty() {
-            carries::record(self.results.store(), &carries)?;
+            self.carried.carries.record(&carries)?;
         }
         let (found, written, summary) = self.close(&aggregation, window, &slots, state)?;
+        self.folding.record_decided(self.results.store())?;
 
         let Claimed { numbers, flushed } = self.claim(&found, slots).await?;
         let claimed: SlotSet = numbers.keys().copied().collect();
@@ -148,24 +154,24 @@ impl Delivery {
         let mut completed = SlotSet::default();
         if !claimed.is_empty() {
             if is_to_fail("planted-complete-first") {
-                self.complete(&found, numbers.clone()).await?;
+                self.complete(&found, None, numbers.clone()).await?;
             }
+            let kept = Kept { aggregation: number, window, table: written.table() };
             self.results.finish(written, claimed, summary)?;
             may_die("flush-after-deliver");
-            completed = self.complete(&found, numbers).await?;
+            completed = self.complete(&found, Some(&kept), numbers).await?;
             let totals = claimed.iter().filter_map(|slot| found.totals.get(&slot));
             let distinct = totals.map(|totals| totals.distinct).sum();
             info!(aggregation = %aggregation.definition.name, %window, slots = %claimed, distinct, "flushed");
             (self.observer)(FlushFigures { distinct, spills });
         }
 
-        if let Some(file) = kept {
-            carries::forget(self.results.store(), number, window, &slots)?;
-            // What is left is removed at the next start.
-            let _ = std::fs::remove_file(file);
+        let flushed = completed.union(&flushed);
+        if is_carried {
+            // What is carried of slots that another leads by now is kept for it.
+            self.carried.forget(number, window, &flushed)?;
         }
-        let is_given_up = |&slot: &Slot| !completed.contains(slot) && !flushed.contains(slot);
-        let given_up = slots.iter().filter(is_given_up).collect();
+        let given_up = slots.difference(&flushed);
         self.folding.closed(group, number, window, given_up);
         Ok(())
     }
@@ -185,7 +191,7 @@ impl Delivery {
             None => None,
             Some(state) if is_whole => Some(state.close(self.values_max)?),
             Some(state) => {
-                let push = |chunk: Vec<u8>| written.push(&chunk).map_err(FlushError::from);
+                let push = |chunk: Vec<u8>| written.push(chunk).map_err(FlushError::from);
                 Some(state.close_with_table(self.values_max, push)?)
             }
         };
@@ -245,16 +251,18 @@ impl Delivery {
         }
     }
 
-    /// Completes claims, but for those of slots that are another node's by now: it will.
-    /// Returns the others.
+    /// Completes claims once all owners have what is kept, but for those of slots that are
+    /// another node's by now: it will. Returns the others.
     async fn complete(
-        &self,
+        &mut self,
         found: &Found,
+        kept: Option<&Kept>,
         mut numbers: BTreeMap<Slot, u64>,
     ) -> Result<SlotSet, FlushError> {
         let mut completed = SlotSet::default();
         loop {
-            let facts = self.facts();
+            let slots = numbers.keys().copied().collect();
+            let facts = self.sharing.share(found.aggregation, kept, &slots).await?;
             let owned = facts.primary_of(self.node);
             numbers.retain(|&slot, _| owned.contains(slot));
             if numbers.is_empty() {
@@ -290,19 +298,21 @@ impl Delivery {
         }
     }
 
-    /// Records what is kept of open windows, and has the cluster know it.
+    /// Records what is kept of open windows, and has the cluster know it once all owners have
+    /// it.
     async fn carry(
-        &self,
+        &mut self,
         slots: SlotSet,
         aggregations: Vec<u32>,
         cut: u64,
         carries: &[Carry],
     ) -> Result<(), FlushError> {
         if !carries.is_empty() {
-            carries::record(self.results.store(), carries)?;
+            self.carried.carries.record(carries)?;
         }
+        self.folding.record_decided(self.results.store())?;
         for aggregation in aggregations {
-            let facts = self.facts();
+            let facts = self.sharing.share(aggregation, None, &slots).await?;
             let owned = facts.primary_of(self.node);
             let own: SlotSet = slots.iter().filter(|&slot| owned.contains(slot)).collect();
             let slots = own.iter().map(|slot| (slot, epoch(&facts, slot))).collect();
@@ -321,7 +331,7 @@ impl Delivery {
         but: Option<Window>,
         slots: &SlotSet,
     ) -> Result<bool, FlushError> {
-        let kept = carries::all(self.results.store())?;
+        let kept = self.carried.all()?;
         Ok(kept.iter().any(|carry| {
             carry.aggregation == aggregation
                 && Some(carry.window) != but

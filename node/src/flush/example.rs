@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::checkpoint::Digest;
+use crate::checkpoint::carries::Carry;
 use crate::checkpoint::facts::command::{Applied, Change, Command, SlotClaim, SlotNumber};
 use crate::checkpoint::facts::{Facts, SegmentId, Settings};
 use crate::checkpoint::raft::Stopped;
@@ -24,7 +25,10 @@ use crate::event::fingerprint::SLOTS;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::{SECOND, UnixNanos, Window};
+use crate::flush::carried::CarriedWindows;
 use crate::flush::feed::{Batch, Consensus, Disagreement, Part};
+use crate::flush::requests::{Decided, Requests};
+use crate::flush::sharing::{Kept, NotKept, Others, Sharing};
 use crate::journal::{Extent, FRAME_BYTES, frame};
 
 pub(crate) fn at(second: u64) -> UnixNanos {
@@ -142,6 +146,13 @@ impl Cluster {
         }
     }
 
+    /// The writer of a segment has packed all aggregations from the beginning.
+    #[track_caller]
+    pub(crate) fn aware(&self, segment: SegmentId) {
+        let below = self.now().next_aggregation();
+        self.apply(Command::Aware { segment, below, from: at(0) });
+    }
+
     /// Seals a segment of so many entries, the last of which is stamped before a second.
     #[track_caller]
     pub(crate) fn seal(&self, segment: SegmentId, entries: u64, second: u64) {
@@ -164,7 +175,7 @@ impl Cluster {
         let change = |slot| {
             let epoch = facts.slots().get(&slot).map_or(0, |ownership| ownership.epoch);
             let copied = facts.latest_cut().number;
-            (slot, Change { epoch, owners: vec![NodeId(node)], copied })
+            (slot, Change { epoch, owners: vec![NodeId(node)], copied, wanted: Vec::new() })
         };
         Command::Place { changes: self::slots(slots).iter().map(change).collect() }
     }
@@ -253,6 +264,28 @@ impl Consensus for Cluster {
     }
 }
 
+/// A node's part where no slot has another owner.
+pub(crate) fn alone(node: NodeId, cluster: &Arc<Cluster>, carried: CarriedWindows) -> Sharing {
+    Sharing::new(node, Arc::clone(cluster) as _, Arc::new(Nobody), carried)
+}
+
+struct Nobody;
+
+impl Others for Nobody {
+    fn keep_table<'a>(
+        &'a self,
+        node: NodeId,
+        _: &'a Kept,
+        _: SlotSet,
+    ) -> BoxFuture<'a, Result<(), NotKept>> {
+        panic!("node {node} owns nothing");
+    }
+
+    fn keep_carry<'a>(&'a self, node: NodeId, _: &'a Carry) -> BoxFuture<'a, Result<(), NotKept>> {
+        panic!("node {node} owns nothing");
+    }
+}
+
 /// A packed entry with these records: the slot of each, and its body.
 pub(crate) fn entry(aggregation: u32, records: &[(u8, u64)]) -> Bytes {
     packed(EntryWriter::new(None), &[(aggregation, records)])
@@ -313,6 +346,19 @@ impl Appended {
             batch.next += 1;
         }
         batch
+    }
+
+    /// What is decided by someone who has learned all ids.
+    pub(crate) fn decided(&self, facts: &Facts) -> Arc<Decided> {
+        let mut requests = Requests::new(Arc::default());
+        for (segment, _) in self.counts() {
+            let ids = self.batch(segment, 0, usize::MAX, &SlotSet::default());
+            requests.take(segment, &ids).unwrap();
+        }
+        // Tests also count entries that nobody has appended, and cut seldom.
+        requests.pass_gaps(facts);
+        requests.decide(facts);
+        Arc::clone(requests.decided())
     }
 
     /// All entries with their stamps.

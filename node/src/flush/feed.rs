@@ -1,11 +1,13 @@
 //! Where entries come from: this node's journal, and those of others.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use tokio::sync::watch;
+use futures::{Stream, StreamExt as _};
+use tokio::sync::{mpsc, watch};
 
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::command::{Applied, Command};
@@ -13,6 +15,7 @@ use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::raft::Stopped;
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
+use crate::flush::requests::Decided;
 use crate::journal::{JournalError, Position};
 
 /// What of a segment's entries belongs to some slots, in the entries' order.
@@ -41,14 +44,36 @@ pub type Followed = BoxStream<'static, Result<Batch, JournalError>>;
 
 /// Where entries come from.
 pub trait Feed: Send + Sync {
-    /// What of a segment's entries from a position on belongs to `slots`. Waits for what is
-    /// not there yet, and for a node that is not reached; ends with the segment, or with an
-    /// error of this node's own journal.
+    /// What of a segment's entries from a position on belongs to `slots`, or, without slots,
+    /// their request ids. Waits for what is not there yet, and for a node that is not reached;
+    /// ends with the segment, or with an error of this node's own journal.
     fn follow(&self, from: Position, slots: SlotSet) -> Followed;
 
     /// The entries of a segment before `index` were folded here: nobody waits for them in
     /// memory. Slots that came later may still ask for some.
     fn folded(&self, segment: u64, index: u64);
+
+    /// Asks the other members what they have decided on repeated requests.
+    fn decided(&self) -> BoxFuture<'static, Told>;
+}
+
+/// What other members have decided.
+#[derive(Debug)]
+pub struct Told {
+    /// Of each that has answered.
+    pub decided: Vec<Decided>,
+    /// Whether all have.
+    pub is_all: bool,
+}
+
+/// Passes on what comes, while somebody takes it.
+pub(super) async fn pass_on<T>(items: impl Stream<Item = T>, to: mpsc::Sender<T>) {
+    let mut items = pin!(items);
+    while let Some(item) = items.next().await {
+        if to.send(item).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// What the cluster agrees on, seen from a node.

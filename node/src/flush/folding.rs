@@ -1,26 +1,28 @@
 //! The thread that folds what becomes durable, here and elsewhere, and finds what is due.
 
 use std::collections::BTreeMap;
-use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures::{Stream, StreamExt as _};
+use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::aggregation::distinct_logs;
-use crate::checkpoint::carries::{self, Carry};
 use crate::checkpoint::facts::Facts;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::Window;
+use crate::flush::carried::CarriedWindows;
 use crate::flush::delivery::Flush;
-use crate::flush::feed::{Batch, Consensus, Disagreement, Feed};
+use crate::flush::feed::{Batch, Consensus, Disagreement, Feed, pass_on};
 use crate::flush::group::{CurrentWindow, Group, OpenFigures, alike};
+use crate::flush::learning::{Learned, Learning};
+use crate::flush::requests::{self, Decided};
 use crate::flush::{FlushError, FlushSettings};
 use crate::journal::{JournalError, Position};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Batches that wait to be folded.
 const BATCHES_MAX: usize = 8;
@@ -39,6 +41,9 @@ pub struct Pending {
     pub cut: u64,
     /// Records below it that are in no flushed window, by aggregation.
     pub records: BTreeMap<u32, u64>,
+    /// Records below it, of any slot, that were not counted because they repeat others.
+    #[serde(default)]
+    pub repeated: BTreeMap<u32, u64>,
 }
 
 /// Told at every cut how large an aggregation's open windows are; must not block.
@@ -48,16 +53,40 @@ pub type Observer = Box<dyn Fn(&str, OpenFigures) + Send>;
 #[derive(Clone)]
 pub struct Folding {
     commands: mpsc::UnboundedSender<Command>,
+    decided: watch::Receiver<Arc<Decided>>,
+    /// The newest cut up to which it was recorded what is decided.
+    recorded: Arc<AtomicU64>,
 }
 
 /// The folding thread's end of the handle.
-pub struct Commands(mpsc::UnboundedReceiver<Command>);
+pub struct Commands {
+    received: mpsc::UnboundedReceiver<Command>,
+    decided: watch::Sender<Arc<Decided>>,
+}
 
 impl Folding {
     /// A handle, and what is to be run behind it.
     pub fn new() -> (Folding, Commands) {
         let (commands, received) = mpsc::unbounded_channel();
-        (Folding { commands }, Commands(received))
+        let (decided, told) = watch::channel(Arc::default());
+        let folding = Folding { commands, decided: told, recorded: Arc::default() };
+        (folding, Commands { received, decided })
+    }
+
+    /// Which entries repeat a request, as far as it is decided.
+    pub fn decided(&self) -> Arc<Decided> {
+        Arc::clone(&self.decided.borrow())
+    }
+
+    /// Makes durable what is decided, which is all that was handed on: once it is claimed,
+    /// nobody can be asked for the journal before.
+    pub(super) fn record_decided(&self, store: &Store) -> Result<(), StoreError> {
+        let decided = self.decided();
+        if decided.cut > self.recorded.load(Ordering::Relaxed) {
+            requests::record(store, &decided)?;
+            self.recorded.store(decided.cut, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// A window was handed out, but for the slots that were given up because they belong to
@@ -87,7 +116,7 @@ impl Folding {
 impl Commands {
     /// The windows that were handed out, and the slots that were given up.
     pub(super) fn closed(&mut self) -> Vec<(Window, SlotSet)> {
-        let received = std::iter::from_fn(|| self.0.try_recv().ok());
+        let received = std::iter::from_fn(|| self.received.try_recv().ok());
         let closed = received.filter_map(|command| match command {
             Command::Closed { window, given_up, .. } => Some((window, given_up)),
             Command::Current { .. } | Command::Pending { .. } => None,
@@ -102,8 +131,8 @@ pub struct Parts {
     pub node: NodeId,
     /// How.
     pub settings: FlushSettings,
-    /// Where carries are.
-    pub store: Arc<Store>,
+    /// What is carried.
+    pub carried: CarriedWindows,
     /// What the cluster agrees on.
     pub consensus: Arc<dyn Consensus>,
     /// Where entries come from.
@@ -118,6 +147,7 @@ pub struct Parts {
 pub struct Folder {
     parts: Parts,
     facts: watch::Receiver<Arc<Facts>>,
+    learning: Learning,
     /// By number, which is never used again.
     groups: BTreeMap<u64, Group>,
     groups_made: u64,
@@ -138,22 +168,25 @@ struct Received {
 }
 
 impl Folder {
-    /// Nothing folded yet.
+    /// Nothing folded yet; what is decided is told behind the handle.
     ///
     /// # Errors
     /// When what earlier lives left in the scratch folder cannot be removed, or the database
     /// cannot be read.
-    pub fn new(parts: Parts) -> Result<Folder, FlushError> {
-        let kept = carries::all(&parts.store)?;
+    pub fn new(parts: Parts, commands: &Commands) -> Result<Folder, FlushError> {
+        let kept = parts.carried.all()?;
         let kept: Vec<_> = kept.iter().map(super::group::carried).collect::<Result<_, _>>()?;
         distinct_logs::remove_all_but(&parts.settings.scratch, &kept)?;
         let facts = parts.consensus.facts();
+        let recorded = requests::recorded(parts.carried.carries.store())?;
+        let learning = Learning::new(Arc::clone(&parts.feed), recorded, commands.decided.clone());
         let (sender, received) = mpsc::channel(BATCHES_MAX);
         let (groups, streams) = (BTreeMap::new(), BTreeMap::new());
         let (groups_made, waiting, is_behind) = (0, None, false);
         Ok(Folder {
             parts,
             facts,
+            learning,
             groups,
             groups_made,
             streams,
@@ -173,7 +206,7 @@ impl Folder {
         self.follow_facts()?;
         loop {
             tokio::select! {
-                command = commands.0.recv() => match command {
+                command = commands.received.recv() => match command {
                     Some(command) => self.obey(command)?,
                     None => return Ok(()),
                 },
@@ -181,6 +214,7 @@ impl Folder {
                     Ok(()) => self.follow_facts()?,
                     Err(_) => return Err(Disagreement::facts_ended().into()),
                 },
+                learned = self.learning.next() => self.learn(learned?)?,
                 Some(received) = self.received.recv(), if self.waiting.is_none() => {
                     self.fold(received?)?;
                 }
@@ -221,7 +255,8 @@ impl Folder {
                 *records.entry(number).or_default() += pending;
             }
         }
-        Some(Pending { cut: cut.number, records })
+        let repeated = self.learning.decided().records().clone();
+        Some(Pending { cut: cut.number, records, repeated })
     }
 
     fn fold(&mut self, received: Received) -> Result<(), FlushError> {
@@ -237,13 +272,37 @@ impl Folder {
         if self.is_behind { self.close() } else { Ok(()) }
     }
 
+    fn learn(&mut self, learned: Learned) -> Result<(), FlushError> {
+        let facts = self.facts.borrow().clone();
+        self.learning.take(learned, &facts)?;
+        if self.decide(&facts)? && self.is_behind { self.close() } else { Ok(()) }
+    }
+
+    /// Decides which entries repeat a request, and folds those that have waited for that.
+    /// Says whether more is decided than before.
+    fn decide(&mut self, facts: &Facts) -> Result<bool, FlushError> {
+        if !self.learning.decide(facts) {
+            return Ok(false);
+        }
+        for group in self.groups.values_mut() {
+            // What names an aggregation that is not known yet is folded when it is.
+            group.decide(self.learning.decided(), &self.parts.settings)?;
+        }
+        if let Some(received) = self.waiting.take() {
+            self.fold(received)?;
+        }
+        Ok(true)
+    }
+
     /// Does what the newest facts ask for.
     fn follow_facts(&mut self) -> Result<(), FlushError> {
         let facts = self.facts.borrow_and_update().clone();
         self.groups.retain(|_, group| !group.has_lost(&facts));
         self.follow_owners(&facts)?;
+        self.learning.decide(&facts);
         for group in self.groups.values_mut() {
             group.register(&facts, &self.parts.settings)?;
+            group.decide(self.learning.decided(), &self.parts.settings)?;
         }
         self.follow_segments(&facts);
         if let Some(received) = self.waiting.take() {
@@ -265,17 +324,16 @@ impl Folder {
         let folded = |slot| self.groups.values().any(|group| group.slots().contains(slot));
         let new: SlotSet = owned.iter().filter(|&slot| !folded(slot)).collect();
         if !new.is_empty() {
-            let kept = carries::all(&self.parts.store)?;
+            let kept = self.parts.carried.all()?;
             for slots in alike(facts, &new, &kept) {
-                self.begin(slots, facts, &kept)?;
+                self.begin(slots, facts)?;
             }
         }
         Ok(())
     }
 
-    fn begin(&mut self, slots: SlotSet, facts: &Facts, kept: &[Carry]) -> Result<(), FlushError> {
-        let own = |carry: &&Carry| slots.iter().any(|slot| carry.slots.contains(slot));
-        let own = kept.iter().filter(own).cloned().collect();
+    fn begin(&mut self, slots: SlotSet, facts: &Facts) -> Result<(), FlushError> {
+        let own = self.parts.carried.take(&slots)?;
         let group = Group::resume(slots, own, facts, &self.parts.settings)?;
         self.groups.insert(self.groups_made, group);
         self.groups_made += 1;
@@ -311,6 +369,7 @@ impl Folder {
     /// Hands on the windows that the cuts have closed.
     fn close(&mut self) -> Result<(), FlushError> {
         let facts = self.facts.borrow().clone();
+        self.decide(&facts)?;
         self.is_behind = false;
         for (&number, group) in &mut self.groups {
             let closings = group.close(&facts)?;
@@ -349,16 +408,6 @@ impl Folder {
             sum.memory_bytes += figures.memory_bytes;
         }
         sums.into_iter().for_each(|(name, figures)| (self.parts.observer)(name, figures));
-    }
-}
-
-/// Passes on what comes, while somebody takes it.
-async fn pass_on<T>(items: impl Stream<Item = T>, to: mpsc::Sender<T>) {
-    let mut items = pin!(items);
-    while let Some(item) = items.next().await {
-        if to.send(item).await.is_err() {
-            return;
-        }
     }
 }
 

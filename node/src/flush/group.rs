@@ -1,6 +1,7 @@
 //! Slots that are folded together, since they go on from the same cuts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -14,19 +15,31 @@ use crate::event::time::{SECOND, UnixNanos, Window};
 use crate::failpoint::is_to_fail;
 use crate::flush::due::{Due, due, newest_reached};
 use crate::flush::feed::{Batch, Part};
+use crate::flush::requests::Decided;
 use crate::flush::{Aggregation, FlushError, FlushSettings};
 
 /// How long a slot without open windows stays at a cut, in nanoseconds.
 const IDLE_MAX: u64 = 60 * SECOND;
+/// Bytes of parts that wait until a cut decides on them; no more are taken then.
+const HELD_BYTES_MAX: usize = 64 << 20;
 
 /// Of each segment, the number of an entry.
 pub type Positions = BTreeMap<u64, u64>;
 
 /// Slots that are folded together.
+///
+/// What has no request id is folded as it comes: where it stands within a window does not
+/// matter. What has one waits until a cut decides whether it repeats another.
 pub struct Group {
     slots: SlotSet,
-    /// The first entry of each segment that is not folded yet.
+    /// The first entry of each segment that has not come yet.
     next: Positions,
+    /// What came and is not folded yet, by segment: first a part with a request id on which
+    /// no cut has decided. No segment is without parts.
+    held: BTreeMap<u64, VecDeque<Part>>,
+    held_bytes: usize,
+    /// Which entries are not folded, because they repeat a request.
+    decided: Arc<Decided>,
     accounts: BTreeMap<u32, Account>,
     /// All aggregations with a lower number are known, or were flushed and forgotten.
     known_below: u32,
@@ -43,6 +56,8 @@ struct Account {
     aggregation: Aggregation,
     /// The first entry of each segment that is its own, and was not flushed or carried.
     begin: Positions,
+    /// What is stamped then or later is not its own.
+    end: Option<UnixNanos>,
     windows: BTreeMap<Window, Open>,
     /// Windows that are being handed out, with their records by second.
     closing: BTreeMap<Window, Seconds>,
@@ -115,9 +130,18 @@ impl Group {
         facts: &Facts,
         settings: &FlushSettings,
     ) -> Result<Group, FlushError> {
-        let (next, accounts) = (Positions::new(), BTreeMap::new());
-        let (known_below, bytes, lost) = (0, 0, lost(facts));
-        let mut group = Group { slots, next, accounts, known_below, carries, bytes, lost };
+        let mut group = Group {
+            slots,
+            next: Positions::new(),
+            held: BTreeMap::new(),
+            held_bytes: 0,
+            decided: Arc::default(),
+            accounts: BTreeMap::new(),
+            known_below: 0,
+            carries,
+            bytes: 0,
+            lost: lost(facts),
+        };
         group.register(facts, settings)?;
         group.next = group.needed(facts);
         Ok(group)
@@ -134,9 +158,27 @@ impl Group {
         self.slots = self.slots.iter().filter(|&slot| keep(slot)).collect();
     }
 
-    /// The first entry of a segment that is not folded yet.
+    /// The first entry of a segment that has not come yet.
     pub fn next(&self, segment: u64) -> u64 {
         self.next.get(&segment).copied().unwrap_or(0)
+    }
+
+    /// The first entry of each segment that is not folded yet.
+    fn folded(&self) -> Positions {
+        let mut folded = self.next.clone();
+        let held =
+            self.held.iter().filter_map(|(&segment, parts)| Some((segment, parts.front()?.index)));
+        folded.extend(held);
+        folded
+    }
+
+    /// Of each segment, the first entry that is not folded yet, or on which is not decided.
+    fn reached(&self) -> Positions {
+        let mut reached = self.folded();
+        for (&segment, next) in &mut reached {
+            *next = self.decided.count(segment).min(*next);
+        }
+        reached
     }
 
     /// Whether a segment was lost since this began. What was folded of it nobody could fold
@@ -153,10 +195,13 @@ impl Group {
     pub fn register(&mut self, facts: &Facts, settings: &FlushSettings) -> Result<(), FlushError> {
         let is_new = |aggregation: &Aggregation| !self.accounts.contains_key(&aggregation.number);
         let new: Vec<_> = super::aggregations(facts)?.into_iter().filter(is_new).collect();
+        for (number, account) in &mut self.accounts {
+            account.end = end(facts, *number);
+        }
         for aggregation in new {
             let number = aggregation.number;
             let Some(begin) = self.begin(facts, number) else { continue };
-            let mut account = Account::new(aggregation, begin);
+            let mut account = Account::new(aggregation, begin, end(facts, number));
             for carry in self.carries.extract_if(.., |carry| carry.aggregation == number) {
                 account.take_up(carry, settings)?;
             }
@@ -189,9 +234,9 @@ impl Group {
         facts.segments().keys().map(first).collect()
     }
 
-    /// Folds parts of a segment's entries, but for those that were folded, and says whether
-    /// it did. If not, one names an aggregation that is not known yet: the facts are behind,
-    /// and the batch has to be folded again when they are not.
+    /// Folds parts of a segment's entries, but for those that came before, and says whether
+    /// it took them all. If not, one names an aggregation that is not known yet, as the facts
+    /// are behind, or too many wait for a cut: then the batch has to come again.
     ///
     /// # Errors
     /// When an entry cannot be read or a window's state cannot be kept.
@@ -204,13 +249,70 @@ impl Group {
         let next = self.next(segment);
         let is_new = |part: &&Part| part.index >= next || is_to_fail("planted-fold-again");
         for part in batch.parts.iter().filter(is_new) {
-            if !self.fold_part(segment, part, settings)? {
+            if !self.take(segment, part, settings)? {
                 return Ok(false);
             }
             self.next.insert(segment, part.index + 1);
         }
         self.next.insert(segment, batch.next.max(next));
         Ok(true)
+    }
+
+    /// Folds a part, or holds it if it waits for a cut, or comes behind one that does: what
+    /// is folded of a segment has no gaps.
+    fn take(
+        &mut self,
+        segment: u64,
+        part: &Part,
+        settings: &FlushSettings,
+    ) -> Result<bool, FlushError> {
+        if !self.held.contains_key(&segment) && !self.is_undecided(segment, part)? {
+            return self.fold_part(segment, part, settings);
+        }
+        if self.held_bytes > HELD_BYTES_MAX {
+            return Ok(false);
+        }
+        self.held_bytes += part.entry.len();
+        self.held.entry(segment).or_default().push_back(part.clone());
+        Ok(true)
+    }
+
+    /// Folds what was held until this was decided, and says whether it could. If not, a part
+    /// names an aggregation that is not known yet.
+    ///
+    /// # Errors
+    /// When an entry cannot be read or a window's state cannot be kept.
+    pub fn decide(
+        &mut self,
+        decided: &Arc<Decided>,
+        settings: &FlushSettings,
+    ) -> Result<bool, FlushError> {
+        self.decided = Arc::clone(decided);
+        let mut knows_all = true;
+        for (segment, mut parts) in std::mem::take(&mut self.held) {
+            while let Some(part) = parts.front()
+                && !self.is_undecided(segment, part)?
+                && knows_all
+            {
+                knows_all &= self.fold_part(segment, part, settings)?;
+                if knows_all {
+                    self.held_bytes -= part.entry.len();
+                    parts.pop_front();
+                }
+            }
+            if !parts.is_empty() {
+                self.held.insert(segment, parts);
+            }
+        }
+        Ok(knows_all)
+    }
+
+    /// Whether a part has a request id on which is not decided.
+    fn is_undecided(&self, segment: u64, part: &Part) -> Result<bool, FlushError> {
+        let index = part.index;
+        let malformed = |source| FlushError::Entry { segment, index, source };
+        let entry = Entry::parse(&part.entry).map_err(malformed)?;
+        Ok(entry.request().is_some() && self.decided.is_repeated(segment, index).is_none())
     }
 
     fn fold_part(
@@ -221,8 +323,11 @@ impl Group {
     ) -> Result<bool, FlushError> {
         let index = part.index;
         let malformed = |source| FlushError::Entry { segment, index, source };
-        let sections = Entry::parse(&part.entry).map_err(malformed)?.sections();
-        let sections = sections.collect::<Result<Vec<_>, _>>().map_err(malformed)?;
+        let entry = Entry::parse(&part.entry).map_err(malformed)?;
+        if entry.request().is_some() && self.decided.is_repeated(segment, index) == Some(true) {
+            return Ok(true);
+        }
+        let sections = entry.sections().collect::<Result<Vec<_>, _>>().map_err(malformed)?;
         if sections.iter().any(|&(number, _)| number >= self.known_below) {
             return Ok(false);
         }
@@ -248,8 +353,8 @@ impl Group {
     /// When the state of a window that stays open cannot be kept.
     pub fn close(&mut self, facts: &Facts) -> Result<Closings, FlushError> {
         let mut closings = Closings::default();
-        let next = &self.next;
-        let folded = |segment| next.get(&segment).copied().unwrap_or(0);
+        let (next, reached) = (&self.folded(), self.reached());
+        let folded = |segment| reached.get(&segment).copied().unwrap_or(0);
         for (&number, account) in &mut self.accounts {
             let open = account.windows.keys().copied();
             let dues = due(facts, number, &self.slots, open, folded);
@@ -266,7 +371,8 @@ impl Group {
 
     /// The number of the newest cut below which everything was folded.
     pub fn newest_reached(&self, facts: &Facts) -> Option<u64> {
-        newest_reached(facts, |segment| self.next(segment))
+        let reached = self.reached();
+        newest_reached(facts, |segment| reached.get(&segment).copied().unwrap_or(0))
     }
 
     /// A window was handed out, or is not this node's to hand out any more.
@@ -291,9 +397,9 @@ impl Group {
         if journal <= u128::from(settings.journal_bytes_max) {
             return Ok(None);
         }
-        let mut carries = Vec::new();
+        let (mut carries, next) = (Vec::new(), self.folded());
         for account in self.accounts.values_mut() {
-            carries.extend(account.carry(|_| true, &self.slots, &self.next, self.bytes)?);
+            carries.extend(account.carry(|_| true, &self.slots, &next, self.bytes)?);
             account.windows.values_mut().for_each(|open| open.bytes_before = self.bytes);
         }
         Ok(Some(carries))
@@ -363,9 +469,9 @@ impl Group {
 }
 
 impl Account {
-    fn new(aggregation: Aggregation, begin: Positions) -> Account {
+    fn new(aggregation: Aggregation, begin: Positions, end: Option<UnixNanos>) -> Account {
         let (windows, closing) = (BTreeMap::new(), BTreeMap::new());
-        Account { aggregation, begin, windows, closing, like: None }
+        Account { aggregation, begin, end, windows, closing, like: None }
     }
 
     fn begin(&self, segment: u64) -> u64 {
@@ -383,7 +489,8 @@ impl Account {
         Ok(())
     }
 
-    /// The window that an entry falls into, or `None` if it was flushed or carried before.
+    /// The window that an entry falls into, or `None` if it was flushed or carried before, or
+    /// is not the aggregation's any more.
     fn window(
         &mut self,
         segment: u64,
@@ -391,7 +498,7 @@ impl Account {
         bytes_before: u64,
         settings: &FlushSettings,
     ) -> Option<&mut Open> {
-        if part.index < self.begin(segment) {
+        if part.index < self.begin(segment) || self.end.is_some_and(|end| end <= part.stamp) {
             return None;
         }
         let Kind::DistinctLogs(definition) = &self.aggregation.definition.kind;
@@ -484,6 +591,12 @@ struct Kept {
     seconds: Vec<(UnixNanos, u64)>,
 }
 
+/// When an aggregation has ended, if it has.
+fn end(facts: &Facts, number: u32) -> Option<UnixNanos> {
+    let until = facts.aggregations().get(&number)?.until?;
+    facts.cut(until).map(|cut| cut.time)
+}
+
 /// The segments that were lost with nodes that were forgotten.
 fn lost(facts: &Facts) -> BTreeSet<u64> {
     let losses = facts.aggregations().values().flat_map(|known| &known.losses);
@@ -509,6 +622,16 @@ pub fn alike(facts: &Facts, slots: &SlotSet, carries: &[Carry]) -> Vec<SlotSet> 
 /// When it is not what this version writes.
 pub fn carried(carry: &Carry) -> Result<Carried, FlushError> {
     Ok(Kept::deserialize(&carry.state).map_err(FlushError::Carry)?.state)
+}
+
+/// The same carry, with its state in a file of another name.
+///
+/// # Errors
+/// When it is not what this version writes.
+pub fn in_file(carry: Carry, file: String) -> Result<Carry, FlushError> {
+    let Kept { state, seconds } = Kept::deserialize(&carry.state).map_err(FlushError::Carry)?;
+    let kept = Kept { state: state.in_file(file), seconds };
+    Ok(Carry { state: serde_json::to_value(kept).map_err(FlushError::Carry)?, ..carry })
 }
 
 #[cfg(test)]

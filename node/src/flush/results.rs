@@ -11,7 +11,7 @@ use sheaf_proto::statistics::WindowCounts;
 use crate::aggregation::distinct_logs::count_table::MalformedTable;
 use crate::event::slots::SlotSet;
 use crate::event::time::{SECOND, UnixNanos, Window};
-use crate::store::{Store, StoreError, Table, keys};
+use crate::store::{Batch, Store, StoreError, Table, keys};
 
 /// How long results are kept after their window's end.
 const KEPT: u64 = 3600 * SECOND;
@@ -53,6 +53,8 @@ pub struct Writing {
     window: Window,
     table: u64,
     chunks: u32,
+    /// The last chunk, which is not on disk yet: most tables are written at once.
+    last: Option<Vec<u8>>,
 }
 
 impl Results {
@@ -64,7 +66,7 @@ impl Results {
     /// Begins a table of a window.
     pub fn begin(&self, aggregation: u32, window: Window) -> Writing {
         let (store, table) = (Arc::clone(&self.store), fastrand::u64(..));
-        Writing { store, aggregation, window, table, chunks: 0 }
+        Writing { store, aggregation, window, table, chunks: 0, last: None }
     }
 
     /// Makes durable that a table has the results of `slots`, and no earlier table any more, or
@@ -78,9 +80,10 @@ impl Results {
         slots: SlotSet,
         summary: Option<WindowCounts>,
     ) -> Result<(), StoreError> {
+        let mut batch = self.store.batch();
+        written.put_last(&mut batch)?;
         let Writing { aggregation, window: Window { end, .. }, table, chunks, .. } = written;
         let result = SlotResults { slots, summary, table, chunks };
-        let mut batch = self.store.batch();
         for earlier in self.find(aggregation, end)? {
             let key = keys::result(end, aggregation, earlier.table);
             let rest: SlotSet =
@@ -132,17 +135,31 @@ impl Results {
 }
 
 impl Writing {
-    /// Writes the next chunk.
+    /// What the table is called.
+    pub fn table(&self) -> u64 {
+        self.table
+    }
+
+    /// Writes the next chunk, at the latest when the table is finished.
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub fn push(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
-        let Writing { aggregation, window: Window { end, .. }, table, chunks, .. } = *self;
-        let mut batch = self.store.batch();
-        let key = keys::result_chunk(end, aggregation, table, chunks);
-        batch.put(Table::Results, &key, chunk)?;
+    pub fn push(&mut self, chunk: Vec<u8>) -> Result<(), StoreError> {
+        if self.last.is_some() {
+            let mut batch = self.store.batch();
+            self.put_last(&mut batch)?;
+            self.store.commit(batch)?;
+        }
+        self.last = Some(chunk);
         self.chunks += 1;
-        self.store.commit(batch)
+        Ok(())
+    }
+
+    fn put_last(&self, batch: &mut Batch<'_>) -> Result<(), StoreError> {
+        let Some(last) = &self.last else { return Ok(()) };
+        let Writing { aggregation, window: Window { end, .. }, table, chunks, .. } = *self;
+        let key = keys::result_chunk(end, aggregation, table, chunks - 1);
+        batch.put(Table::Results, &key, last)
     }
 }
 
@@ -157,7 +174,7 @@ mod tests {
 
     fn keep(results: &Results, end: u64, slots: &str, chunks: &[&str]) {
         let mut writing = results.begin(1, window(end));
-        chunks.iter().for_each(|chunk| writing.push(chunk.as_bytes()).unwrap());
+        chunks.iter().for_each(|chunk| writing.push(chunk.as_bytes().to_vec()).unwrap());
         results.finish(writing, slots.parse().unwrap(), None).unwrap();
     }
 
@@ -191,7 +208,8 @@ mod tests {
     #[test]
     fn a_table_that_was_not_finished_is_not_found() {
         let results = results();
-        results.begin(1, window(SECOND)).push(b"a").unwrap();
+        let mut writing = results.begin(1, window(SECOND));
+        [b"a", b"b"].iter().for_each(|chunk| writing.push(chunk.to_vec()).unwrap());
         assert_eq!(found(&results, SECOND), []);
     }
 

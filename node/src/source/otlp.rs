@@ -12,30 +12,33 @@ mod http;
 pub mod json;
 mod refusal; // what went wrong -> gRPC status, HTTP status, google.rpc.Status
 mod reply; // ExportLogsServiceResponse
+mod request_id; // the sender's own name of a request
 mod server; // connections: how many, how long, how they end
 mod socket; // one connection's reads
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::intake::admission::{Admission, Permit};
-use crate::intake::{Exported, Intake, IntakeError};
+use crate::intake::{Exported, Intake, IntakeError, Request};
 
 /// What the servers need of the intake.
 pub trait Export: Clone + Send + Sync + 'static {
     /// The budget that bodies are charged to before they are buffered.
     fn admission(&self) -> &Admission;
 
-    /// `Ok` means durable. `request` is a protobuf `ExportLogsServiceRequest`.
+    /// `Ok` means durable.
     fn export(
         &self,
-        request: Bytes,
+        request: Request,
         permit: Permit,
     ) -> impl Future<Output = Result<Exported, IntakeError>> + Send;
+
+    /// Counts a request that was refused for good before it came to the intake.
+    fn unusable(&self);
 }
 
 impl Export for Intake {
@@ -43,8 +46,12 @@ impl Export for Intake {
         Intake::admission(self)
     }
 
-    async fn export(&self, request: Bytes, permit: Permit) -> Result<Exported, IntakeError> {
+    async fn export(&self, request: Request, permit: Permit) -> Result<Exported, IntakeError> {
         Intake::export(self, request, permit).await
+    }
+
+    fn unusable(&self) {
+        self.received().refuse();
     }
 }
 

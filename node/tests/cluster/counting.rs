@@ -13,18 +13,18 @@ use crate::process::{Process, eventually};
 const SOME: u64 = 50;
 
 /// A cluster under load.
-struct Campaign {
-    nodes: Nodes,
+pub(super) struct Campaign {
+    pub(super) nodes: Nodes,
     /// How many form the cluster; the others join later.
     founders: usize,
-    running: Vec<Option<Process>>,
-    load: Load,
+    pub(super) running: Vec<Option<Process>>,
+    pub(super) load: Load,
     lines: Lines,
 }
 
 impl Campaign {
     /// Forms a cluster of the first `founders` of so many nodes.
-    fn begin(founders: usize, count: usize) -> Campaign {
+    pub(super) fn begin(founders: usize, count: usize) -> Campaign {
         let mut campaign = Campaign::begin_with(founders, count, "");
         (0..founders).for_each(|node| campaign.wait_for_more(node));
         campaign
@@ -40,18 +40,28 @@ impl Campaign {
         campaign
     }
 
-    fn start(&mut self, node: usize) {
+    pub(super) fn start(&mut self, node: usize) {
         self.start_with(node, "");
     }
 
+    /// Starts a node with more settings.
+    pub(super) fn start_counting(&mut self, node: usize, settings: &[&str]) {
+        let process = self.nodes.start_counting(node, self.founders, settings);
+        self.take(node, process);
+    }
+
     fn start_with(&mut self, node: usize, failpoints: &str) {
-        let mut process = self.nodes.start_with(node, self.founders, failpoints);
+        let process = self.nodes.start_with(node, self.founders, failpoints);
+        self.take(node, process);
+    }
+
+    fn take(&mut self, node: usize, mut process: Process) {
         self.load.reaches(node, process.otlp_http().unwrap());
         self.running[node] = Some(process);
     }
 
     /// Ends a node by SIGKILL.
-    fn kill(&mut self, node: usize) {
+    pub(super) fn kill(&mut self, node: usize) {
         let ended = self.running[node].take().unwrap().kill();
         self.lines.add(node, &ended.stdout);
     }
@@ -66,17 +76,29 @@ impl Campaign {
     }
 
     /// Waits until a node has acknowledged some more requests.
-    fn wait_for_more(&mut self, node: usize) {
+    pub(super) fn wait_for_more(&mut self, node: usize) {
+        self.wait_for(node, SOME);
+    }
+
+    /// Waits until a node has acknowledged so many more requests.
+    pub(super) fn wait_for(&mut self, node: usize, more: u64) {
         let before = self.load.acknowledged(node);
         let process = self.running[node].as_mut().unwrap();
         eventually("some more requests", || {
             process.must_be_alive();
-            (self.load.acknowledged(node) >= before + SOME).then_some(())
+            (self.load.acknowledged(node) >= before + more).then_some(())
         });
     }
 
+    /// Ends a node by SIGTERM.
+    pub(super) fn terminate(&mut self, node: usize) {
+        let ended = self.running[node].take().unwrap().terminate();
+        assert!(ended.status.success(), "{}", ended.stderr);
+        self.lines.add(node, &ended.stdout);
+    }
+
     /// Waits until somebody prints another line.
-    fn wait_for_line(&self) {
+    pub(super) fn wait_for_line(&self) {
         let printed = || -> usize {
             let running = self.running.iter().flatten();
             running.map(|process| process.printed().lines().count()).sum()
@@ -86,7 +108,7 @@ impl Campaign {
     }
 
     /// The node that leads, once it and all that run agree on that.
-    fn leader(&mut self) -> usize {
+    pub(super) fn leader(&mut self) -> usize {
         eventually("a leader that all agree on", || {
             let running = self.running.iter_mut().enumerate();
             let running = running.filter_map(|(node, process)| Some((node, process.as_mut()?)));
@@ -101,7 +123,7 @@ impl Campaign {
     }
 
     /// Ends the load, and checks that all nodes tell the same, and what was sent.
-    fn end(mut self) -> Lines {
+    pub(super) fn end(mut self) -> Lines {
         let requests = self.load.stop();
         let count = self.running.len();
         let mut running: Vec<_> = self.running.iter_mut().flatten().collect();
@@ -137,11 +159,10 @@ impl Campaign {
             }
             (printed.records() >= ledgers[0].aggregations[0].flushed).then_some(())
         });
-        for (node, process) in self.running.into_iter().enumerate() {
-            let Some(process) = process else { continue };
-            let ended = process.terminate();
-            assert!(ended.status.success(), "{}", ended.stderr);
-            self.lines.add(node, &ended.stdout);
+        for node in 0..self.running.len() {
+            if self.running[node].is_some() {
+                self.terminate(node);
+            }
         }
         for shown in windows {
             let printed = self.lines.newest_first();
@@ -171,7 +192,7 @@ fn settled_ledger(node: &mut Process, acknowledged: u64, all_run: bool) -> Ledge
     })
 }
 
-fn get(node: &mut Process, path: &str) -> Option<String> {
+pub(super) fn get(node: &mut Process, path: &str) -> Option<String> {
     node.must_be_alive();
     let answer = Connection::open(node.admin()?).and_then(|mut connection| connection.get(path));
     answer.ok().filter(|answer| answer.status == 200).map(|answer| answer.body)

@@ -12,7 +12,7 @@ use crate::http::{Connection, Form, Record};
 use crate::process::{Process, eventually};
 
 /// Asks a node to let a member go, and returns the answer's status and body.
-fn ask_to(act: &str, member: u64, through: &mut Process) -> (u16, String) {
+pub(super) fn ask_to(act: &str, member: u64, through: &mut Process) -> (u16, String) {
     let mut connection = Connection::open(through.admin().unwrap()).unwrap();
     let answer = connection.post(&format!("/v1/cluster/members/{member}/{act}")).unwrap();
     (answer.status, answer.body)

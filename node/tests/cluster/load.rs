@@ -39,6 +39,7 @@ struct Target {
     /// Where it takes requests, once it does.
     address: Mutex<Option<SocketAddr>>,
     acknowledged: AtomicU64,
+    refused: AtomicU64,
 }
 
 #[derive(Default)]
@@ -78,10 +79,15 @@ impl Load {
         self.shared.targets[node].acknowledged.load(Ordering::Relaxed)
     }
 
+    /// The requests that a node has asked to send again later.
+    pub(crate) fn refused(&self, node: usize) -> u64 {
+        self.shared.targets[node].refused.load(Ordering::Relaxed)
+    }
+
     /// What was sent; nothing is on its way any more.
-    pub(crate) fn stop(self) -> Vec<Request> {
+    pub(crate) fn stop(&mut self) -> Vec<Request> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        self.threads.drain(..).flat_map(|thread| thread.join().unwrap()).collect()
     }
 }
 
@@ -134,6 +140,7 @@ impl Sender {
             target.acknowledged.fetch_add(1, Ordering::Relaxed);
         }
         if let Ok(answer) = answer {
+            target.refused.fetch_add(u64::from(answer.status == 503), Ordering::Relaxed);
             assert!([200, 503].contains(&answer.status), "{answer:?}");
             *connection = Some(open);
         }

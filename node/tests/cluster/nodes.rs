@@ -9,8 +9,10 @@ use tempfile::TempDir;
 use crate::http::Connection;
 use crate::process::{Process, eventually};
 
-/// What all of them count: windows so short that many end in a test.
-const COUNTING: &[&str] = &["--attribute", "request", "--window", "1s", "--stats-limit", "1000000"];
+/// What all of them count.
+const COUNTING: &[&str] = &["--attribute", "request", "--stats-limit", "1000000"];
+/// So short that many windows end in a test.
+const WINDOW: &[&str] = &["--window", "1s"];
 
 /// Nodes with a folder and an address each, that are to form a cluster together.
 pub(crate) struct Nodes {
@@ -45,6 +47,22 @@ impl Nodes {
 
     /// As [`Nodes::start`], with these failpoints.
     pub(crate) fn start_with(&self, node: usize, members: usize, failpoints: &str) -> Process {
+        self.start_set(node, members, WINDOW, failpoints)
+    }
+
+    /// As [`Nodes::start`], with more settings.
+    pub(crate) fn start_counting(&self, node: usize, members: usize, more: &[&str]) -> Process {
+        self.start_set(node, members, &[WINDOW, more].concat(), "")
+    }
+
+    /// As [`Nodes::start_with`], with these settings in place of the window's.
+    pub(crate) fn start_set(
+        &self,
+        node: usize,
+        members: usize,
+        settings: &[&str],
+        failpoints: &str,
+    ) -> Process {
         let mut initial: Vec<&str> = self.addresses[..members].iter().map(String::as_str).collect();
         if node >= members {
             initial.push(&self.addresses[node]);
@@ -54,7 +72,8 @@ impl Nodes {
         let copies = self.copies;
         let arguments = ["--peer-listen", own, "--initial-members", &initial, "--copies", copies];
         let environment = [("FAILPOINTS", failpoints.to_owned())];
-        Process::start(&self.volume(node), &[&arguments, COUNTING].concat(), &environment)
+        let arguments = [&arguments, COUNTING, settings].concat();
+        Process::start(&self.volume(node), &arguments, &environment)
     }
 
     pub(crate) fn start_all(&self) -> Vec<Process> {

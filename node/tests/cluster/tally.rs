@@ -10,8 +10,8 @@ use super::load::Request;
 /// The lines that all nodes printed, each once.
 #[derive(Clone, Default)]
 pub(crate) struct Lines {
-    /// By the window's start.
-    whole: BTreeMap<Timestamp, Printed>,
+    /// By the window's start, and how often it was printed with other content.
+    whole: BTreeMap<(Timestamp, u32), Printed>,
     /// What came after the last line's end when a node died while it printed.
     torn: Vec<String>,
 }
@@ -25,24 +25,34 @@ struct Printed {
 }
 
 impl Lines {
-    /// Takes what a node printed in one life. What a window's line says never changes.
+    /// Takes what a node printed in one life. What a line says never changes.
     pub(crate) fn add(&mut self, node: usize, stdout: &str) {
         for line in stdout.split_inclusive('\n') {
             let Some(line) = line.strip_suffix('\n') else {
                 self.torn.push(line.to_owned());
                 continue;
             };
-            let start = read(line).window.start;
-            let none = || Printed { line: line.to_owned(), by: Vec::new() };
-            let printed = self.whole.entry(start).or_insert_with(none);
+            let WindowCounts { window, revision, .. } = read(line);
+            let (start, none) = (window.start, || Printed { line: line.to_owned(), by: vec![] });
+            let printed = self.whole.entry((start, revision)).or_insert_with(none);
             assert_eq!(printed.line, line, "the window at {start} was printed with two contents");
             printed.by.push(node);
         }
     }
 
-    /// The lines, newest first.
+    /// The last line of each window, newest first.
     pub(crate) fn newest_first(&self) -> Vec<&str> {
-        self.whole.values().rev().map(|printed| printed.line.as_str()).collect()
+        let last: BTreeMap<_, _> =
+            self.whole.iter().map(|((start, _), line)| (start, line)).collect();
+        last.into_values().rev().map(|printed| printed.line.as_str()).collect()
+    }
+
+    /// What the windows have in the end, oldest first. Each was complete then and not before.
+    fn settled(&self) -> Vec<WindowCounts> {
+        let settled: Vec<_> = self.newest_first().into_iter().rev().map(read).collect();
+        let complete = self.whole.values().filter(|printed| read(&printed.line).complete);
+        assert_eq!(complete.count(), settled.len(), "a complete window was printed again");
+        settled
     }
 
     /// The nodes that printed something.
@@ -57,7 +67,7 @@ impl Lines {
 
     /// Records in all windows.
     pub(crate) fn records(&self) -> u64 {
-        self.whole.values().map(|printed| read(&printed.line).records).sum()
+        self.newest_first().into_iter().map(|line| read(line).records).sum()
     }
 
     /// Panics unless the windows count all that was acknowledged, once, in its time, and of
@@ -67,7 +77,7 @@ impl Lines {
             let is_finished = self.whole.values().any(|printed| printed.line.starts_with(torn));
             assert!(is_finished, "half a line was never finished: {torn:.120}");
         }
-        let windows: Vec<_> = self.whole.values().map(|printed| read(&printed.line)).collect();
+        let windows = self.settled();
         let mut numbers: BTreeMap<u64, Twins<'_>> = BTreeMap::new();
         for request in requests {
             numbers.entry(request.number).or_default().requests.push(request);
@@ -131,7 +141,7 @@ impl Twins<'_> {
 
 fn check_sums(window: &WindowCounts) {
     let counted: u64 = window.counts.iter().map(|count| count.count).sum();
-    let is_whole = window.complete && window.revision == 1 && !window.upper_bound;
+    let is_whole = window.complete && !window.upper_bound;
     let adds_up = window.unknown == 0 && window.distinct == counted;
     assert!(is_whole && adds_up && window.other == Other::default(), "{window:?}");
 }
@@ -151,4 +161,89 @@ fn check_records(window: &WindowCounts, numbers: &BTreeMap<u64, Twins<'_>>) {
 
 fn read(line: &str) -> WindowCounts {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("not a window ({error}): {line:.120}"))
+}
+
+/// A request that was acknowledged five seconds after it was sent.
+fn request(number: u64, sent: &str) -> Request {
+    let sent: Timestamp = format!("2026-11-21T03:{sent}Z").parse().unwrap();
+    let over = sent + jiff::SignedDuration::from_secs(5);
+    Request { number, records: 3, distinct: 2, sent, over, acknowledged: true }
+}
+
+/// The line of a window of ten seconds, with requests of three records and two distinct ones.
+fn line(start: &str, requests: &[u64]) -> String {
+    let start: Timestamp = format!("2026-11-21T03:{start}Z").parse().unwrap();
+    let end = start + jiff::SignedDuration::from_secs(10);
+    let counts: Vec<_> = requests
+        .iter()
+        .map(|number| serde_json::json!({"value": number.to_string(), "count": 2}))
+        .collect();
+    let (records, distinct) = (3 * requests.len(), 2 * requests.len());
+    let line = serde_json::json!({
+        "aggregation": "by-request", "type": "DistinctLogs", "attribute": "request",
+        "window": {"start": start, "end": end}, "complete": true, "revision": 1,
+        "records": records, "distinct": distinct, "unknown": 0, "counts": counts,
+        "other": {"values": 0, "count": 0},
+    });
+    format!("{line}\n")
+}
+
+/// Two requests, the first of which was sent at two nodes, in two windows.
+fn honest() -> (Vec<Request>, Vec<String>) {
+    let requests = vec![request(1, "00:01"), request(1, "00:08"), request(2, "00:12")];
+    (requests, vec![line("00:00", &[1]), line("00:10", &[1, 2])])
+}
+
+/// What is wrong with what was printed, if anything is.
+fn complaint(requests: &[Request], lines: &[String]) -> Option<String> {
+    let checking = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut all = Lines::default();
+        all.add(0, &lines.concat());
+        all.check(requests);
+    }));
+    checking.err().map(|panic| panic.downcast_ref::<String>().cloned().unwrap_or_default())
+}
+
+#[test]
+fn the_tally_finds_nothing_wrong_with_what_is_right() {
+    let (mut requests, lines) = honest();
+    assert_eq!(complaint(&requests, &lines), None);
+    // The answer was lost, and the request was taken or not.
+    requests[1].acknowledged = false;
+    assert_eq!(complaint(&requests, &lines), None);
+    assert_eq!(complaint(&requests, &[line("00:00", &[1]), line("00:10", &[2])]), None);
+    let waiting = line("00:00", &[]).replace("\"complete\":true", "\"complete\":false");
+    let again = line("00:00", &[1]).replace("\"revision\":1", "\"revision\":2");
+    assert_eq!(complaint(&requests, &[waiting, again, line("00:10", &[2])]), None);
+}
+
+#[test]
+fn the_tally_finds_each_thing_that_may_be_wrong() {
+    let expect = |what: &str, change: &dyn Fn(&mut Vec<Request>, &mut Vec<String>)| {
+        let (mut requests, mut lines) = honest();
+        change(&mut requests, &mut lines);
+        let complaint = complaint(&requests, &lines);
+        assert!(complaint.as_ref().is_some_and(|c| c.contains(what)), "{what}: {complaint:?}");
+    };
+    expect("is in []", &|_, lines| lines[1] = line("00:10", &[1]));
+    expect("and acknowledged at", &|_, lines| {
+        lines.swap_remove(0);
+    });
+    expect("counts twice", &|requests, _| {
+        requests.remove(0);
+        requests[0].sent -= jiff::SignedDuration::from_secs(5);
+    });
+    expect("when it was not on its way", &|_, lines| lines.push(line("00:20", &[1])));
+    expect("was never sent", &|_, lines| lines[0] = line("00:00", &[1, 7]));
+    expect("left == right", &|requests, _| requests[2].distinct = 1);
+    expect("not 6..=6", &|_, lines| lines[1] = lines[1].replace("\"records\":6", "\"records\":9"));
+    expect("two contents", &|_, lines| lines.push(line("00:00", &[2])));
+    expect("half a line", &|_, lines| lines.push("{\"aggregation\":\"by-foo".to_owned()));
+    expect("distinct", &|_, lines| {
+        lines[1] = lines[1].replace("\"distinct\":4", "\"distinct\":5");
+    });
+    expect("printed again", &|_, lines| {
+        let again = line("00:00", &[1]).replace("\"revision\":1", "\"revision\":2");
+        lines.push(again);
+    });
 }

@@ -137,6 +137,11 @@ impl Campaign {
         ended
     }
 
+    /// Sends nothing again of what was sent so far.
+    pub(crate) fn give_up(&mut self) {
+        self.oracle.sent(self.seen.take_unsettled());
+    }
+
     /// Leads a last life until everything is flushed, and returns what is wrong. A node
     /// that ends by itself has refused its folder, and nothing can be compared.
     pub(crate) fn faults(mut self) -> Vec<Fault> {
@@ -149,14 +154,17 @@ impl Campaign {
             let ledger: Ledger = serde_json::from_str(&answer.body).unwrap();
             // What was stamped after the latest cut is in no account yet.
             let [account] = ledger.aggregations.as_slice() else { return None };
-            let is_over = account.accepted == ledger.accepted && account.pending == 0;
+            let counted = account.accepted + account.deduplicated;
+            let is_over = counted == ledger.accepted && account.pending == 0;
             is_over.then_some(Some(ledger))
         });
+        self.give_up();
         let Some(ledger) = ledger else { return vec![Fault::Refused(node.end().stderr)] };
         // A window is flushed before its line is printed.
         eventually("the lines of all windows", || {
             node.must_be_alive();
-            (self.oracle.records_with(&node.printed()) >= ledger.accepted).then_some(())
+            let counted = ledger.aggregations.iter().map(|account| account.accepted).sum();
+            (self.oracle.records_with(&node.printed()) >= counted).then_some(())
         });
         let kept = ask(&mut node, "/v1/windows?limit=36000").unwrap();
         let kept: Vec<Box<RawValue>> = serde_json::from_str(&kept.body).unwrap();

@@ -13,13 +13,15 @@ const WINDOWS_KEPT: usize = 3000;
 
 /// A request, and what its sender knows of it.
 pub(crate) struct Request {
+    /// What it is called each time that it is sent.
+    pub(crate) id: String,
     /// The numbers of its records; no two records have the same.
     pub(crate) records: Range<u64>,
-    /// When its sender began to send it.
+    /// When its sender first began to send it.
     pub(crate) sent: Timestamp,
-    /// When its sender got an answer or gave up.
+    /// When its sender last got an answer or gave up.
     pub(crate) over: Timestamp,
-    /// Whether the answer was that it is durable.
+    /// Whether an answer was that it is durable.
     pub(crate) acknowledged: bool,
 }
 
@@ -154,9 +156,9 @@ impl Oracle {
             && account.pending == 0
             && account.duplicate == 0
             && ledger.rejected.is_empty()
-            && [ledger.received, ledger.accepted, account.accepted, account.flushed]
-                .iter()
-                .all(|records| *records == printed.records);
+            && ledger.received == ledger.accepted
+            && ledger.accepted == account.accepted + account.deduplicated
+            && [account.accepted, account.flushed].iter().all(|found| *found == printed.records);
         if !adds_up || ledger.accepted < self.acknowledged() {
             faults.push(Fault::Other(format!(
                 "{} records were acknowledged and {} printed, but the ledger says {ledger:?}",

@@ -1,9 +1,9 @@
-//! Senders that do not know that the node is about to die.
+//! Senders that do not know that the node is about to die. What they do not learn the end of
+//! they send again under the same id, also in its next life.
 
 use std::net::SocketAddr;
-use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,6 +14,10 @@ use crate::http::{Connection, Form, Record};
 
 const SENDERS: usize = 4;
 const RECORDS_PER_REQUEST_MAX: u64 = 8;
+/// One in so many requests is sent again though it was acknowledged.
+const AGAIN: u8 = 16;
+/// The senders of all lives are one client.
+const SESSION: &str = "0123456789abcdef0123456789abcdef";
 /// How long a sender that was refused, or found nobody, waits. It does not obey the
 /// node: what it sends then has to be refused as well.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -23,8 +27,11 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub(crate) struct Seen {
     /// Records are numbered, so that no two are alike.
     records: AtomicU64,
+    requests: AtomicU64,
     acknowledged: AtomicU64,
     refused: AtomicU64,
+    /// What may have been taken or not.
+    unsettled: Mutex<Vec<Request>>,
 }
 
 impl Seen {
@@ -41,6 +48,11 @@ impl Seen {
     /// Requests that were answered with "come back" so far.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// The requests that nobody is going to send again.
+    pub(crate) fn take_unsettled(&self) -> Vec<Request> {
+        std::mem::take(&mut *self.unsettled.lock().unwrap())
     }
 }
 
@@ -101,16 +113,21 @@ impl Sender {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Sends new requests until the connection breaks. None is sent again.
+    /// Sends what is unsettled, and else new requests, until the connection breaks.
     fn send_over(&mut self, mut connection: Connection) {
         while !self.is_stopped() {
-            let records = self.next_records();
-            let content: Vec<_> = records.clone().map(|number| self.record(number)).collect();
-            let sent = Timestamp::now();
-            let answer = connection.export(self.form, &content);
-            let over = Timestamp::now();
+            let mut request = self.unsettled().unwrap_or_else(|| self.next_request());
+            let content: Vec<_> = request.records.clone().map(|n| self.record(n)).collect();
+            let answer = connection.export_named(&request.id, self.form, &content);
+            request.over = Timestamp::now();
             let status = answer.as_ref().ok().map(|answer| answer.status);
-            self.requests.push(Request { records, sent, over, acknowledged: status == Some(200) });
+            request.acknowledged |= status == Some(200);
+            let is_again = status != Some(200) || self.rng.u8(..AGAIN) == 0;
+            if is_again && !self.is_stopped() {
+                self.seen.unsettled.lock().unwrap().push(request);
+            } else {
+                self.requests.push(request);
+            }
             match answer {
                 Ok(answer) if answer.status == 200 => {
                     self.seen.acknowledged.fetch_add(1, Ordering::Relaxed);
@@ -125,10 +142,22 @@ impl Sender {
         }
     }
 
-    fn next_records(&mut self) -> Range<u64> {
+    /// Something that is to be sent again; some of it waits for a later window, or life.
+    fn unsettled(&mut self) -> Option<Request> {
+        let mut unsettled = self.seen.unsettled.lock().unwrap();
+        if unsettled.is_empty() || self.rng.bool() {
+            return None;
+        }
+        let any = self.rng.usize(..unsettled.len());
+        Some(unsettled.swap_remove(any))
+    }
+
+    fn next_request(&mut self) -> Request {
         let count = self.rng.u64(1..=RECORDS_PER_REQUEST_MAX);
         let first = self.seen.records.fetch_add(count, Ordering::Relaxed);
-        first..first + count
+        let sequence = self.seen.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        let (id, now) = (format!("{SESSION}/{sequence}"), Timestamp::now());
+        Request { id, records: first..first + count, sent: now, over: now, acknowledged: false }
     }
 
     /// A record whose id is its number, behind as many zeros as make it long.

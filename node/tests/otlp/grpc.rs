@@ -5,7 +5,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message as _;
 use sheaf_node::intake::admission::{Closed, RETRY_AFTER_MAX, RETRY_AFTER_MIN};
 use sheaf_node::source::otlp::Limits;
-use sheaf_proto::names::{OTLP_GRPC_LOGS_PATH, OTLP_GRPC_LOGS_SERVICE};
+use sheaf_proto::names::{OTLP_GRPC_LOGS_PATH, OTLP_GRPC_LOGS_SERVICE, REQUEST_ID_HEADER};
 use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -73,6 +73,20 @@ async fn a_request_is_answered_by_an_empty_response_with_its_status_in_trailers(
     let answer = call(&node, export(), &[message(0, &logs(10))]).await;
     assert_eq!(response(&answer), ExportLogsServiceResponse::default());
     assert_eq!(node.taken(), [logs(10)]);
+    node.budget_is_free().await;
+}
+
+#[tokio::test]
+async fn a_request_may_have_an_id_in_its_metadata_and_a_malformed_one_is_refused_for_good() {
+    const ID: &str = "0123456789abcdef0123456789abcdef/18";
+    let node = Node::start().await;
+    let named = |id: &str| export().header(REQUEST_ID_HEADER, id);
+    let message = message(0, &logs(1));
+    response(&call(&node, named(ID), std::slice::from_ref(&message)).await);
+    assert_eq!(node.ids(), [Some(ID.to_owned())]);
+    let status = status(&call(&node, named("18"), &[message]).await);
+    assert_eq!((status.code(), node.unusable()), (Code::InvalidArgument, 1));
+    assert!(status.message().starts_with("sheaf-request-id: "), "{}", status.message());
     node.budget_is_free().await;
 }
 

@@ -10,6 +10,7 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use sheaf_node::intake::admission::Closed;
 use sheaf_node::source::otlp::Limits;
+use sheaf_proto::names::REQUEST_ID_HEADER;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic_types::RpcStatusExt as _;
@@ -74,6 +75,29 @@ async fn parameters_and_case_of_a_content_type_do_not_matter() {
     taken_as(&call(&node, post("application/json; charset=utf-8"), json_logs(1)).await, JSON);
     taken_as(&call(&node, post("Application/JSON ;charset=UTF-8"), json_logs(1)).await, JSON);
     taken_as(&call(&node, post("application/x-protobuf;charset=utf-8"), logs(1)).await, PROTOBUF);
+}
+
+#[tokio::test]
+async fn a_request_may_have_an_id_and_a_malformed_one_is_a_bad_request() {
+    const ID: &str = "0123456789abcdef0123456789abcdef/18";
+    let node = Node::start().await;
+    taken_as(&call(&node, post(PROTOBUF).header(REQUEST_ID_HEADER, ID), logs(1)).await, PROTOBUF);
+    taken_as(&call(&node, post(JSON), json_logs(1)).await, JSON);
+    assert_eq!(node.ids(), [Some(ID.to_owned()), None]);
+    for malformed in ["", "18", "0123456789abcdef0123456789abcdef/0"] {
+        let head = post(JSON).header(REQUEST_ID_HEADER, malformed);
+        let answer = call(&node, head, json_logs(1)).await;
+        assert_eq!(
+            (answer.status, &json_body(&answer)["code"]),
+            (400.try_into().unwrap(), &json!(3))
+        );
+        let message = json_body(&answer)["message"].as_str().unwrap().to_owned();
+        assert!(message.starts_with("sheaf-request-id: a request id is SESSION/SEQ"), "{message}");
+    }
+    let twice = post(JSON).header(REQUEST_ID_HEADER, ID).header(REQUEST_ID_HEADER, ID);
+    assert_eq!(call(&node, twice, json_logs(1)).await.status, 400);
+    assert_eq!((node.taken().len(), node.unusable()), (2, 4));
+    node.budget_is_free().await;
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use prost::Message as _;
 use sheaf_node::intake::admission::{Admission, Permit};
 use sheaf_node::intake::wire::Undecodable;
-use sheaf_node::intake::{Exported, IntakeError};
+use sheaf_node::intake::{Exported, IntakeError, Request};
 use sheaf_node::source::otlp::{BUDGET_PER_REQUEST, Export, Limits, serve_grpc, serve_http};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -30,6 +31,8 @@ pub(crate) struct Memory(Arc<Shared>);
 struct Shared {
     admission: Admission,
     taken: Mutex<Vec<Bytes>>,
+    ids: Mutex<Vec<Option<String>>>,
+    unusable: AtomicU64,
     answer: Mutex<Exported>,
     gate: Semaphore,
 }
@@ -39,7 +42,8 @@ impl Export for Memory {
         &self.0.admission
     }
 
-    async fn export(&self, request: Bytes, permit: Permit) -> Result<Exported, IntakeError> {
+    async fn export(&self, request: Request, permit: Permit) -> Result<Exported, IntakeError> {
+        let Request { body: request, id } = request;
         assert!(
             permit.bytes() >= request.len(),
             "{} bytes are charged as {}",
@@ -49,8 +53,13 @@ impl Export for Memory {
         ExportLogsServiceRequest::decode(request.clone())
             .map_err(|_| IntakeError::Undecodable(Undecodable::Truncated))?;
         self.0.taken.lock().unwrap().push(request);
+        self.0.ids.lock().unwrap().push(id.map(|id| id.to_string()));
         let _pass = self.0.gate.acquire().await.unwrap();
         Ok(self.0.answer.lock().unwrap().clone())
+    }
+
+    fn unusable(&self) {
+        self.0.unusable.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -77,6 +86,8 @@ impl Node {
         let shared = Shared {
             admission: Admission::new(BUDGET_BYTES),
             taken: Mutex::default(),
+            ids: Mutex::default(),
+            unusable: AtomicU64::new(0),
             answer: Mutex::default(),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
         };
@@ -101,6 +112,16 @@ impl Node {
     /// What the intake was given, in order.
     pub(crate) fn taken(&self) -> Vec<Bytes> {
         self.intake.0.taken.lock().unwrap().clone()
+    }
+
+    /// What the senders called it, in order.
+    pub(crate) fn ids(&self) -> Vec<Option<String>> {
+        self.intake.0.ids.lock().unwrap().clone()
+    }
+
+    /// How many requests were refused before the intake got them.
+    pub(crate) fn unusable(&self) -> u64 {
+        self.intake.0.unusable.load(Ordering::Relaxed)
     }
 
     pub(crate) fn admission(&self) -> &Admission {

@@ -209,6 +209,8 @@ fn settings(folder: &Path, own: IpAddr, initial: &[IpAddr], copies: usize) -> Se
         ["--initial-members", &members.join(",")],
         ["--copies", &copies.to_string()],
         ["--stats-limit", "1000000"],
+        // Two clocks may be off to either side.
+        ["--clock-bound", "2s"],
     ];
     let arguments = ["sheaf-node"].into_iter().chain(arguments.as_flattened().iter().copied());
     match Settings::load(arguments.map(Into::into), [], |_: &Path| Ok(file)).unwrap() {

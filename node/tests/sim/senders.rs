@@ -1,7 +1,8 @@
 //! Requests that only the simulation could have sent, and what became of them.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,8 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use prost::Message;
-use sheaf_node::intake::Intake;
+use sheaf_node::event::entry::RequestId;
+use sheaf_node::intake::{self, Intake};
 use tokio::time::sleep;
 
 use super::history::{Event, History, Record};
@@ -24,11 +26,24 @@ const GROUPS: u8 = 3;
 const COMMON_BODIES: u8 = 4;
 const RECORDS_MAX: u64 = 6;
 
-/// Numbers for requests and records; cheap to clone.
+/// All senders are one client.
+const SESSION: [u8; 16] = [7; 16];
+/// One in so many requests that were acknowledged is sent again all the same.
+const AGAIN: u8 = 8;
+
+/// Numbers for requests and records, and what is to be sent again; cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Numbers {
     requests: Arc<AtomicU64>,
     records: Arc<AtomicU64>,
+    again: Arc<Mutex<VecDeque<Again>>>,
+}
+
+/// A request that may have been taken or not, or was acknowledged already.
+struct Again {
+    request: u64,
+    body: Bytes,
+    acknowledged: bool,
 }
 
 /// Somebody who sends to one node, one request at a time.
@@ -49,16 +64,38 @@ impl Sender {
         }
     }
 
-    /// A request that was refused is not repeated: the next one is as good.
+    /// Sends a new request, or to this node what somebody has sent before.
     async fn send(&mut self) {
+        let again = match self.rng.bool() {
+            true => self.numbers.again.lock().unwrap().pop_front(),
+            false => None,
+        };
+        let mut again = again.unwrap_or_else(|| self.next_request());
+        // Whoever is dropped meanwhile has sent it for the last time.
+        let is_taken = self.export(&again).await;
+        if is_taken && !again.acknowledged {
+            let request = again.request;
+            self.history.add(true_time(), Event::Acknowledged { request });
+        }
+        if !is_taken || self.rng.u8(..AGAIN) == 0 {
+            again.acknowledged |= is_taken;
+            self.numbers.again.lock().unwrap().push_back(again);
+        }
+    }
+
+    async fn export(&self, Again { request, body, .. }: &Again) -> bool {
+        let Ok(permit) = self.intake.admission().admit(body.len()).await else { return false };
+        let id = RequestId { session: SESSION, sequence: request + 1 };
+        let request = intake::Request { body: body.clone(), id: Some(id) };
+        self.intake.export(request, permit).await.is_ok()
+    }
+
+    fn next_request(&mut self) -> Again {
         let records: Vec<_> = (0..self.rng.u64(1..=RECORDS_MAX)).map(|_| self.record()).collect();
         let body = encode(&records);
         let request = self.numbers.requests.fetch_add(1, Ordering::Relaxed);
         self.history.add(true_time(), Event::Sent { request, node: self.node, records });
-        let Ok(permit) = self.intake.admission().admit(body.len()).await else { return };
-        if self.intake.export(body, permit).await.is_ok() {
-            self.history.add(true_time(), Event::Acknowledged { request });
-        }
+        Again { request, body, acknowledged: false }
     }
 
     fn record(&mut self) -> Record {

@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Valu
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use prost::Message;
 use serde_json::json;
+use sheaf_proto::names::REQUEST_ID_HEADER;
 
 /// No answer takes longer, unless something hangs.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
@@ -49,13 +50,27 @@ impl Connection {
 
     /// Sends records as one request, and reads the answer. "Come back" has to say when.
     pub(crate) fn export(&mut self, form: Form, records: &[Record]) -> io::Result<Answer> {
+        self.export_as("", form, records)
+    }
+
+    /// As [`Connection::export`], under a request id.
+    pub(crate) fn export_named(
+        &mut self,
+        id: &str,
+        form: Form,
+        records: &[Record],
+    ) -> io::Result<Answer> {
+        self.export_as(&format!("{REQUEST_ID_HEADER}: {id}\r\n"), form, records)
+    }
+
+    fn export_as(&mut self, header: &str, form: Form, records: &[Record]) -> io::Result<Answer> {
         let (media_type, body) = match form {
             Form::Protobuf => ("application/x-protobuf", to_protobuf(records)),
             Form::Json => ("application/json", to_json(records)),
         };
         let mut request = format!(
             "POST /v1/logs HTTP/1.1\r\nHost: node\r\nContent-Type: {media_type}\r\n\
-             Content-Length: {}\r\n\r\n",
+             Content-Length: {}\r\n{header}\r\n",
             body.len()
         )
         .into_bytes();

@@ -52,6 +52,7 @@ impl Life {
             zone: None,
             entropy: Entropy::of_system(),
             initial: settings.initial_members.clone(),
+            copies: settings.copies,
             peers: Peers::over_tcp(),
             standing: Arc::clone(&standing),
         };

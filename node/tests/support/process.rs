@@ -128,6 +128,16 @@ impl Process {
         self.end()
     }
 
+    /// Stops it where it is by SIGSTOP: it does nothing until it goes on.
+    pub(crate) fn pause(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::STOP).unwrap();
+    }
+
+    /// Lets it go on by SIGCONT.
+    pub(crate) fn go_on(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::CONT).unwrap();
+    }
+
     /// Waits until it has ended by itself.
     pub(crate) fn end(mut self) -> Ended {
         let status = eventually("the end of the node", || self.child.try_wait().unwrap());

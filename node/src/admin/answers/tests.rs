@@ -1,93 +1,12 @@
 use axum::body::Body;
 use axum::http::{Method, Request};
-use futures::future::{BoxFuture, FutureExt, ready};
 use http_body_util::BodyExt;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use sheaf_proto::cluster::{Cluster, Member};
-use sheaf_proto::statistics::{Ledger, WindowCounts};
+use sheaf_proto::cluster::Cluster;
 use tower::ServiceExt;
 
 use super::*;
-
-/// A node that has what a test gives it.
-#[derive(Default)]
-struct Fake {
-    not_ready: Option<&'static str>,
-    lines: Vec<String>,
-    broken: bool,
-}
-
-impl Node for Fake {
-    fn readiness(&self) -> Result<(), String> {
-        self.not_ready.map_or(Ok(()), |reason| Err(reason.to_owned()))
-    }
-
-    fn closed_windows(
-        &self,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<Box<RawValue>>, AdminError>> {
-        let newest_first = self.lines.iter().rev().take(limit);
-        let raw = newest_first.map(|line| RawValue::from_string(line.clone()).unwrap()).collect();
-        ready(Ok(raw)).boxed()
-    }
-
-    fn current_windows(&self, _: Scope) -> BoxFuture<'_, Result<Vec<WindowCounts>, AdminError>> {
-        ready(Err(AdminError::Unavailable("still starting".to_owned()))).boxed()
-    }
-
-    fn ledger(&self, _: Scope) -> BoxFuture<'_, Result<Ledger, AdminError>> {
-        if self.broken {
-            return ready(Err(AdminError::Internal("it does not balance".to_owned()))).boxed();
-        }
-        let ledger = Ledger {
-            received: 3,
-            accepted: 2,
-            rejected: [("unreadable".to_owned(), 1)].into(),
-            aggregations: Vec::new(),
-            balanced: true,
-        };
-        ready(Ok(ledger)).boxed()
-    }
-
-    fn cluster(&self) -> Cluster {
-        Cluster {
-            cluster: None,
-            node: None,
-            formed: false,
-            waiting: vec!["a:1 does not answer".to_owned()],
-            leader: None,
-            term: 0,
-            epoch: 0,
-            members: Vec::new(),
-            segments: Vec::new(),
-        }
-    }
-
-    fn drain(&self, member: u64) -> BoxFuture<'_, Result<Member, AdminError>> {
-        let drained = match member {
-            1 => Ok(serde_json::from_value(member_one()).unwrap()),
-            2 => Err(AdminError::Refused("too few would be left".to_owned())),
-            _ => Err(AdminError::Unknown("nobody has this id".to_owned())),
-        };
-        ready(drained).boxed()
-    }
-
-    fn forget(&self, member: u64) -> BoxFuture<'_, Result<Member, AdminError>> {
-        self.drain(member)
-    }
-
-    fn metrics(&self, out: &mut String) {
-        out.push_str("# TYPE sheaf_test gauge\nsheaf_test 1\n");
-    }
-}
-
-fn member_one() -> Value {
-    json!({
-        "id": 1, "uuid": "5ea1c0de-0000-4000-8000-000000000001", "address": "a:1",
-        "state": "draining", "role": "leader", "slots": 3, "owned": 3, "segments": 1,
-    })
-}
+use crate::admin::example::{Fake, member_one};
 
 struct Answer {
     status: StatusCode,

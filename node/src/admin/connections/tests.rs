@@ -1,17 +1,29 @@
 use std::net::SocketAddr;
 
 use axum::routing::get;
+use sheaf_proto::service;
+use sheaf_proto::service::FollowWindowsRequest;
+use sheaf_proto::service::statistics_client::StatisticsClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
+use tonic::Code;
+use tonic::transport::Endpoint;
 
 use super::*;
+use crate::admin::example::Fake;
+use crate::admin::grpc;
 
 /// Longer than any test waits, unless it fails.
 const NEVER: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_millis(50);
-const PATIENT: Limits =
-    Limits { connections: 8, headers_within: NEVER, age: NEVER, finish_within: NEVER };
+const PATIENT: Limits = Limits {
+    connections: 8,
+    headers_within: NEVER,
+    age: NEVER,
+    follow_for: NEVER,
+    finish_within: NEVER,
+};
 const HELLO: &[u8] = b"GET /hello HTTP/1.1\r\nhost: x\r\n\r\n";
 
 /// A running port, and what stops it.
@@ -127,4 +139,57 @@ async fn the_port_closes_even_if_an_answer_never_comes() {
     begun.notified().await;
     port.stop.send(()).unwrap();
     timeout(NEVER / 2, port.serving).await.expect("the port stays open").unwrap();
+}
+
+/// A port over which somebody follows windows, of which none comes.
+async fn followed(limits: Limits) -> (Running, tonic::Streaming<service::Window>) {
+    let router = grpc::serve(Router::new(), Arc::new(Fake::default()));
+    let port = Running::start(router, limits).await;
+    let endpoint = Endpoint::from_shared(format!("http://{}", port.address)).unwrap();
+    let mut client = StatisticsClient::new(endpoint.connect().await.unwrap());
+    let windows = client.follow_windows(FollowWindowsRequest::default()).await.unwrap();
+    (port, windows.into_inner())
+}
+
+/// Waits until the stream ends, and says with what.
+async fn end(mut windows: tonic::Streaming<service::Window>) -> Code {
+    let ended = timeout(NEVER / 2, windows.message()).await.expect("the stream goes on");
+    ended.err().unwrap().code()
+}
+
+#[tokio::test]
+async fn who_follows_is_told_when_the_port_closes() {
+    let (port, windows) = followed(PATIENT).await;
+    port.stop.send(()).unwrap();
+    assert_eq!(end(windows).await, Code::Unavailable);
+    timeout(NEVER / 2, port.serving).await.expect("the port stays open").unwrap();
+}
+
+#[tokio::test]
+async fn who_follows_keeps_an_old_connection_for_a_while_and_is_told_when_that_is_over() {
+    let limits = Limits { age: SOON, finish_within: SOON, ..PATIENT };
+    let (_port, mut windows) = followed(limits).await;
+    let early = timeout(4 * SOON, windows.message()).await;
+    assert!(early.is_err(), "ended with the connection's age");
+    let (_port, windows) = followed(Limits { follow_for: SOON, ..limits }).await;
+    assert_eq!(end(windows).await, Code::Unavailable);
+}
+
+#[tokio::test]
+async fn an_old_connection_is_closed_once_nobody_follows_any_more() {
+    let limits = Limits { connections: 1, age: SOON, ..PATIENT };
+    let (port, windows) = followed(limits).await;
+    drop(windows);
+    let mut next = port.send(HELLO).await;
+    let served = timeout(NEVER / 2, next.read_u8()).await;
+    assert_eq!(served.expect("the place is never given back").unwrap(), b'H');
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_finish_its_preface_is_cut_off() {
+    for begun in ["P", "PRI * HTTP/2.0\r\n"] {
+        let limits = Limits { headers_within: SOON, age: SOON, finish_within: SOON, ..PATIENT };
+        let port = Running::start(hello(), limits).await;
+        read_to_end(port.send(begun.as_bytes()).await).await;
+    }
 }

@@ -19,6 +19,19 @@ pub struct Carried {
     pub(super) runs: CarriedRuns,
 }
 
+impl Carried {
+    /// The name of its file in the scratch folder.
+    pub fn file(&self) -> &str {
+        &self.runs.file
+    }
+
+    /// The same, in a file of another name.
+    pub fn in_file(mut self, file: String) -> Carried {
+        self.runs.file = file;
+        self
+    }
+}
+
 /// Removes what earlier lives left in the folder `scratch`, but the files of `carried`.
 ///
 /// # Errors
@@ -35,7 +48,7 @@ pub fn remove_all_but(scratch: &Path, carried: &[Carried]) -> Result<(), FoldErr
     for entry in entries {
         let entry = entry.map_err(error("list", scratch))?;
         let name = entry.file_name();
-        if !carried.iter().any(|carried| *carried.runs.file == *name) {
+        if !carried.iter().any(|carried| *carried.file() == *name) {
             fs::remove_file(entry.path()).map_err(error("remove", &entry.path()))?;
         }
     }

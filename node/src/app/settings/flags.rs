@@ -93,6 +93,11 @@ pub(super) struct Flags {
     #[arg(long, value_name = "NUMBER", value_parser = value::copies)]
     pub(super) copies: Option<Copies>,
 
+    /// How far a member's clock may be from the leader's; one that is further off takes nothing.
+    /// That of the node that leads counts
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = value::clock_bound)]
+    pub(super) clock_bound: Duration,
+
     /// How closed windows are printed: json, one line each, or text for people
     #[arg(long, value_name = "FORMAT", default_value = "json", hide_possible_values = true)]
     pub(super) stats_format: StatsFormat,

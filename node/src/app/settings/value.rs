@@ -15,6 +15,9 @@ use crate::cluster::placement::Copies;
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 const AGE_MIN: Duration = Duration::from_secs(1);
 const AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Clocks that are kept in step by NTP agree to a few milliseconds.
+const CLOCK_BOUND_MIN: Duration = Duration::from_millis(10);
+const CLOCK_BOUND_MAX: Duration = Duration::from_secs(5);
 const ZONE_BYTES_MAX: usize = 63; // of a Kubernetes label
 
 pub(super) fn window(text: &str) -> Result<WindowLength, String> {
@@ -36,6 +39,13 @@ pub(super) fn age(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         age if (AGE_MIN..=AGE_MAX).contains(&age) => Ok(age),
         _ => Err("write a duration from 1s to 7d (168h)".to_owned()),
+    }
+}
+
+pub(super) fn clock_bound(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        bound if (CLOCK_BOUND_MIN..=CLOCK_BOUND_MAX).contains(&bound) => Ok(bound),
+        _ => Err("write a duration from 10ms to 5s".to_owned()),
     }
 }
 

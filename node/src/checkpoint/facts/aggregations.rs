@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::checkpoint::facts::beginning::Unaware;
 use crate::checkpoint::facts::checkpoints::Progress;
 use crate::checkpoint::facts::command::Applied;
 use crate::checkpoint::facts::cuts::Cut;
@@ -24,7 +25,8 @@ pub struct Aggregation {
     pub name: String,
     /// What it counts, in the shape of the settings.
     pub definition: Value,
-    /// The number of the cut from which on it counts.
+    /// The number of the cut from which on it counts; put off while that is yet to come, if
+    /// some entries would lack its sections.
     pub since: u64,
     /// The number of the cut with which it ends, if it does: it counts nothing that is
     /// stamped at that cut's time or later. What is stamped before, but missing in that
@@ -74,6 +76,9 @@ pub(super) struct Aggregations {
     pub(super) known: BTreeMap<u32, Aggregation>,
     /// The window whose line was recorded last, with its aggregation.
     pub(super) last_printed: Option<(u32, Window)>,
+    /// Whom those that are to begin wait for.
+    #[serde(default, skip_serializing_if = "Unaware::is_empty")]
+    pub(super) unaware: Unaware,
 }
 
 impl Aggregations {
@@ -105,6 +110,9 @@ impl Facts {
         }
         // One that ends with the cut from which it was to begin has counted nothing.
         self.aggregations.known.retain(|_, known| known.until != Some(known.since));
+        if !definitions.is_empty() {
+            self.wait_for_writers();
+        }
         for (name, definition) in definitions {
             let begun = Aggregation::new(name, definition, next_cut);
             self.aggregations.known.insert(self.aggregations.next, begun);
@@ -180,7 +188,7 @@ mod tests {
 
     use super::*;
     use crate::checkpoint::facts::command::Command;
-    use crate::checkpoint::facts::tests::{Cluster, register, window};
+    use crate::checkpoint::facts::tests::{Cluster, at, register, window};
 
     fn define(name: &str, definition: Value) -> Command {
         Command::Register { definitions: [(name.to_owned(), definition)].into() }
@@ -218,6 +226,7 @@ mod tests {
         cluster.cut(10, &[(segment, 10)]);
         cluster.flush(window(0, 10));
         cluster.accept(register(&["by-foo", "late"]));
+        cluster.accept(Command::Aware { segment, below: 2, from: at(11) });
         assert_eq!(cluster.facts.trimmed(segment), 10);
         cluster.cut(20, &[(segment, 20)]);
         cluster.flush(window(10, 20));

@@ -125,16 +125,35 @@ pub enum Command {
         /// What becomes of each slot.
         changes: BTreeMap<Slot, Change>,
     },
-    /// These definitions are to be the active ones from the next cut on. One that is
-    /// active stays; one that changes ends, and begins again under a new number.
+    /// A node has copied what the owners of some slots had before it got what is delivered: it
+    /// is an owner as well. Each slot is judged on its own.
     ///
-    /// Entries may lack the section of a new aggregation until their node knows of it, so
-    /// nobody may answer for that cut or a later one who does not.
+    /// Again: nothing changes.
+    Filled {
+        /// The node.
+        node: NodeId,
+        /// The epoch since which it gets what is delivered of each slot.
+        slots: BTreeMap<Slot, u64>,
+    },
+    /// These definitions are to be the active ones from the next cut on, or if there are new
+    /// ones, from the first on at whose time all entries have their sections. One that is
+    /// active stays; one that changes ends, and begins again under a new number.
     ///
     /// Again: nothing changes.
     Register {
         /// The definitions, by name, in the shape of the settings.
         definitions: BTreeMap<String, serde_json::Value>,
+    },
+    /// The writer of a segment packs all aggregations that it knows.
+    ///
+    /// Again: nothing changes; what it said first stays.
+    Aware {
+        /// The segment.
+        segment: SegmentId,
+        /// It knows all aggregations with a lower number.
+        below: u32,
+        /// Every entry that is stamped then or later has their sections.
+        from: UnixNanos,
     },
     /// The primary of some slots is about to hand a window out. Each slot is judged on
     /// its own.
@@ -211,6 +230,10 @@ pub struct Change {
     /// The number of the cut up to which those that were no owners before have copied
     /// the slot's results and carry; 0 if there is nothing to copy.
     pub copied: u64,
+    /// Who is to take the place of the owners once all of these have copied what the owners
+    /// have; none if nobody has to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wanted: Vec<NodeId>,
 }
 
 /// What was found in a slot.

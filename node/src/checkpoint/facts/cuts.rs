@@ -118,6 +118,7 @@ impl Facts {
         for (&id, segment) in &self.segments.known {
             cut.cover(id, segment, stamped.get(&id).copied(), last)?;
         }
+        self.put_off(number, time);
         self.account(&cut);
         let last = std::mem::replace(&mut self.cuts.latest, cut);
         self.cuts.older.insert(last.number, last);

@@ -69,8 +69,9 @@ impl Facts {
         }
         self.take_segments_from(node);
         for ownership in self.slots.values_mut().filter(|slot| slot.owners == [node]) {
-            *ownership = Ownership { epoch: ownership.epoch + 1, owners: Vec::new() };
+            *ownership = Ownership { epoch: ownership.epoch + 1, ..Ownership::default() };
         }
+        self.slots.values_mut().for_each(|ownership| ownership.give_up(node));
         self.set_state(node, MemberState::Forgotten)
     }
 
@@ -326,7 +327,7 @@ mod tests {
         let lost = &losses(&cluster)[0];
         let stamps = Span { from: at(10), until: at(25) };
         assert_eq!((lost.slots, lost.stamps), ([0].into_iter().collect(), stamps));
-        assert_eq!(cluster.facts.slots()[&0], Ownership { epoch: 3, owners: Vec::new() });
+        assert_eq!(cluster.facts.slots()[&0], Ownership { epoch: 3, ..Ownership::default() });
         cluster.accept(cluster.place_command(0, &[1], 0));
         cluster.cut(30, &[]);
         cluster.cut(40, &[]);

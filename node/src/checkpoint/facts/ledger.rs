@@ -95,7 +95,8 @@ impl Facts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::facts::tests::{Cluster, extent, register, window};
+    use crate::checkpoint::facts::command::Command;
+    use crate::checkpoint::facts::tests::{Cluster, at, extent, register, window};
 
     fn balance(cluster: &Cluster, aggregation: u32) -> (u64, u64, u64) {
         let balance = cluster.facts.balance(aggregation).unwrap();
@@ -159,6 +160,7 @@ mod tests {
         let mut cluster = Cluster::of(1);
         let segment = cluster.open(1, &[1]);
         cluster.accept(register(&["other"]));
+        cluster.accept(Command::Aware { segment, below: 2, from: at(5) });
         cluster.cut(5, &[(segment, 50)]);
         assert_eq!((balance(&cluster, 0), balance(&cluster, 1)), ((50, 0, 50), (0, 0, 0)));
         cluster.cut(10, &[(segment, 70)]);

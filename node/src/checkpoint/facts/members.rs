@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::command::Applied;
 use crate::checkpoint::facts::refused::Refused;
+use crate::checkpoint::facts::slots::Ownership;
 use crate::event::node::NodeId;
 use crate::failpoint::is_to_fail;
 
@@ -124,6 +125,7 @@ impl Facts {
         }
         self.check_drained(node)?;
         self.segments.remove_holder(node);
+        self.slots.values_mut().for_each(|ownership| ownership.give_up(node));
         self.set_state(node, MemberState::Drained)
     }
 
@@ -165,7 +167,7 @@ impl Facts {
             other != node && member.state == MemberState::Active
         };
         let left = self.members.known.iter().filter(|&entry| active(entry)).count();
-        let owners = self.slots.values().map(|ownership| ownership.owners.len());
+        let owners = self.slots.values().map(Ownership::copies);
         let needed = owners.max().unwrap_or(0).max(1);
         if left < needed { Err(Refused::TooFewLeft { node, left, needed }) } else { Ok(()) }
     }

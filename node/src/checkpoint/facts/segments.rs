@@ -129,6 +129,7 @@ impl Facts {
             state: SegmentState::Open,
         };
         self.segments.known.insert(self.segments.last, opened);
+        self.wait_for_writer(self.segments.last);
         Ok(Applied::Segment(self.segments.last))
     }
 

@@ -1,5 +1,8 @@
 //! Who owns which slot. Each change of the owners raises the slot's epoch, and whoever
 //! acts in an older epoch is told so.
+//!
+//! An owner has all that the slot keeps, so whoever is to become one *fills* first: it gets
+//! what is delivered from then on, as the owners do, and copies what was before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,12 +23,54 @@ pub struct Ownership {
     /// The nodes that have the slot's results and carry. The first is the primary: it
     /// folds and flushes. There are none when all of them were forgotten.
     pub owners: Vec<NodeId>,
+    /// Who takes the place of the owners once all of these are owners; empty while nothing
+    /// is to change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wanted: Vec<NodeId>,
+    /// Those of them that are no owners yet. Each gets what is delivered since this epoch.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub filling: BTreeMap<NodeId, u64>,
 }
 
 impl Ownership {
     /// Whether the change was made already, and nothing since.
     fn is_result_of(&self, change: &Change) -> bool {
-        self.epoch == change.epoch + 1 && self.owners == change.owners
+        self.epoch == change.epoch + 1
+            && self.owners == change.owners
+            && self.wanted == change.wanted
+    }
+
+    fn make(&mut self, Change { owners, wanted, .. }: Change) {
+        self.epoch += 1;
+        let since = |node| (node, self.filling.get(&node).copied().unwrap_or(self.epoch));
+        let fill = wanted.iter().copied().filter(|node| !owners.contains(node));
+        self.filling = fill.map(since).collect();
+        (self.owners, self.wanted) = (owners, wanted);
+    }
+
+    /// Makes an owner of a node that has filled since an epoch. The last one that was waited
+    /// for puts those that are wanted in the place of the owners.
+    fn fill(&mut self, node: NodeId, since: u64) {
+        if self.filling.get(&node) != Some(&since) {
+            return;
+        }
+        self.filling.remove(&node);
+        self.epoch += 1;
+        self.owners.push(node);
+        if self.filling.is_empty() {
+            self.owners = std::mem::take(&mut self.wanted);
+        }
+    }
+
+    /// A node that is gone is waited for no longer.
+    pub(super) fn give_up(&mut self, node: NodeId) {
+        self.wanted.retain(|&wanted| wanted != node);
+        self.filling.remove(&node);
+    }
+
+    /// How many owners there are to be.
+    pub(super) fn copies(&self) -> usize {
+        if self.wanted.is_empty() { self.owners.len() } else { self.wanted.len() }
     }
 }
 
@@ -40,10 +85,25 @@ impl Facts {
         for (&slot, change) in &changes {
             self.check_change(slot, change)?;
         }
-        for (slot, Change { owners, .. }) in changes {
-            let ownership = self.slots.entry(slot).or_default();
-            ownership.epoch += 1;
-            ownership.owners = owners;
+        for (slot, change) in changes {
+            self.slots.entry(slot).or_default().make(change);
+        }
+        Ok(Applied::Done)
+    }
+
+    pub(super) fn filled(
+        &mut self,
+        node: NodeId,
+        slots: BTreeMap<Slot, u64>,
+    ) -> Result<Applied, Refused> {
+        let state = self.state_of(node)?;
+        if !state.may_own() {
+            return Err(Refused::Leaving { node, state });
+        }
+        for (slot, since) in slots {
+            if let Some(ownership) = self.slots.get_mut(&slot) {
+                ownership.fill(node, since);
+            }
         }
         Ok(Applied::Done)
     }
@@ -57,9 +117,19 @@ impl Facts {
         if now.epoch != change.epoch {
             return Err(Refused::OtherEpoch { slot, epoch: now.epoch });
         }
-        let different: BTreeSet<_> = change.owners.iter().collect();
-        if different.is_empty() || different.len() < change.owners.len() {
+        let is_named_twice = |nodes: &[NodeId]| {
+            let different: BTreeSet<_> = nodes.iter().collect();
+            different.len() < nodes.len()
+        };
+        let lists = [&change.owners[..], &change.wanted];
+        if change.owners.is_empty() || lists.into_iter().any(is_named_twice) {
             return Err(Refused::WrongOwners { slot });
+        }
+        for &node in change.wanted.iter().filter(|node| !now.owners.contains(node)) {
+            let state = self.state_of(node)?;
+            if !state.may_own() {
+                return Err(Refused::Leaving { node, state });
+            }
         }
         for &node in change.owners.iter().filter(|node| !now.owners.contains(node)) {
             let state = self.state_of(node)?;
@@ -94,6 +164,27 @@ impl Facts {
         self.slots_with(|owners| owners.first() == Some(&node))
     }
 
+    /// The slots that a node copies before it owns them, each with the epoch since which it
+    /// gets what is delivered.
+    pub fn filled_by(&self, node: NodeId) -> BTreeMap<Slot, u64> {
+        let filling = |(&slot, now): (&Slot, &Ownership)| Some((slot, *now.filling.get(&node)?));
+        self.slots.iter().filter_map(filling).collect()
+    }
+
+    /// The other nodes that have to get what the primary of these slots keeps, and of which
+    /// slots: the owners, and those that are about to be.
+    pub fn others_of(&self, primary: NodeId, slots: &SlotSet) -> BTreeMap<NodeId, SlotSet> {
+        let mut others: BTreeMap<NodeId, SlotSet> = BTreeMap::new();
+        for (&slot, now) in self.slots.iter().filter(|(slot, _)| slots.contains(**slot)) {
+            for &node in now.owners.iter().chain(now.filling.keys()) {
+                if node != primary {
+                    others.entry(node).or_default().insert(slot);
+                }
+            }
+        }
+        others
+    }
+
     /// The slots of which a node has the results and the carry, as primary or not.
     pub fn owner_of(&self, node: NodeId) -> SlotSet {
         self.slots_with(|owners| owners.contains(&node))
@@ -120,7 +211,20 @@ mod tests {
     use crate::checkpoint::facts::tests::{Cluster, SETTINGS, join, node, nodes, window};
 
     fn change(epoch: u64, owners: &[u64]) -> Change {
-        Change { epoch, owners: nodes(owners), copied: 1 }
+        Change { epoch, owners: nodes(owners), copied: 1, wanted: Vec::new() }
+    }
+
+    fn wanted(epoch: u64, owners: &[u64], wanted: &[u64]) -> Command {
+        let change = Change { wanted: nodes(wanted), ..change(epoch, owners) };
+        place([(0, change)])
+    }
+
+    fn filled(id: u64, since: u64) -> Command {
+        Command::Filled { node: node(id), slots: [(0, since)].into() }
+    }
+
+    fn owned(epoch: u64, owners: &[u64]) -> Ownership {
+        Ownership { epoch, owners: nodes(owners), ..Ownership::default() }
     }
 
     fn place<const N: usize>(changes: [(Slot, Change); N]) -> Command {
@@ -134,8 +238,7 @@ mod tests {
         cluster.accept(command.clone());
         cluster.repeat(command);
         let slots = cluster.facts.slots();
-        assert_eq!(slots[&0], Ownership { epoch: 2, owners: nodes(&[2, 3]) });
-        assert_eq!(slots[&1], Ownership { epoch: 2, owners: nodes(&[3]) });
+        assert_eq!((&slots[&0], &slots[&1]), (&owned(2, &[2, 3]), &owned(2, &[3])));
     }
 
     #[test]
@@ -193,6 +296,73 @@ mod tests {
         assert_eq!(found(1), (set(&[]), set(&[])));
         assert_eq!(found(2), (set(&[0]), set(&[0])));
         assert_eq!(found(3), (set(&[1]), set(&[0, 1])));
+    }
+
+    #[test]
+    fn whoever_is_wanted_fills_before_it_owns_and_then_takes_the_others_place() {
+        let mut cluster = Cluster::of(4);
+        let command = wanted(1, &[1, 2], &[3, 4]);
+        cluster.accept(command.clone());
+        cluster.repeat(command);
+        let now = Ownership {
+            wanted: nodes(&[3, 4]),
+            filling: [(node(3), 2), (node(4), 2)].into(),
+            ..owned(2, &[1, 2])
+        };
+        assert_eq!(cluster.facts.slots()[&0], now);
+        assert_eq!(cluster.facts.filled_by(node(3)), [(0, 2)].into());
+        let others = cluster.facts.others_of(node(1), &SlotSet::all(2));
+        assert_eq!(others.keys().map(|node| node.0).collect::<Vec<_>>(), [2, 3, 4]);
+        assert_eq!(others[&node(4)], SlotSet::all(1));
+
+        cluster.accept(filled(4, 2));
+        cluster.repeat(filled(4, 2));
+        assert_eq!(cluster.facts.slots()[&0].owners, nodes::<Vec<_>>(&[1, 2, 4]));
+        cluster.accept(filled(3, 2));
+        assert_eq!(cluster.facts.slots()[&0], owned(4, &[3, 4]));
+        cluster.repeat(filled(3, 2));
+    }
+
+    #[test]
+    fn what_was_copied_counts_only_if_nothing_was_missed_since() {
+        let mut cluster = Cluster::of(3);
+        cluster.accept(wanted(1, &[1, 2], &[1, 3]));
+        cluster.accept(wanted(2, &[2], &[2, 3]));
+        let filling = |cluster: &Cluster| cluster.facts.filled_by(node(3));
+        assert_eq!(filling(&cluster), [(0, 2)].into(), "it got all that was delivered meanwhile");
+        cluster.accept(place([(0, change(3, &[2]))]));
+        assert_eq!(filling(&cluster), BTreeMap::new());
+        cluster.accept(wanted(4, &[2], &[2, 3]));
+        cluster.repeat(filled(3, 2));
+        cluster.accept(filled(3, 5));
+        assert_eq!(cluster.facts.slots()[&0], owned(6, &[2, 3]));
+    }
+
+    #[test]
+    fn nobody_fills_who_leaves_and_nobody_is_waited_for_who_is_gone() {
+        let mut cluster = Cluster::of(5);
+        let twice = cluster.refuse(wanted(1, &[1], &[3, 3]));
+        assert_eq!(twice, Refused::WrongOwners { slot: 0 });
+        cluster.accept(wanted(1, &[1, 2], &[1, 3, 4]));
+        cluster.accept(Command::Drain { node: node(3) });
+        let state = MemberState::Draining;
+        let leaving = Refused::Leaving { node: node(3), state };
+        assert_eq!(cluster.refuse(filled(3, 2)), leaving);
+        assert_eq!(cluster.refuse(wanted(2, &[1, 2], &[3])), leaving);
+        cluster.accept(Command::Drained { node: node(3) });
+        cluster.accept(Command::Forget { node: node(4) });
+        let now = Ownership { wanted: nodes(&[1]), ..owned(2, &[1, 2]) };
+        assert_eq!(cluster.facts.slots()[&0], now);
+    }
+
+    #[test]
+    fn a_slot_that_is_filled_is_the_json_that_earlier_versions_wrote() {
+        let mut cluster = Cluster::of(3);
+        cluster.accept(wanted(1, &[1, 2], &[1, 3]));
+        let json = r#"{"epoch":2,"owners":[1,2],"wanted":[1,3],"filling":{"3":2}}"#;
+        let slot = &cluster.facts.slots()[&0];
+        assert_eq!(serde_json::to_string(slot).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Ownership>(json).unwrap(), *slot);
     }
 
     #[test]

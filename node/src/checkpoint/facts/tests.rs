@@ -127,7 +127,7 @@ impl Cluster {
 
     pub(super) fn place_command(&self, slot: Slot, owners: &[u64], copied: u64) -> Command {
         let epoch = self.facts.slots().get(&slot).map_or(0, |ownership| ownership.epoch);
-        let change = Change { epoch, owners: nodes(owners), copied };
+        let change = Change { epoch, owners: nodes(owners), copied, wanted: Vec::new() };
         Command::Place { changes: [(slot, change)].into() }
     }
 
@@ -140,7 +140,7 @@ impl Cluster {
     /// What the slot's primary would claim of a window at the latest cut: every distinct
     /// record came in twice.
     pub(super) fn claim_command(&self, slot: Slot, window: Window, distinct: u64) -> Command {
-        let Ownership { epoch, owners } = &self.facts.slots()[&slot];
+        let Ownership { epoch, owners, .. } = &self.facts.slots()[&slot];
         let number = self.facts.aggregations()[&0].progress(slot).number() + 1;
         let digest = Digest(distinct.into());
         let claim = SlotClaim { epoch: *epoch, number, records: 2 * distinct, distinct, digest };
@@ -159,7 +159,7 @@ impl Cluster {
 
     /// What the slot's primary says when it has delivered its claim.
     pub(super) fn complete_command(&self, slot: Slot) -> Command {
-        let Ownership { epoch, owners } = &self.facts.slots()[&slot];
+        let Ownership { epoch, owners, .. } = &self.facts.slots()[&slot];
         let progress = self.facts.aggregations()[&0].progress(slot);
         let number = progress.claimed.map_or(progress.number(), |claimed| claimed.number);
         let slots = [(slot, SlotNumber { epoch: *epoch, number })].into();
@@ -191,7 +191,7 @@ impl Cluster {
     }
 
     pub(super) fn carry_command(&self, slot: Slot, cut: u64) -> Command {
-        let Ownership { epoch, owners } = &self.facts.slots()[&slot];
+        let Ownership { epoch, owners, .. } = &self.facts.slots()[&slot];
         let (node, slots) = (owners[0], [(slot, *epoch)].into());
         Command::Carry { node, aggregation: 0, slots, cut, keeps: true }
     }

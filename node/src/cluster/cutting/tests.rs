@@ -4,6 +4,7 @@ use futures::FutureExt as _;
 use futures::future::ready;
 
 use super::*;
+use crate::cluster::clocks::Offset;
 use crate::flush::example::{Cluster, Lost, at, extent, register};
 
 /// The term in which this node leads.
@@ -18,6 +19,8 @@ struct Members {
     /// By node and segment, what a copy has that takes no more.
     copies: Mutex<BTreeMap<(u64, SegmentId), Stamped>>,
     asked: Mutex<Vec<(u64, UnixNanos, Duration)>>,
+    /// Until which second each was last allowed to stamp.
+    leases: Mutex<BTreeMap<u64, u64>>,
     /// What happens while they are asked.
     meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
@@ -49,9 +52,10 @@ impl AskStamped for Members {
         node: NodeId,
         address: &'a str,
         time: UnixNanos,
-        _: UnixNanos,
+        lease: UnixNanos,
         within: Duration,
     ) -> BoxFuture<'a, Result<BTreeMap<SegmentId, Stamped>, String>> {
+        self.leases.lock().unwrap().insert(node.0, lease.0 / SECOND);
         assert_eq!(address, format!("node-{node}:9465"));
         self.asked.lock().unwrap().push((node.0, time, within));
         if let Some(meanwhile) = self.meanwhile.lock().unwrap().take() {
@@ -86,6 +90,7 @@ struct Setting {
     cluster: Arc<Cluster>,
     members: Arc<Members>,
     cutter: Cutter,
+    clocks: Clocks,
     told: watch::Receiver<Silent>,
 }
 
@@ -94,8 +99,10 @@ impl Setting {
         let (cluster, members) = (Cluster::of(nodes), Arc::new(Members::default()));
         let (telling, told) = watch::channel(<_>::default());
         let (consensus, copies) = (Arc::clone(&cluster) as _, Arc::clone(&members) as _);
-        let cutter = Cutter::new(consensus, Arc::clone(&members) as _, copies, telling);
-        Setting { cluster, members, cutter, told }
+        let clocks = Clocks::new(Duration::from_secs(1));
+        let cutter =
+            Cutter::new(consensus, Arc::clone(&members) as _, copies, telling, clocks.clone());
+        Setting { cluster, members, cutter, clocks, told }
     }
 
     async fn cut(&mut self, second: u64) {
@@ -119,6 +126,21 @@ impl Setting {
     fn missing(&self) -> Vec<SegmentId> {
         self.cluster.now().latest_cut().missing.keys().copied().collect()
     }
+}
+
+#[tokio::test]
+async fn a_member_whose_clock_is_off_gets_no_longer_lease() {
+    let mut it = Setting::of(3);
+    let leases = |it: &Setting| it.members.leases.lock().unwrap().clone();
+    it.cut(5).await;
+    assert_eq!(leases(&it), [(1, 15), (2, 15), (3, 15)].into());
+    let offset = |told| Offset::measured(at(10), at(told), at(10));
+    it.clocks.note(TERM, [(NodeId(2), offset(10)), (NodeId(3), offset(14))].into());
+    it.cut(6).await;
+    assert_eq!(leases(&it), [(1, 16), (2, 16), (3, 15)].into());
+    it.clocks.note(TERM, [(NodeId(2), offset(10)), (NodeId(3), offset(10))].into());
+    it.cut(7).await;
+    assert_eq!(leases(&it), [(1, 17), (2, 17), (3, 17)].into());
 }
 
 #[tokio::test]

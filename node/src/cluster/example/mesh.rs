@@ -18,10 +18,13 @@ use crate::checkpoint::identity::{Birth, Identity};
 use crate::checkpoint::raft::{Decision, Rpc};
 use crate::cluster::formation::Hello;
 use crate::cluster::peers::{
-    Answers, Batches, Chunks, Declined, Holdings, Listed, Member, Peers, Reply, Stamped, serve,
+    Answers, Batches, CarriedParts, Chunks, Declined, Holdings, Kept, Listed, Member, Peers, Reply,
+    Stamped, serve,
 };
+use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
-use crate::event::time::UnixNanos;
+use crate::event::time::{Clock, UnixNanos};
+use crate::flush::requests::Decided;
 
 /// Who is where.
 #[derive(Default)]
@@ -98,6 +101,10 @@ impl Answers for Lent {
         Ok(Arc::new(identity(self.number)))
     }
 
+    fn now(&self) -> UnixNanos {
+        Clock::system().now()
+    }
+
     async fn join(&self, _: Birth) -> Result<Reply<Identity>, Declined> {
         other()
     }
@@ -151,6 +158,18 @@ impl Answers for Lent {
         slots: SlotSet,
     ) -> Result<Chunks, Declined> {
         self.holdings.results(aggregation, end, table, slots)
+    }
+
+    async fn keep(&self, primary: NodeId, kept: Kept, chunks: Chunks) -> Result<(), Declined> {
+        self.holdings.keep(primary, kept, chunks).await
+    }
+
+    fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined> {
+        self.holdings.carried(slots)
+    }
+
+    fn decided(&self) -> Result<Arc<Decided>, Declined> {
+        Ok(self.holdings.decided())
     }
 
     async fn live(&self, limit: u32) -> Result<Bytes, Declined> {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::checkpoint::facts::command::Command;
+use crate::cluster::example::keeping;
 use crate::cluster::example::mesh::{Lender, Mesh};
 use crate::cluster::lending::Lending;
 use crate::event::time::{SECOND, UnixNanos};
@@ -49,6 +50,7 @@ impl Setting {
             copies: Copies::open(Arc::clone(&self.nodes[1].store)).unwrap(),
             facts: self.cluster.facts(),
             results: Results::new(Arc::clone(&self.nodes[1].store)),
+            keeping: keeping(&self.nodes[1], &self.cluster),
             folding: self.lives[1].folding.clone(),
             rejected: Arc::new(Default::default),
         };
@@ -63,7 +65,7 @@ impl Setting {
     fn keep(&self, node: usize, of: &str, chunks: &[Vec<u8>]) {
         let results = Results::new(Arc::clone(&self.nodes[node].store));
         let mut writing = results.begin(0, FIRST);
-        chunks.iter().for_each(|chunk| writing.push(chunk).unwrap());
+        chunks.iter().for_each(|chunk| writing.push(chunk.clone()).unwrap());
         results.finish(writing, slots(of), None).unwrap();
     }
 }

@@ -3,8 +3,8 @@ use std::time::Duration;
 use super::*;
 use crate::aggregation::distinct_logs::count_table::{MalformedTable, Table, merge};
 use crate::cluster::cutting::AskStamped as _;
-use crate::cluster::example::born;
 use crate::cluster::example::mesh::Mesh;
+use crate::cluster::example::{born, keeping};
 use crate::cluster::stamping::Stamping;
 use crate::event::node::NodeId;
 use crate::event::time::{Clock, SECOND};
@@ -48,6 +48,7 @@ impl Setting {
             copies: Copies::open(Arc::clone(&node.store)).unwrap(),
             facts: cluster.facts(),
             results: Results::new(Arc::clone(&node.store)),
+            keeping: keeping(&node, &cluster),
             folding: life.folding.clone(),
             rejected: Arc::new(|| [("malformed".to_owned(), 3)].into()),
         };

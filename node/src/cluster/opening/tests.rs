@@ -7,10 +7,11 @@ use tokio::task::{JoinHandle, yield_now};
 
 use super::*;
 use crate::cluster::example::mesh::{Lender, Mesh};
-use crate::cluster::peers::{Batches, Chunks, Declined, Holdings, Listed};
+use crate::cluster::peers::{Batches, CarriedParts, Chunks, Declined, Holdings, Kept, Listed};
 use crate::event::slots::SlotSet;
 use crate::event::time::{Clock, UnixNanos};
 use crate::flush::example::{Cluster, at, framed};
+use crate::flush::requests::Decided;
 use crate::journal::copies::Copies as Taken;
 use crate::journal::{Extent, Position, Replay};
 use crate::store::{Disk, Store};
@@ -76,6 +77,18 @@ impl Holdings for Arc<Taker> {
 
     fn results(&self, _: u32, _: UnixNanos, _: u64, _: SlotSet) -> Result<Chunks, Declined> {
         nothing()
+    }
+
+    fn keep(&self, _: NodeId, _: Kept, _: Chunks) -> BoxFuture<'_, Result<(), Declined>> {
+        async { nothing() }.boxed()
+    }
+
+    fn carried(&self, _: SlotSet) -> Result<CarriedParts, Declined> {
+        nothing()
+    }
+
+    fn decided(&self) -> Arc<Decided> {
+        Arc::default()
     }
 
     fn live(&self, _: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {

@@ -25,7 +25,7 @@ fn moves(facts: &Facts) -> BTreeMap<u64, SlotSet> {
 
 /// Where slots go when all members answer.
 fn next(facts: &Facts) -> Option<Command> {
-    super::next(facts, &BTreeSet::new())
+    super::next(facts, &BTreeSet::new(), Copies::ONE)
 }
 
 fn can_move(cluster: &Cluster, slot: Slot) -> bool {
@@ -127,4 +127,152 @@ fn two_nodes() -> Arc<Cluster> {
     let cluster = Cluster::of(2);
     cluster.place("128-255", 2);
     cluster
+}
+
+/// A cluster with two owners for each slot, placed by its leader.
+fn twice_owned(nodes: u64) -> Facts {
+    let mut facts = Facts::clone(&Cluster::of(nodes).now());
+    settle(&mut facts, &[]);
+    facts
+}
+
+fn two(facts: &Facts, silent: &[u64]) -> Option<Command> {
+    super::next(facts, &silent.iter().copied().map(NodeId).collect(), Copies::TWO)
+}
+
+/// Has the leader do all that it can, and every node that answers copy what it is to copy.
+fn settle(facts: &mut Facts, silent: &[u64]) {
+    for _ in 0..9 {
+        if let Some(place) = two(facts, silent) {
+            facts.apply(place).unwrap();
+        }
+        let fills = |node: &NodeId| !silent.contains(&node.0);
+        let nodes: Vec<_> = facts.members().keys().copied().filter(fills).collect();
+        for node in nodes {
+            fill(facts, node);
+        }
+    }
+    assert_eq!(two(facts, silent), None, "there is no end to it");
+}
+
+fn fill(facts: &mut Facts, node: NodeId) {
+    let slots = facts.filled_by(node);
+    if !slots.is_empty() {
+        facts.apply(Command::Filled { node, slots }).unwrap();
+    }
+}
+
+/// Flushes a window and carries a later one, so that there is something to copy.
+fn keep_something(facts: &mut Facts) {
+    let number = facts.latest_cut().number + 1;
+    let time = UnixNanos(facts.latest_cut().time.0 + 5_000_000_000);
+    facts.apply(Command::Cut { number, time, stamped: BTreeMap::new() }).unwrap();
+    let nodes: Vec<_> = facts.members().keys().copied().collect();
+    for node in nodes {
+        let slots = facts.primary_of(node).iter();
+        let slots = slots.map(|slot| (slot, facts.slots()[&slot].epoch)).collect();
+        let carry = Command::Carry { node, aggregation: 0, slots, cut: number, keeps: true };
+        facts.apply(carry).unwrap();
+    }
+}
+
+#[test]
+fn each_slot_gets_as_many_owners_as_there_are_to_be_copies() {
+    let facts = twice_owned(4);
+    for node in 1..=4 {
+        let (primary, owner) = (facts.primary_of(NodeId(node)), facts.owner_of(NodeId(node)));
+        assert!((57..=71).contains(&primary.len()), "{}", primary.len());
+        assert!((115..=141).contains(&owner.len()), "{}", owner.len());
+    }
+    assert!(facts.slots().values().all(|slot| slot.owners.len() == 2 && slot.wanted.is_empty()));
+}
+
+#[test]
+fn a_dead_primary_is_followed_by_an_owner_at_once_and_others_copy_first() {
+    let mut facts = twice_owned(3);
+    keep_something(&mut facts);
+    let before = facts.clone();
+    facts.apply(two(&facts, &[2]).unwrap()).unwrap();
+    for (slot, now) in facts.slots() {
+        let owners = &before.slots()[slot].owners;
+        assert!(now.owners.iter().all(|node| owners.contains(node) && *node != NodeId(2)));
+        assert!(!now.owners.is_empty() && now.owners.len() + now.filling.len() == 2);
+    }
+    settle(&mut facts, &[2]);
+    assert!(facts.slots().values().all(|slot| slot.owners.len() == 2));
+    assert!(facts.owner_of(NodeId(2)).is_empty());
+}
+
+#[test]
+fn slots_stay_with_a_member_that_leaves_until_others_have_copied_them() {
+    let mut facts = twice_owned(3);
+    keep_something(&mut facts);
+    let before = facts.owner_of(NodeId(3));
+    facts.apply(Command::Drain { node: NodeId(3) }).unwrap();
+    facts.apply(two(&facts, &[]).unwrap()).unwrap();
+    assert_eq!(facts.owner_of(NodeId(3)), before);
+    assert!(facts.check_drained(NodeId(3)).is_err());
+    fill(&mut facts, NodeId(1));
+    assert!(!facts.owner_of(NodeId(3)).is_empty(), "node 2 copies still");
+    settle(&mut facts, &[]);
+    facts.apply(Command::Drained { node: NodeId(3) }).unwrap();
+}
+
+#[test]
+fn a_member_that_joins_leads_nothing_before_it_has_copied() {
+    let mut facts = twice_owned(2);
+    keep_something(&mut facts);
+    facts.apply(join(3)).unwrap();
+    facts.apply(Command::Activate { node: NodeId(3) }).unwrap();
+    let before = facts.clone();
+    facts.apply(two(&facts, &[]).unwrap()).unwrap();
+    assert!(facts.owner_of(NodeId(3)).is_empty());
+    assert!(facts.filled_by(NodeId(3)).len() >= 153, "nine tenths of its share");
+    let moved = facts.slots().iter().filter(|(slot, now)| before.slots()[slot] != **now);
+    assert_eq!(moved.count(), facts.filled_by(NodeId(3)).len(), "nothing else moves");
+    fill(&mut facts, NodeId(3));
+    assert!(facts.primary_of(NodeId(3)).len() >= 76);
+    assert_eq!(two(&facts, &[]), None);
+}
+
+#[test]
+fn a_lone_copy_gets_a_second_one_and_gives_it_up_again() {
+    let cluster = Cluster::of(3);
+    let mut facts = Facts::clone(&cluster.now());
+    facts.apply(next(&facts).unwrap()).unwrap();
+    keep_something(&mut facts);
+    let lone = facts.clone();
+    facts.apply(two(&facts, &[]).unwrap()).unwrap();
+    for (slot, now) in facts.slots() {
+        assert_eq!(now.owners, lone.slots()[slot].owners);
+        assert_eq!(now.wanted[..1], now.owners, "the primary stays");
+    }
+    settle(&mut facts, &[]);
+    facts.apply(next(&facts).unwrap()).unwrap();
+    assert_eq!(next(&facts), None);
+    assert!(facts.slots().values().all(|slot| slot.owners.len() == 1));
+}
+
+#[test]
+fn what_no_live_member_owns_waits_if_something_of_it_is_carried() {
+    let mut facts = twice_owned(3);
+    let gone: Vec<_> = [1, 2].map(NodeId).into();
+    let both: Vec<_> = facts
+        .slots()
+        .iter()
+        .filter(|(_, slot)| !slot.owners.contains(&NodeId(3)))
+        .map(|(&slot, _)| slot)
+        .collect();
+    assert!(!both.is_empty());
+    let mut carried = facts.clone();
+    keep_something(&mut carried);
+    let place = |facts: &Facts| match two(facts, &[1, 2]) {
+        Some(Command::Place { changes }) => changes,
+        other => panic!("{other:?}"),
+    };
+    assert!(both.iter().all(|slot| !place(&carried).contains_key(slot)));
+    let changes = place(&facts);
+    assert!(both.iter().all(|slot| changes[slot].owners == [NodeId(3)]));
+    facts.apply(Command::Place { changes }).unwrap();
+    assert!(facts.slots().values().all(|slot| !gone.contains(&slot.owners[0])));
 }

@@ -1,6 +1,7 @@
 //! What other members may ask of a node's journals and results.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -8,10 +9,13 @@ use futures::stream::BoxStream;
 use sheaf_proto::statistics::WindowCounts;
 
 use super::Declined;
+use crate::checkpoint::carries::Carry;
 use crate::checkpoint::facts::SegmentId;
+use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
-use crate::event::time::UnixNanos;
+use crate::event::time::{UnixNanos, Window};
 pub use crate::flush::feed::{Batch, Part};
+use crate::flush::requests::Decided;
 pub use crate::journal::Stamped;
 
 /// A count table that a node has.
@@ -25,6 +29,35 @@ pub struct Listed {
     pub summary: Option<WindowCounts>,
 }
 
+/// Something that an owner of slots is to keep for their primary.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kept {
+    /// A count table.
+    Table {
+        /// The aggregation's number.
+        aggregation: u32,
+        /// The window.
+        window: Window,
+        /// The slots whose results it has.
+        slots: SlotSet,
+        /// What it adds up to, in place of a table.
+        summary: Option<WindowCounts>,
+    },
+    /// What is carried of an open window; its file follows.
+    Carry(Carry),
+}
+
+/// What a node tells of what it carries, carry by carry.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CarriedPart {
+    /// The next carry.
+    Carry(Carry),
+    /// The next bytes of its file.
+    Chunk(Bytes),
+}
+
+/// What is carried, as a node gives it out.
+pub type CarriedParts = BoxStream<'static, Result<CarriedPart, Declined>>;
 /// Batches as a node gives them out.
 pub type Batches = BoxStream<'static, Result<Batch, Declined>>;
 /// Chunks of one count table, as a node gives them out.
@@ -85,6 +118,25 @@ pub trait Holdings: Send + Sync + 'static {
         table: u64,
         slots: SlotSet,
     ) -> Result<Chunks, Declined>;
+
+    /// Which entries repeat a request, as far as the node has decided it.
+    fn decided(&self) -> Arc<Decided>;
+
+    /// Makes durable what a member keeps of slots that it is the primary of.
+    ///
+    /// The chunks are complete when they end without an error.
+    fn keep(
+        &self,
+        primary: NodeId,
+        kept: Kept,
+        chunks: Chunks,
+    ) -> BoxFuture<'_, Result<(), Declined>>;
+
+    /// What the node carries of these slots.
+    ///
+    /// # Errors
+    /// When its database cannot be read.
+    fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined>;
 
     /// What the node has accepted, refused, and counted so far in the windows that are open,
     /// in JSON, with at most `limit` counts for each.

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use futures::stream::{self, BoxStream, Stream, StreamExt as _};
 use futures::{FutureExt as _, TryStreamExt as _};
 use sheaf_proto::peer::{self, propose_response};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
 use super::client::answer;
 use super::wire::{self, Malformed};
-use super::{Batch, Listed, PeerError, Peers, Reply, Stamped};
+use super::{Batch, CarriedPart, Chunks, Kept, Listed, PeerError, Peers, Reply, Stamped};
 use crate::checkpoint::facts::SegmentId;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::identity::Identity;
@@ -19,6 +21,7 @@ use crate::checkpoint::raft::{Decision, Rpc, Transport, TransportError};
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
+use crate::flush::requests::Decided;
 
 /// Batches as they arrive. After an error there are no more; whoever wants them asks
 /// again, from the last `next` on.
@@ -26,6 +29,8 @@ pub type Followed = BoxStream<'static, Result<Batch, PeerError>>;
 /// Chunks of one count table as they arrive: it is whole when they end without an error.
 pub type Received = BoxStream<'static, Result<Bytes, PeerError>>;
 
+/// What is carried, as it arrives: all of it is there when it ends without an error.
+pub type Carried = BoxStream<'static, Result<CarriedPart, PeerError>>;
 /// How many entries of a copy are durable, as that is told.
 pub type Durable = BoxStream<'static, Result<u64, PeerError>>;
 
@@ -85,6 +90,16 @@ impl Member {
             Some(Response::NotLeader(not)) => Ok(Reply::NotLeader { leader: wire::leader(not) }),
             None => Err(Malformed("response").into()),
         }
+    }
+
+    /// What time it is at the member at `address`.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says.
+    pub async fn clock(&self, address: &str, within: Duration) -> Result<UnixNanos, PeerError> {
+        let request = peer::ClockRequest { caller: self.caller() };
+        let mut client = self.peers.calls(address)?;
+        Ok(UnixNanos(answer(within, client.clock(request)).await?.now))
     }
 
     /// How much is stamped before `time`, a whole second, of each segment that the member
@@ -209,6 +224,55 @@ impl Member {
         Ok(messages.map_ok(|message| message.chunk).map_err(PeerError::from).boxed())
     }
 
+    /// Which entries repeat a request, as far as the member at `address` has decided it.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says.
+    pub async fn decided(&self, address: &str, within: Duration) -> Result<Decided, PeerError> {
+        let request = peer::DecidedRequest { caller: self.caller() };
+        let mut client = self.peers.calls(address)?;
+        Ok(wire::decided(&answer(within, client.decided(request)).await?.decided)?)
+    }
+
+    /// Has the member at `address` keep something of slots that this node is the primary of,
+    /// with chunks that an error cuts off. `Ok` means durable there. Each chunk is to be taken
+    /// `within` that time, and so is the answer to come.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says.
+    pub async fn keep(
+        &self,
+        address: &str,
+        kept: &Kept,
+        chunks: Chunks,
+        within: Duration,
+    ) -> Result<(), PeerError> {
+        let begin = wire::to_begin(self.caller(), kept)?;
+        let (taken, progress) = watch::channel(());
+        let mut client = self.peers.streams(address)?;
+        let answered = client.keep(keep_messages(begin, chunks, taken)).boxed();
+        tokio::select! {
+            answer = answered => Ok(answer.map(drop)?),
+            () = stalled(progress, within) => Err(PeerError::Timeout(within)),
+        }
+    }
+
+    /// What the member at `address` carries of these slots. It is to begin `within` that time.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says, also in the stream.
+    pub async fn carried(
+        &self,
+        address: &str,
+        slots: SlotSet,
+        within: Duration,
+    ) -> Result<Carried, PeerError> {
+        let request = peer::CarriedRequest { caller: self.caller(), slots: wire::to_slots(slots) };
+        let mut client = self.peers.streams(address)?;
+        let messages = answer(within, client.carried(request)).await?;
+        Ok(messages.map(|message| Ok(wire::carried(message?)?)).boxed())
+    }
+
     /// What the member at `address` has accepted, refused, and counted so far in the windows
     /// that are open, in JSON, with at most `limit` counts for each.
     ///
@@ -241,5 +305,34 @@ impl Transport for Member {
     ) -> BoxFuture<'a, Result<Bytes, TransportError>> {
         let answer = self.raft(address, rpc, body, within);
         answer.map(|answer| answer.map_err(|error| TransportError(error.to_string()))).boxed()
+    }
+}
+
+/// Tells of every message that is taken. Without the last one the other side knows that
+/// something is missing.
+fn keep_messages(
+    begin: peer::KeepRequest,
+    chunks: Chunks,
+    taken: watch::Sender<()>,
+) -> BoxStream<'static, peer::KeepRequest> {
+    let whole = chunks.map(Some).chain(stream::iter([None]));
+    let rest = whole.scan((), |(), chunk| {
+        ready(match chunk {
+            Some(Ok(chunk)) => Some(wire::to_chunk(chunk)),
+            Some(Err(_)) => None,
+            None => Some(wire::to_end()),
+        })
+    });
+    let messages = stream::iter([begin]).chain(rest);
+    messages.inspect(move |_| taken.send_replace(())).boxed()
+}
+
+/// Waits until there is no progress for so long.
+async fn stalled(mut progress: watch::Receiver<()>, within: Duration) {
+    while let Ok(news) = timeout(within, progress.changed()).await {
+        if news.is_err() {
+            // All was sent.
+            return sleep(within).await;
+        }
     }
 }

@@ -23,16 +23,18 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::wire::{self, Caller, Malformed};
 use super::{
-    Batches, CONNECTION_WINDOW, Chunks, Listed, MESSAGE_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT,
-    Reply, STREAM_WINDOW, STREAMS_MAX, Stamped,
+    Batches, CONNECTION_WINDOW, CarriedParts, Chunks, Kept, Listed, MESSAGE_BYTES_MAX,
+    PING_INTERVAL, PING_TIMEOUT, Reply, STREAM_WINDOW, STREAMS_MAX, Stamped,
 };
 use crate::checkpoint::facts::SegmentId;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::identity::{Birth, Identity};
 use crate::checkpoint::raft::{Decision, Rpc};
 use crate::cluster::formation::Hello;
+use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
+use crate::flush::requests::Decided;
 
 /// How long to wait when a connection cannot be accepted, for lack of file descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -79,6 +81,9 @@ pub trait Answers: Send + Sync + 'static {
         &self,
         command: Command,
     ) -> impl Future<Output = Result<Reply<Decision>, Declined>> + Send;
+
+    /// What time it is here.
+    fn now(&self) -> UnixNanos;
 
     /// As [`Holdings::stamped`](super::Holdings::stamped).
     fn stamped(
@@ -130,6 +135,26 @@ pub trait Answers: Send + Sync + 'static {
         table: u64,
         slots: SlotSet,
     ) -> Result<Chunks, Declined>;
+
+    /// As [`Holdings::decided`](super::Holdings::decided).
+    ///
+    /// # Errors
+    /// While the node does not have its journals.
+    fn decided(&self) -> Result<Arc<Decided>, Declined>;
+
+    /// As [`Holdings::keep`](super::Holdings::keep).
+    fn keep(
+        &self,
+        primary: NodeId,
+        kept: Kept,
+        chunks: Chunks,
+    ) -> impl Future<Output = Result<(), Declined>> + Send;
+
+    /// As [`Holdings::carried`](super::Holdings::carried).
+    ///
+    /// # Errors
+    /// As it says, and while the node does not have what it carries.
+    fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined>;
 
     /// As [`Holdings::live`](super::Holdings::live).
     fn live(&self, limit: u32) -> impl Future<Output = Result<Bytes, Declined>> + Send;
@@ -210,8 +235,11 @@ struct Server<A> {
 }
 
 impl<A: Answers> Server<A> {
-    fn admit(&self, caller: Option<peer::Caller>) -> Result<(), Status> {
-        Ok(admit(&*self.answers.identity()?, wire::caller(caller)?)?)
+    /// Which member calls.
+    fn admit(&self, caller: Option<peer::Caller>) -> Result<NodeId, Status> {
+        let caller = wire::caller(caller)?;
+        admit(&*self.answers.identity()?, caller)?;
+        Ok(caller.node)
     }
 }
 
@@ -284,6 +312,14 @@ impl<A: Answers> Peer for Server<A> {
             Reply::NotLeader { leader } => Answer::NotLeader(wire::to_not_leader(leader)),
         };
         Ok(Response::new(peer::ProposeResponse { response: Some(response) }))
+    }
+
+    async fn clock(
+        &self,
+        request: Request<peer::ClockRequest>,
+    ) -> Result<Response<peer::ClockResponse>, Status> {
+        self.admit(request.into_inner().caller)?;
+        Ok(Response::new(peer::ClockResponse { now: self.answers.now().0 }))
     }
 
     async fn stamped(
@@ -372,6 +408,39 @@ impl<A: Answers> Peer for Server<A> {
         let chunks = self.answers.results(aggregation, end, table, slots)?;
         let messages = chunks.map_ok(|chunk| peer::ResultsResponse { chunk });
         Ok(Response::new(messages.map_err(Status::from).boxed()))
+    }
+
+    async fn decided(
+        &self,
+        request: Request<peer::DecidedRequest>,
+    ) -> Result<Response<peer::DecidedResponse>, Status> {
+        self.admit(request.into_inner().caller)?;
+        let decided = wire::to_decided(&*self.answers.decided()?)?;
+        Ok(Response::new(peer::DecidedResponse { decided }))
+    }
+
+    async fn keep(
+        &self,
+        request: Request<Streaming<peer::KeepRequest>>,
+    ) -> Result<Response<peer::KeepResponse>, Status> {
+        let mut messages = request.into_inner();
+        let (caller, kept) = wire::kept(messages.message().await?)?;
+        let primary = self.admit(caller)?;
+        self.answers.keep(primary, kept, wire::chunks(messages)).await?;
+        Ok(Response::new(peer::KeepResponse {}))
+    }
+
+    type CarriedStream = BoxStream<'static, Result<peer::CarriedResponse, Status>>;
+
+    async fn carried(
+        &self,
+        request: Request<peer::CarriedRequest>,
+    ) -> Result<Response<Self::CarriedStream>, Status> {
+        let peer::CarriedRequest { caller, slots } = request.into_inner();
+        self.admit(caller)?;
+        let parts = self.answers.carried(wire::slots(&slots)?)?;
+        let messages = parts.map(|part| Ok(wire::to_carried(part?)?));
+        Ok(Response::new(messages.boxed()))
     }
 
     async fn live(

@@ -4,6 +4,7 @@
 //! its meaning. The golden tests hold the bytes.
 
 mod holdings; // what is told of journals and results
+mod keeping; // what is kept of slots that others lead
 
 use std::collections::BTreeSet;
 
@@ -19,9 +20,10 @@ use crate::cluster::formation::{Hello, State};
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::node::NodeId;
 pub(super) use holdings::{
-    Copied, batch, one_stamped, slots, stamped, tables, to_batches, to_copies, to_one_stamped,
-    to_slots, to_stamped, to_tables, whole_second,
+    Copied, batch, decided, one_stamped, slots, stamped, tables, to_batches, to_copies, to_decided,
+    to_one_stamped, to_slots, to_stamped, to_tables, whole_second,
 };
+pub(super) use keeping::{carried, chunks, kept, to_begin, to_carried, to_chunk, to_end};
 
 /// A message that no node sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

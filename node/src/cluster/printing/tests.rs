@@ -10,7 +10,7 @@ use crate::checkpoint::facts::Settings;
 use crate::checkpoint::facts::cuts::Span;
 use crate::checkpoint::raft::{self, Rpc, Transport, TransportError};
 use crate::cluster::example::mesh::Mesh;
-use crate::cluster::example::{CLUSTER, member};
+use crate::cluster::example::{CLUSTER, keeping, member};
 use crate::event::node::NodeId;
 use crate::event::time::{SECOND, UnixNanos};
 use crate::flush::example::node::{Life, Node, Source, everybody_waits};
@@ -101,6 +101,7 @@ impl Setting {
             copies: Copies::open(Arc::clone(&self.node.store)).unwrap(),
             facts: self.cluster.facts(),
             results: results.clone(),
+            keeping: keeping(&self.node, &self.cluster),
             folding: self.life.folding.clone(),
             rejected: Arc::new(Default::default),
         };

@@ -8,13 +8,14 @@ use futures::future::BoxFuture;
 use super::*;
 use crate::checkpoint::facts::command::Command;
 use crate::cluster::example::mesh::{Lender, Mesh};
-use crate::cluster::peers::{Batches, Chunks, Declined, Holdings, Listed};
+use crate::cluster::peers::{Batches, CarriedParts, Chunks, Declined, Holdings, Kept, Listed};
 use crate::event::entry::Section;
 use crate::event::entry::distinct::Content;
 use crate::event::fingerprint::slot_of;
 use crate::event::time::{Clock, UnixNanos};
 use crate::flush::example::{Appended, Cluster, at, entry, framed, slots};
 use crate::flush::feed::Consensus as _;
+use crate::flush::requests::Decided;
 use crate::journal::copies::Copies;
 use crate::journal::{Opening, Replay, Stamped};
 use crate::store::{Disk, Store};
@@ -99,6 +100,18 @@ impl Holdings for Arc<Holder> {
 
     fn results(&self, _: u32, _: UnixNanos, _: u64, _: SlotSet) -> Result<Chunks, Declined> {
         nothing()
+    }
+
+    fn keep(&self, _: NodeId, _: Kept, _: Chunks) -> BoxFuture<'_, Result<(), Declined>> {
+        Box::pin(async { nothing() })
+    }
+
+    fn carried(&self, _: SlotSet) -> Result<CarriedParts, Declined> {
+        nothing()
+    }
+
+    fn decided(&self) -> Arc<Decided> {
+        Arc::default()
     }
 
     fn live(&self, _: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {

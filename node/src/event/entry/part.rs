@@ -9,6 +9,9 @@
 //!   order of their first use, with counts as before.
 //! - A section of which nothing is left is not in it.
 //!
+//! The part of no slot is the request id alone, with the entry's number of records, for
+//! whoever only has to know which requests there are.
+//!
 //! The parts of any partition of the slots have together what the entry has, each once;
 //! and a part of a part is the part of the slots that both are of.
 //!
@@ -38,7 +41,8 @@ pub struct Splitter {
 }
 
 impl Splitter {
-    /// The part of `slots`, or `None` if the entry says nothing of them.
+    /// The part of `slots`, or `None` if the entry says nothing of them; of no slot, `None`
+    /// if it has no request id.
     ///
     /// # Errors
     /// When a section of the entry cannot be read.
@@ -47,6 +51,10 @@ impl Splitter {
         entry: &Entry<'_>,
         slots: &SlotSet,
     ) -> Result<Option<Vec<u8>>, MalformedEntry> {
+        if slots.is_empty() {
+            let named = entry.request().map(|request| EntryWriter::new(Some(request)));
+            return Ok(named.map(|named| named.finish(entry.records())));
+        }
         let mut parts = self.cut(entry, 1, |slot| slots.contains(slot).then_some(0))?;
         Ok(parts.pop().flatten())
     }

@@ -170,6 +170,29 @@ fn each_contradiction_is_named() {
     assert_eq!(sections(&entry).unwrap_err(), MalformedEntry::Section("sum of counts"));
 }
 
+#[test]
+fn a_request_id_has_one_text() {
+    let id = RequestId { session: [0xab; 16], sequence: 18 };
+    let text = "abababababababababababababababab/18";
+    assert_eq!((id.to_string().as_str(), text.parse()), (text, Ok(id)));
+    assert_eq!(text.to_uppercase().parse(), Ok(id));
+    for malformed in [
+        "",
+        "ab/1",
+        "abababababababababababababababab",
+        "abababababababababababababababab/",
+        "abababababababababababababababab/0",
+        "abababababababababababababababab/+1",
+        "abababababababababababababababab/1/1",
+        "abababababababababababababababab/18446744073709551616",
+        "+babababababababababababababababa/1",
+        "gbababababababababababababababab/1",
+        "ababababababababababababababababab/1",
+    ] {
+        assert_eq!(malformed.parse::<RequestId>(), Err(MalformedRequestId), "{malformed}");
+    }
+}
+
 proptest! {
     #[test]
     fn indices_of_every_width_are_read(values in prop_oneof![

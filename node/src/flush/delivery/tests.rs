@@ -1,11 +1,14 @@
 use super::*;
 use crate::aggregation::distinct_logs::MemoryLimit;
 use crate::aggregation::distinct_logs::count_table::{Table, merge};
+use crate::checkpoint::carries::Carries;
 use crate::checkpoint::facts::windows::WindowFact;
 use crate::event::entry::EntryWriter;
 use crate::event::time::{Clock, UnixNanos};
 use crate::flush::FlushSettings;
-use crate::flush::example::{Appended, Cluster, Lost, at, entry, packed, register, slots, window};
+use crate::flush::example::{
+    Appended, Cluster, Lost, alone, at, entry, packed, register, slots, window,
+};
 use crate::flush::folding::Commands;
 use crate::flush::group::{Group, alike};
 use crate::flush::results::ResultsError;
@@ -62,6 +65,11 @@ impl Node {
         Results::new(Arc::clone(&self.store))
     }
 
+    fn carried(&self) -> CarriedWindows {
+        let carries = Carries::new(Arc::clone(&self.store));
+        CarriedWindows { carries, scratch: self.scratch.path().to_owned() }
+    }
+
     fn settings(&self) -> FlushSettings {
         let (window_memory, scratch) = (MemoryLimit(1 << 20), self.scratch.path().to_owned());
         FlushSettings { window_memory, scratch, journal_bytes_max: 0 }
@@ -70,7 +78,7 @@ impl Node {
     /// Groups of this node's slots that have folded everything.
     fn fold(&self) -> Vec<Group> {
         let facts = self.cluster.now();
-        let kept = carries::all(&self.store).unwrap();
+        let kept = self.carried().all().unwrap();
         let alike = alike(&facts, &facts.primary_of(NodeId(1)), &kept);
         let folded = alike.into_iter().map(|slots| {
             let own = |carry: &&Carry| slots.iter().any(|slot| carry.slots.contains(slot));
@@ -80,6 +88,7 @@ impl Node {
                 let batch = self.appended.batch(segment, 0, usize::MAX, &slots);
                 assert!(group.fold(segment, &batch, &self.settings()).unwrap());
             }
+            assert!(group.decide(&self.appended.decided(&facts), &self.settings()).unwrap());
             group
         });
         folded.collect()
@@ -101,6 +110,8 @@ impl Node {
             node: NodeId(1),
             consensus: Arc::clone(&self.cluster) as _,
             results: self.results(),
+            carried: self.carried(),
+            sharing: alone(NodeId(1), &self.cluster, self.carried()),
             journal,
             copies,
             folding,
@@ -373,7 +384,7 @@ async fn what_is_carried_is_on_disk_before_the_cluster_is_told_and_goes_with_its
     let end = told(&node, 30);
     node.cluster.end_at(4, Lost::Command);
     node.flush().await.unwrap_err();
-    let kept = carries::all(&node.store).unwrap();
+    let kept = node.carried().all().unwrap();
     assert_eq!((kept.len(), kept[0].window), (1, window(10, 20)));
     node.cluster.go_on();
     node.flush().await.unwrap();
@@ -385,7 +396,7 @@ async fn what_is_carried_is_on_disk_before_the_cluster_is_told_and_goes_with_its
     let counts = [(node.segment, 4), (missing, 0)];
     node.cluster.cut(31, &counts);
     node.flush().await.unwrap();
-    assert_eq!(carries::all(&node.store).unwrap(), []);
+    assert_eq!(node.carried().all().unwrap(), []);
     assert_eq!(files(), 0);
     let fact = node.fact(window(10, 20));
     assert_eq!((fact.records, fact.distinct), (1, 1));
@@ -395,6 +406,7 @@ async fn what_is_carried_is_on_disk_before_the_cluster_is_told_and_goes_with_its
 async fn a_carry_is_on_disk_and_told_for_every_aggregation() {
     let mut node = Node::new();
     node.cluster.apply(register(&[("by-foo", 10), ("by-day", 86_400)]));
+    node.cluster.aware(node.segment);
     node.cluster.cut(11, &[(node.segment, 3)]);
     let both: &[(u32, &[(u8, u64)])] = &[(0, &[(7, 1)]), (1, &[(8, 1)])];
     node.appended.push(node.segment, at(12), packed(EntryWriter::new(None), both));
@@ -407,7 +419,7 @@ async fn a_carry_is_on_disk_and_told_for_every_aggregation() {
     });
     node.cluster.end_at(3, Lost::Command);
     node.hand_out(flushes.collect()).await.unwrap_err();
-    assert_eq!(carries::all(&node.store).unwrap().len(), 2);
+    assert_eq!(node.carried().all().unwrap().len(), 2);
     node.cluster.go_on();
     let mut groups = node.fold();
     let flushes = groups.iter_mut().map(|group| {
@@ -418,6 +430,6 @@ async fn a_carry_is_on_disk_and_told_for_every_aggregation() {
     node.hand_out(flushes).await.unwrap();
     let facts = node.cluster.now();
     let carried = |number: u32| facts.aggregations()[&number].carried(7);
-    assert_eq!((carried(0), carried(1), carries::all(&node.store).unwrap().len()), (cut, cut, 2));
+    assert_eq!((carried(0), carried(1), node.carried().all().unwrap().len()), (cut, cut, 2));
     assert_eq!(node.fold().len(), 1);
 }

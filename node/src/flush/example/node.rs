@@ -4,21 +4,26 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::future::{BoxFuture, ready};
 use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Appended, Cluster, at};
+use super::{Appended, Cluster, alone, at};
 use crate::aggregation::distinct_logs::MemoryLimit;
+use crate::checkpoint::carries::Carries;
 use crate::checkpoint::facts::SegmentId;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::Clock;
+use crate::flush::carried::CarriedWindows;
 use crate::flush::delivery::{Delivery, Flush};
-use crate::flush::feed::{Feed, Followed};
+use crate::flush::feed::{Feed, Followed, Told};
 use crate::flush::folding::{Commands, Folder, Folding, Parts};
+use crate::flush::requests::Decided;
 use crate::flush::results::Results;
+use crate::flush::sharing::{Others, Sharing};
 use crate::flush::{FlushError, FlushSettings};
 use crate::journal::copies::Copies;
 use crate::journal::{Journal, JournalError, Position, Replay};
@@ -40,6 +45,8 @@ pub(crate) struct Source {
     open: Arc<Mutex<BTreeMap<SegmentId, usize>>>,
     folded: Mutex<BTreeMap<SegmentId, u64>>,
     broken: watch::Sender<bool>,
+    /// What other nodes have decided.
+    pub(crate) told: Mutex<Vec<Decided>>,
 }
 
 /// One who follows a segment.
@@ -77,9 +84,12 @@ impl Source {
 impl Feed for Source {
     fn follow(&self, from: Position, slots: SlotSet) -> Followed {
         let Position { segment, index } = from;
-        self.followed.lock().unwrap().push((segment, index, slots));
-        *self.open.lock().unwrap().entry(segment).or_default() += 1;
-        let reader = Reader(segment, Arc::clone(&self.open));
+        // Those who learn the ids alone are not those who fold.
+        let reader = (!slots.is_empty()).then(|| {
+            self.followed.lock().unwrap().push((segment, index, slots));
+            *self.open.lock().unwrap().entry(segment).or_default() += 1;
+            Reader(segment, Arc::clone(&self.open))
+        });
         let batches = stream::unfold(
             (self.appended.subscribe(), index, reader),
             move |(mut appended, next, reader)| async move {
@@ -102,15 +112,21 @@ impl Feed for Source {
     fn folded(&self, segment: SegmentId, index: u64) {
         self.folded.lock().unwrap().insert(segment, index);
     }
+
+    fn decided(&self) -> BoxFuture<'static, Told> {
+        let (decided, is_all) = (self.told.lock().unwrap().clone(), true);
+        ready(Told { decided, is_all }).boxed()
+    }
 }
 
-/// A node with its disk.
+/// A node with its disk; clones are the same one.
+#[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) id: u64,
     cluster: Arc<Cluster>,
     source: Arc<Source>,
     pub(crate) store: Arc<Store>,
-    pub(crate) scratch: tempfile::TempDir,
+    pub(crate) scratch: Arc<tempfile::TempDir>,
     journal_bytes_max: u64,
 }
 
@@ -130,12 +146,12 @@ impl Node {
     ) -> Node {
         let (cluster, source) = (Arc::clone(cluster), Arc::clone(source));
         let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = Arc::new(tempfile::tempdir().unwrap());
         Node { id, cluster, source, store, scratch, journal_bytes_max }
     }
 
-    /// What folds, and what it hands on.
-    pub(crate) fn folder(&self) -> (Folder, mpsc::UnboundedReceiver<Flush>) {
+    /// What folds behind a handle, and what it hands on.
+    pub(crate) fn folder(&self, commands: &Commands) -> (Folder, mpsc::UnboundedReceiver<Flush>) {
         let (flushes, to_flush) = mpsc::unbounded_channel();
         let settings = FlushSettings {
             window_memory: MemoryLimit(1 << 20),
@@ -145,13 +161,19 @@ impl Node {
         let parts = Parts {
             node: NodeId(self.id),
             settings,
-            store: Arc::clone(&self.store),
+            carried: self.carried(),
             consensus: Arc::clone(&self.cluster) as _,
             feed: Arc::clone(&self.source) as _,
             flushes,
             observer: Box::new(|_, _| ()),
         };
-        (Folder::new(parts).unwrap(), to_flush)
+        (Folder::new(parts, commands).unwrap(), to_flush)
+    }
+
+    /// What it carries.
+    pub(crate) fn carried(&self) -> CarriedWindows {
+        let carries = Carries::new(Arc::clone(&self.store));
+        CarriedWindows { carries, scratch: self.scratch.path().to_owned() }
     }
 
     /// A journal that nobody writes.
@@ -166,6 +188,8 @@ impl Node {
             node: NodeId(self.id),
             consensus: Arc::clone(&self.cluster) as _,
             results: Results::new(Arc::clone(&self.store)),
+            carried: self.carried(),
+            sharing: alone(NodeId(self.id), &self.cluster, self.carried()),
             journal: self.journal(),
             copies: Copies::open(Arc::clone(&self.store)).unwrap(),
             folding,
@@ -177,7 +201,7 @@ impl Node {
     /// Folds only.
     pub(crate) fn fold(&self) -> (Life, mpsc::UnboundedReceiver<Flush>) {
         let (folding, commands): (Folding, Commands) = Folding::new();
-        let (folder, to_flush) = self.folder();
+        let (folder, to_flush) = self.folder(&commands);
         let folder = AbortOnDropHandle::new(tokio::spawn(folder.run(commands)));
         let delivery = AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
         (Life { folding, folder, delivery }, to_flush)
@@ -185,8 +209,19 @@ impl Node {
 
     /// Folds and flushes.
     pub(crate) fn start(&self) -> Life {
+        self.start_with(|alone| alone)
+    }
+
+    /// Folds and flushes, with other owners of its slots.
+    pub(crate) fn start_among(&self, others: Arc<dyn Others>) -> Life {
+        let (node, consensus) = (NodeId(self.id), Arc::clone(&self.cluster) as _);
+        let sharing = Sharing::new(node, consensus, others, self.carried());
+        self.start_with(|alone| Delivery { sharing, ..alone })
+    }
+
+    fn start_with(&self, delivery: impl FnOnce(Delivery) -> Delivery) -> Life {
         let (life, to_flush) = self.fold();
-        let delivery = self.delivery(life.folding.clone()).run(to_flush);
+        let delivery = delivery(self.delivery(life.folding.clone())).run(to_flush);
         Life { delivery: AbortOnDropHandle::new(tokio::spawn(delivery)), ..life }
     }
 }

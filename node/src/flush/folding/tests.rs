@@ -1,3 +1,5 @@
+mod repeats; // requests that come twice
+
 use super::*;
 use crate::event::entry::EntryWriter;
 use crate::event::time::UnixNanos;
@@ -139,6 +141,7 @@ async fn an_entry_of_an_unknown_aggregation_waits_for_the_facts() {
     everybody_waits().await;
     assert_eq!(it.source.folded(segment), None);
     it.cluster.apply(register(&[("by-foo", 10), ("by-bar", 10)]));
+    it.cluster.aware(segment);
     it.cluster.cut(3, &[]);
     everybody_waits().await;
     assert_eq!(it.source.folded(segment), Some(8));
@@ -157,7 +160,9 @@ async fn what_is_pending_is_what_is_below_the_cut_and_not_flushed() {
     let below = it.cut(6);
     it.append(segment, 7, &[(7, 1)]);
     everybody_waits().await;
-    let pending = |cut, records| Some(Pending { cut, records: [(0, records)].into() });
+    let pending = |cut, records| {
+        Some(Pending { cut, records: [(0, records)].into(), repeated: BTreeMap::new() })
+    };
     assert_eq!(life.folding.pending().await, pending(below, 2));
     let [current] = <[_; 1]>::try_from(life.folding.current(9).await).ok().unwrap();
     assert_eq!((current.window, current.counts.records), (FIRST, 3));
@@ -186,7 +191,7 @@ async fn open_windows_are_carried_when_the_journal_grows_too_large() {
     let cut = it.cut(6);
     everybody_waits().await;
     assert_eq!(it.cluster.now().aggregations()[&0].carried(7), cut);
-    assert_eq!(carries::all(&it.node.store).unwrap().len(), 1);
+    assert_eq!(it.node.carried().all().unwrap().len(), 1);
     assert!(life.failed().await.is_none());
     drop(life);
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::aggregation::distinct_logs::MemoryLimit;
 use crate::checkpoint::facts::command::Command;
-use crate::event::entry::EntryWriter;
+use crate::event::entry::{EntryWriter, RequestId};
 use crate::event::node::NodeId;
 use crate::flush::example::{Appended, Cluster, at, entry, packed, register, slots, window};
 
@@ -9,13 +9,13 @@ const FIRST: Window = Window { start: UnixNanos(0), end: UnixNanos(10_000_000_00
 
 /// A group of all slots, and what it is folded from.
 struct Fold {
-    cluster: std::sync::Arc<Cluster>,
+    cluster: Arc<Cluster>,
     appended: Appended,
     scratch: tempfile::TempDir,
 }
 
 impl Fold {
-    fn of(cluster: std::sync::Arc<Cluster>) -> Fold {
+    fn of(cluster: Arc<Cluster>) -> Fold {
         let (appended, scratch) = (Appended::default(), tempfile::tempdir().unwrap());
         Fold { cluster, appended, scratch }
     }
@@ -49,6 +49,8 @@ impl Fold {
     }
 
     fn close(&self, group: &mut Group) -> Vec<Closing> {
+        let decided = self.appended.decided(&self.cluster.now());
+        assert!(group.decide(&decided, &self.settings(0)).unwrap());
         group.close(&self.cluster.now()).unwrap().now
     }
 }
@@ -146,6 +148,7 @@ fn an_aggregation_that_is_not_known_yet_is_waited_for() {
     assert!(!fold.fold(&mut group, segment));
     assert_eq!(group.next(segment), 1);
     fold.cluster.apply(register(&[("by-foo", 10), ("by-bar", 10)]));
+    fold.cluster.aware(segment);
     fold.register(&mut group);
     assert!(!fold.fold(&mut group, segment), "it has not begun");
     fold.cluster.cut(6, &[(segment, 1)]);
@@ -164,6 +167,7 @@ fn an_aggregation_counts_nothing_from_before_it_began() {
         fold.appended.push(segment, at(1 + body), packed(EntryWriter::new(None), both));
     }
     fold.cluster.apply(register(&[("by-foo", 10), ("by-bar", 10)]));
+    fold.cluster.aware(segment);
     fold.cluster.cut(4, &[(segment, 2)]);
     let mut group = fold.begin();
     fold.fold(&mut group, segment);
@@ -172,10 +176,28 @@ fn an_aggregation_counts_nothing_from_before_it_began() {
 }
 
 #[test]
+fn an_aggregation_counts_nothing_that_is_stamped_at_its_end_or_later() {
+    let mut fold = Fold::of(Cluster::of(1));
+    let segment = fold.cluster.open(1);
+    let both: &[(u32, &[(u8, u64)])] = &[(0, &[(7, 1)]), (1, &[(7, 1)])];
+    for second in [3, 4, 5] {
+        fold.appended.push(segment, at(second), packed(EntryWriter::new(None), both));
+    }
+    fold.cluster.apply(register(&[("by-bar", 10)]));
+    fold.cluster.aware(segment);
+    fold.cluster.cut(4, &[(segment, 1)]);
+    let mut group = fold.begin();
+    fold.fold(&mut group, segment);
+    let open: Vec<_> = group.current(9).map(|open| open.counts.records).collect();
+    assert_eq!(open, [1, 2]);
+}
+
+#[test]
 fn an_aggregation_that_has_ended_holds_nobody_up() {
     let mut fold = Fold::of(Cluster::of(1));
     let segment = fold.cluster.open(1);
     fold.cluster.apply(register(&[("by-bar", 10)]));
+    fold.cluster.aware(segment);
     fold.cluster.cut(5, &[(segment, 0)]);
     let end = fold.cluster.cut(10, &[(segment, 0)]);
     fold.cluster.flush(1, "0-255", FIRST, end);
@@ -386,4 +408,65 @@ fn slots_are_alike_that_go_on_from_the_same_cut_with_the_same_carries() {
     let mut found: Vec<_> = found.iter().map(SlotSet::to_string).collect();
     found.sort();
     assert_eq!(found, ["0-49", "100-149", "150-199,202-210", "200-201", "50-99"]);
+}
+
+#[test]
+fn a_window_is_not_due_before_all_of_it_is_decided() {
+    let mut fold = Fold::of(Cluster::of(1));
+    let segment = fold.cluster.open(1);
+    let mut group = fold.begin();
+    fold.append(segment, 5, &[(7, 1)]);
+    fold.fold(&mut group, segment);
+    let cut = fold.cluster.cut(10, &fold.appended.counts());
+    let closings = group.close(&fold.cluster.now()).unwrap();
+    assert_eq!((closings.now.len(), closings.is_behind), (0, true));
+    assert_ne!(group.newest_reached(&fold.cluster.now()), Some(cut));
+    assert_eq!(fold.close(&mut group).len(), 1);
+    assert_eq!(group.newest_reached(&fold.cluster.now()), Some(cut));
+}
+
+#[test]
+fn what_is_carried_ends_before_what_waits_for_a_cut() {
+    let mut fold = Fold::of(Cluster::of(1));
+    let segment = fold.cluster.open(1);
+    let mut group = fold.begin();
+    fold.append(segment, 5, &[(7, 1)]);
+    let request = RequestId { session: [7; 16], sequence: 1 };
+    let named = packed(EntryWriter::new(Some(request)), &[(0, &[(7, 2)])]);
+    fold.appended.push(segment, at(5), named);
+    fold.append(segment, 5, &[(7, 3)]);
+    fold.fold(&mut group, segment);
+    assert_eq!(group.next(segment), 3);
+    let carries = group.carry(&fold.settings(0)).unwrap().unwrap();
+    assert_eq!(carries[0].next, [(segment, 1)].into());
+    let mut group = fold.resume(slots("0-255"), carries);
+    fold.fold(&mut group, segment);
+    fold.cluster.cut(10, &fold.appended.counts());
+    let [closing] = <[_; 1]>::try_from(fold.close(&mut group)).ok().unwrap();
+    assert_eq!(totals(closing), [(7, 3, 3)]);
+}
+
+#[test]
+fn what_waits_for_a_cut_is_bounded_and_goes_on_when_the_cut_has_decided() {
+    let mut fold = Fold::of(Cluster::of(1));
+    let segment = fold.cluster.open(1);
+    let mut group = fold.begin();
+    let records: Vec<(u8, u64)> = (0..50_000).map(|body| (7, body)).collect();
+    let request = RequestId { session: [7; 16], sequence: 1 };
+    let large = packed(EntryWriter::new(Some(request)), &[(0, &records)]);
+    let held = HELD_BYTES_MAX / large.len() + 1;
+    let count = held + 2;
+    (0..count).for_each(|_| fold.appended.push(segment, at(5), large.clone()));
+    let part = |index| Part { index, stamp: at(5), entry: large.clone() };
+    let next = count as u64;
+    let batch = Batch { next, parts: (0..next).map(part).collect() };
+    let settings = fold.settings(0);
+    assert!(!group.fold(segment, &batch, &settings).unwrap());
+    assert_eq!((group.next(segment), group.current(9).count()), (held as u64, 0));
+    fold.cluster.cut(6, &fold.appended.counts());
+    let decided = fold.appended.decided(&fold.cluster.now());
+    assert!(group.decide(&decided, &settings).unwrap());
+    assert!(group.fold(segment, &batch, &settings).unwrap());
+    assert_eq!((group.next(segment), group.held_bytes), (next, 0));
+    assert_eq!(group.current(9).map(|open| open.counts.records).sum::<u64>(), 50_000);
 }

@@ -28,8 +28,9 @@ use tonic::service::Routes;
 
 use super::body::Frames;
 use super::refusal::Refusal;
+use super::request_id::request_id;
 use super::{Export, Limits, decode, reply, server};
-use crate::intake::Exported;
+use crate::intake::{self, Exported};
 
 /// What stands before each message: whether it is compressed, and its length in four bytes.
 const PREFIX_BYTES: usize = 5;
@@ -98,6 +99,7 @@ impl<E: Export> LogsService<E> {
             return Err(Refusal::UnknownMethod("the service has no method but Export"));
         }
         let gzip = message_encoding(request.headers())?;
+        let id = request_id(&self.intake, request.headers())?;
         let max = self.limits.request_bytes_max;
         let mut frames = Frames::new(request.into_body(), &self.limits);
         let (prefix, first) = read_prefix(&mut frames).await?;
@@ -111,7 +113,7 @@ impl<E: Export> LogsService<E> {
                 ));
             }
         };
-        Ok(self.intake.export(held.bytes, held.permit).await?)
+        Ok(self.intake.export(intake::Request { body: held.bytes, id }, held.permit).await?)
     }
 }
 

@@ -18,8 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::Frames;
 use super::refusal::Refusal;
+use super::request_id::request_id;
 use super::{Export, Limits, decode, reply, server};
-use crate::intake::Exported;
+use crate::event::entry::RequestId;
+use crate::intake::{self, Exported};
 
 /// What a sender learns whose JSON had not one key in it that OTLP knows.
 const NOTHING_KNOWN: &str = "the request has no key that OTLP knows, so nothing was taken from it";
@@ -49,6 +51,7 @@ enum Format {
 struct Head {
     format: Format,
     gzip: bool,
+    id: Option<RequestId>,
     /// `Content-Length`, in bytes.
     promised: Option<usize>,
 }
@@ -62,7 +65,7 @@ async fn answer<E: Export>(
     let format = format_of(request.headers()).unwrap_or(Format::Json);
     let keeps_sending =
         request.version() < Version::HTTP_2 && !request.headers().contains_key(EXPECT);
-    let head = parse_head(&request);
+    let head = parse_head(intake, &request);
     let mut frames = Frames::new(request.into_body(), limits);
     let outcome = match head {
         Ok(head) => export(intake, limits, head, &mut frames).await,
@@ -80,7 +83,7 @@ async fn answer<E: Export>(
     }
 }
 
-fn parse_head(request: &Request<Incoming>) -> Result<Head, Refusal> {
+fn parse_head(intake: &impl Export, request: &Request<Incoming>) -> Result<Head, Refusal> {
     if request.uri().path() != OTLP_HTTP_LOGS_PATH {
         return Err(Refusal::UnknownPath);
     }
@@ -91,10 +94,12 @@ fn parse_head(request: &Request<Incoming>) -> Result<Head, Refusal> {
         "logs come as application/x-protobuf or application/json",
     ))?;
     let gzip = is_gzip(request.headers())?;
+    let id = request_id(intake, request.headers())?;
     let promised = request.body().size_hint().exact();
     Ok(Head {
         format,
         gzip,
+        id,
         promised: promised.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
     })
 }
@@ -112,7 +117,8 @@ async fn export<E: Export>(
         Format::Protobuf => (held, true),
         Format::Json => decode::transcode(held).await?,
     };
-    let mut exported = intake.export(held.bytes, held.permit).await?;
+    let request = intake::Request { body: held.bytes, id: head.id };
+    let mut exported = intake.export(request, held.permit).await?;
     if !known {
         exported.message.get_or_insert_with(|| NOTHING_KNOWN.into());
     }

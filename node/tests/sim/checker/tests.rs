@@ -50,6 +50,7 @@ fn ledger(records: u64, pending: u64) -> Event {
         distinct: 0,
         duplicate: records - pending,
         lost: 0,
+        deduplicated: 0,
         pending,
     };
     Event::Balanced {

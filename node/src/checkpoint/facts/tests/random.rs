@@ -36,6 +36,7 @@ fn command(facts: &Facts, step: Step) -> Command {
             Command::OpenSegment { writer: node, copies }
         }
         10..=13 => seal_step(facts, a, b, c, off),
+        14 if d.is_multiple_of(2) => filled_step(facts, a, b, off),
         14 => Command::Hold { segment: some_segment(facts, b), node },
         15..=18 => cut_step(facts, [a, b, c, d], off),
         19 | 20 => place_step(facts, a, b, c, off),
@@ -44,7 +45,12 @@ fn command(facts: &Facts, step: Step) -> Command {
             1 => &["a", "b"],
             _ => &["by-foo"],
         }),
-        22..=25 => claim_step(facts, [a, b, c, d], off),
+        22 => Command::Aware {
+            segment: some_segment(facts, b),
+            below: facts.next_aggregation().saturating_sub(off as u32),
+            from: at(facts.latest_cut().time.0 / SECOND + u64::from(c % 3)),
+        },
+        23..=25 => claim_step(facts, [a, b, c, d], off),
         26..=28 => complete_step(facts, a, b, off),
         29 => carry_step(facts, a, b, c, off),
         _ => print_step(facts, a, b, c, off),
@@ -126,7 +132,19 @@ fn place_step(facts: &Facts, a: u8, b: u8, c: u8, off: u64) -> Command {
         owners.push(some_node(facts, c));
     }
     let copied = facts.latest_cut().number.saturating_sub(u64::from(c % 4));
-    Command::Place { changes: [(slot, Change { epoch, owners, copied })].into() }
+    let mut wanted = Vec::new();
+    if b.is_multiple_of(2) {
+        wanted.extend([some_node(facts, b / 2), some_node(facts, c / 2)]);
+    }
+    Command::Place { changes: [(slot, Change { epoch, owners, copied, wanted })].into() }
+}
+
+/// A node that fills a slot, if there is one, has done so.
+fn filled_step(facts: &Facts, a: u8, b: u8, off: u64) -> Command {
+    let slot = a % 2;
+    let filling = facts.slots.get(&slot).and_then(|ownership| ownership.filling.iter().next());
+    let (node, since) = filling.map_or((some_node(facts, b), 1), |(&node, &since)| (node, since));
+    Command::Filled { node, slots: [(slot, since + off)].into() }
 }
 
 fn primary(facts: &Facts, slot: Slot) -> (NodeId, u64) {
@@ -279,7 +297,11 @@ fn only_forward(before: &Facts, after: &Facts) {
 
 fn nobody_gone_has_anything(facts: &Facts) {
     let is_here = |node: &NodeId| !facts.members.known[node].state.is_gone();
-    assert!(facts.slots.values().all(|ownership| ownership.owners.iter().all(is_here)));
+    for Ownership { owners, wanted, filling, .. } in facts.slots.values() {
+        assert!(owners.iter().chain(wanted).chain(filling.keys()).all(is_here));
+        assert!(filling.keys().all(|node| wanted.contains(node) && !owners.contains(node)));
+        assert!(wanted.iter().all(|node| owners.contains(node) || filling.contains_key(node)));
+    }
     let mut writers = Vec::new();
     for segment in facts.segments.known.values() {
         assert!(segment.nodes().all(|node| is_here(&node)));

@@ -96,7 +96,7 @@ impl Run {
         let (facts, owners) = (self.cluster.now(), [NodeId(1 + u64::from(a % 2))]);
         let some = (0..=Slot::MAX).filter(|slot| slot % 3 == b % 3 || BUSY.contains(slot));
         let movable = some.filter(|&slot| super::super::can_move(&facts, slot));
-        let changes = movable.map(|slot| (slot, to(&facts, slot, &owners)));
+        let changes = movable.map(|slot| (slot, at_once(&facts, slot, &owners)));
         let changes: BTreeMap<_, _> = changes.take(1 + usize::from(b)).collect();
         (!changes.is_empty()).then_some(Command::Place { changes })
     }

@@ -6,6 +6,9 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use sheaf_proto::statistics::{Other, WindowCounts, WindowSpan};
 
 use super::*;
+use crate::checkpoint::carries::Carry;
+use crate::event::time::Window;
+use crate::flush::requests::Decided;
 use crate::journal::Extent;
 
 fn slots(of: &str) -> SlotSet {
@@ -21,6 +24,13 @@ async fn a_node_tells_how_much_it_has_stamped_before_a_time() {
     let time = UnixNanos(2_000_000_000);
     assert_eq!(member().stamped(&node.address, time, UnixNanos(3), DEADLINE).await, Ok(told));
     assert_eq!(node.heard(), ["stamped 1970-01-01T00:00:02Z lease 1970-01-01T00:00:00.000000003Z"]);
+}
+
+#[tokio::test]
+async fn a_node_tells_members_of_its_cluster_what_time_it_is() {
+    let node = Node::start(Script::member());
+    assert_eq!(member().clock(&node.address, DEADLINE).await, Ok(UnixNanos(5)));
+    assert_eq!(node.heard(), ["clock"]);
 }
 
 #[tokio::test]
@@ -91,12 +101,61 @@ async fn tables_are_listed_and_arrive_chunk_by_chunk() {
     assert_eq!(node.heard(), heard);
 }
 
+/// What is to be kept of an open window.
+fn carry() -> Carry {
+    let window = Window { start: UnixNanos(0), end: UnixNanos(10) };
+    let next = BTreeMap::from([(1, 5)]);
+    Carry { aggregation: 2, window, slots: slots("9"), next, state: serde_json::Value::Null }
+}
+
+#[tokio::test]
+async fn what_is_to_be_kept_arrives_in_full_or_not_at_all() {
+    let chunks = || [Bytes::from_static(b"one"), Bytes::from(vec![7; CHUNK_BYTES_MAX])].map(Ok);
+    let node = Node::start(Script::member());
+    let (member, kept) = (member(), Kept::Carry(carry()));
+    let sent = stream::iter(chunks()).boxed();
+    assert_eq!(member.keep(&node.address, &kept, sent, DEADLINE).await, Ok(()));
+    let bytes = CHUNK_BYTES_MAX + 3;
+    let heard = [format!("keep {kept:?} of node 2, {bytes} bytes")];
+    assert_eq!(node.heard(), heard);
+    let broken = Err(Declined::NotNow("the disk is broken".to_owned()));
+    let sent = stream::iter(chunks().into_iter().chain([broken])).boxed();
+    let answer = member.keep(&node.address, &kept, sent, DEADLINE).await;
+    assert_eq!(trouble(answer), "the chunks are cut off");
+    assert_eq!(node.heard(), heard);
+}
+
+#[tokio::test]
+async fn whoever_takes_nothing_more_is_not_waited_for() {
+    let node = Node::start(Script::member());
+    let sent = stream::pending().boxed();
+    let answer = member().keep(&node.address, &Kept::Carry(carry()), sent, SHORT).await;
+    assert_eq!(answer, Err(PeerError::Timeout(SHORT)));
+}
+
+#[tokio::test]
+async fn what_is_carried_arrives_part_by_part() {
+    let carried = [CarriedPart::Carry(carry()), CarriedPart::Chunk(Bytes::from_static(b"file"))];
+    let node = Node::start(Script { carried: carried.clone(), ..Script::member() });
+    let parts = member().carried(&node.address, slots("9"), DEADLINE).await.unwrap();
+    assert_eq!(parts.try_collect::<Vec<_>>().await.unwrap(), carried);
+    assert_eq!(node.heard(), ["carried 9"]);
+}
+
 #[tokio::test]
 async fn what_a_node_has_at_the_moment_is_told() {
     let live = Bytes::from_static(b"{}");
     let node = Node::start(Script { live: Ok(live.clone()), ..Script::member() });
     assert_eq!(member().live(&node.address, 100, DEADLINE).await, Ok(live));
     assert_eq!(node.heard(), ["live 100"]);
+}
+
+#[tokio::test]
+async fn a_node_tells_what_it_has_decided_on_repeated_requests() {
+    let node = Node::start(Script::member());
+    let decided = Decided::at_cut(5);
+    assert_eq!(member().decided(&node.address, DEADLINE).await, Ok(decided));
+    assert_eq!(node.heard(), ["decided"]);
 }
 
 #[tokio::test]

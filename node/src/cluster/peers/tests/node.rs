@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::*;
+use crate::flush::requests::Decided;
 
 /// What a node answers.
 #[derive(Clone)]
@@ -32,6 +33,10 @@ pub(super) struct Script {
     pub(super) results: Arc<dyn Fn() -> Result<Chunks, Declined> + Send + Sync>,
     /// Its count tables.
     pub(super) tables: Result<Vec<Listed>, Declined>,
+    /// Whether it keeps what it is sent.
+    pub(super) keep: Result<(), Declined>,
+    /// What it carries.
+    pub(super) carried: [CarriedPart; 2],
     /// What it has at the moment.
     pub(super) live: Result<Bytes, Declined>,
     /// What it was asked, apart from hellos.
@@ -52,6 +57,8 @@ impl Script {
             follow: Arc::new(|_| Ok(stream::empty().boxed())),
             results: Arc::new(|| Ok(stream::empty().boxed())),
             tables: Ok(Vec::new()),
+            keep: Ok(()),
+            carried: [b"one", b"two"].map(|chunk| CarriedPart::Chunk(Bytes::from_static(chunk))),
             live: Ok(Bytes::new()),
             silent: false,
             gate: None,
@@ -97,6 +104,11 @@ impl Answers for Script {
     async fn propose(&self, command: Command) -> Result<Reply<Decision>, Declined> {
         self.hear(format!("propose {command:?}"));
         self.propose.clone()
+    }
+
+    fn now(&self) -> UnixNanos {
+        self.hear("clock".to_owned());
+        UnixNanos(5)
     }
 
     async fn stamped(
@@ -151,6 +163,23 @@ impl Answers for Script {
     ) -> Result<Chunks, Declined> {
         self.hear(format!("results {aggregation} until {end}, table {table}, for {slots}"));
         (self.results)()
+    }
+
+    fn decided(&self) -> Result<Arc<Decided>, Declined> {
+        self.hear("decided".to_owned());
+        Ok(Arc::new(Decided::at_cut(5)))
+    }
+
+    async fn keep(&self, primary: NodeId, kept: Kept, chunks: Chunks) -> Result<(), Declined> {
+        let chunks: Vec<_> = chunks.try_collect().await?;
+        let bytes: usize = chunks.iter().map(Bytes::len).sum();
+        self.hear(format!("keep {kept:?} of node {primary}, {bytes} bytes"));
+        self.keep.clone()
+    }
+
+    fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined> {
+        self.hear(format!("carried {slots}"));
+        Ok(stream::iter(self.carried.clone().map(Ok)).boxed())
     }
 
     async fn live(&self, limit: u32) -> Result<Bytes, Declined> {

@@ -10,6 +10,7 @@ use crate::checkpoint::facts::SegmentId;
 use crate::cluster::peers::{Batch, CHUNK_BYTES_MAX, Listed, Part, Stamped};
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
+use crate::flush::requests::Decided;
 use crate::journal::Extent;
 
 /// What a part takes in a message beside its entry, at most: tags, lengths, index, stamp.
@@ -157,6 +158,14 @@ pub(in crate::cluster::peers) fn batch(
         entry,
     });
     Ok(Batch { next, parts: parts.collect() })
+}
+
+pub(in crate::cluster::peers) fn to_decided(decided: &Decided) -> Result<Bytes, Malformed> {
+    serde_json::to_vec(decided).map(Bytes::from).map_err(|_| Malformed("decided"))
+}
+
+pub(in crate::cluster::peers) fn decided(json: &[u8]) -> Result<Decided, Malformed> {
+    serde_json::from_slice(json).map_err(|_| Malformed("decided"))
 }
 
 pub(in crate::cluster::peers) fn to_tables(

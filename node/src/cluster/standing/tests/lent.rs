@@ -6,7 +6,8 @@ use futures::stream::{self, StreamExt as _};
 use tokio::time::timeout;
 
 use super::*;
-use crate::cluster::peers::Batch;
+use crate::cluster::peers::{Batch, CarriedPart};
+use crate::flush::requests::Decided;
 
 /// Nothing here takes this long.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -82,6 +83,18 @@ impl Holdings for Engine {
         Ok(self.held(stream::iter([Ok(Bytes::from_static(b"table"))])))
     }
 
+    fn decided(&self) -> Arc<Decided> {
+        Arc::new(Decided::at_cut(5))
+    }
+
+    fn keep(&self, _: NodeId, _: Kept, _: Chunks) -> BoxFuture<'_, Result<(), Declined>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn carried(&self, _: SlotSet) -> Result<CarriedParts, Declined> {
+        Ok(self.held(stream::iter([Ok(CarriedPart::Chunk(Bytes::from_static(b"file")))])))
+    }
+
     fn live(&self, limit: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {
         async move { Ok(limit.to_string().into()) }.boxed()
     }
@@ -107,6 +120,7 @@ async fn a_node_without_an_engine_is_starting() {
     assert_eq!(not_now(standing.follow(0, 0, slots)), "the node is starting");
     assert_eq!(not_now(standing.tables(0, start)), "the node is starting");
     assert_eq!(not_now(standing.results(0, start, 0, slots)), "the node is starting");
+    assert_eq!(not_now(standing.decided()), "the node is starting");
     assert_eq!(not_now(standing.live(1).await), "the node is starting");
 }
 
@@ -119,6 +133,7 @@ async fn others_get_what_the_engine_has() {
     let chunks = standing.results(0, UnixNanos(0), 0, SlotSet::default()).unwrap();
     assert_eq!(chunks.collect::<Vec<_>>().await, [Ok(Bytes::from_static(b"table"))]);
     assert_eq!(standing.tables(7, UnixNanos(0)).unwrap()[0].table, 7);
+    assert_eq!(standing.decided().unwrap().cut, 5);
     assert_eq!(standing.live(7).await, Ok(Bytes::from_static(b"7")));
     let error = standing.follow(9, 0, SlotSet::default()).err();
     assert_eq!(error, Some(Declined::Never("there is no segment 9".to_owned())));

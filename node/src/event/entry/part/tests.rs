@@ -149,7 +149,18 @@ fn a_section_of_which_nothing_is_left_is_not_in_the_part() {
     assert_eq!(aggregations(4), [5]);
     assert_eq!(aggregations(0x33), [6]);
     assert_eq!(part(&entry, &slots([1, 2, 0x11])), None);
-    assert_eq!(part(&entry, &slots([])), None);
+}
+
+#[test]
+fn the_part_of_no_slot_is_the_request_id_and_the_number_of_records() {
+    let mut expected = vec![1, 1, 0, 0, 8, 0, 0, 0];
+    expected.extend([7; 16]);
+    expected.extend([2, 1, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(part(&small_entry(), &slots([])), Some(expected.clone()));
+    assert_eq!(part(&expected, &slots([])), Some(expected));
+    let mut unnamed = EntryWriter::new(None);
+    unnamed.distinct_counts(6, DICTIONARY, &[5, 1, 2]);
+    assert_eq!(part(&unnamed.finish(8), &slots([])), None);
 }
 
 #[test]

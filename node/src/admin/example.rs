@@ -1,0 +1,112 @@
+//! A node for tests.
+
+use std::sync::Arc;
+
+use futures::future::{BoxFuture, FutureExt as _, ready};
+use futures::stream::{self, BoxStream, StreamExt as _};
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use sheaf_proto::cluster::{Cluster, Member};
+use sheaf_proto::statistics::{Ledger, WindowCounts};
+
+use super::{AdminError, Node, Scope};
+
+/// A node that has what a test gives it.
+#[derive(Default)]
+pub(super) struct Fake {
+    /// Why senders may not come.
+    pub(super) not_ready: Option<&'static str>,
+    /// The oldest first.
+    pub(super) lines: Vec<String>,
+    pub(super) broken: bool,
+    /// After which window somebody is to follow.
+    pub(super) after: Option<Timestamp>,
+}
+
+impl Node for Fake {
+    fn readiness(&self) -> Result<(), String> {
+        self.not_ready.map_or(Ok(()), |reason| Err(reason.to_owned()))
+    }
+
+    fn closed_windows(
+        &self,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Box<RawValue>>, AdminError>> {
+        let newest_first = self.lines.iter().rev().take(limit);
+        let raw = newest_first.map(|line| RawValue::from_string(line.clone()).unwrap()).collect();
+        ready(Ok(raw)).boxed()
+    }
+
+    fn follow_windows(
+        self: Arc<Self>,
+        after: Option<Timestamp>,
+    ) -> BoxStream<'static, Result<Box<RawValue>, AdminError>> {
+        assert_eq!(after, self.after);
+        let lines = self.lines.iter().map(|line| Ok(RawValue::from_string(line.clone()).unwrap()));
+        stream::iter(lines.collect::<Vec<_>>()).chain(stream::pending()).boxed()
+    }
+
+    fn current_windows(
+        &self,
+        scope: Scope,
+    ) -> BoxFuture<'_, Result<Vec<WindowCounts>, AdminError>> {
+        if scope == Scope::Node {
+            let window = self.lines.iter().map(|line| serde_json::from_str(line).unwrap());
+            return ready(Ok(window.collect())).boxed();
+        }
+        ready(Err(AdminError::Unavailable("still starting".to_owned()))).boxed()
+    }
+
+    fn ledger(&self, _: Scope) -> BoxFuture<'_, Result<Ledger, AdminError>> {
+        if self.broken {
+            return ready(Err(AdminError::Internal("it does not balance".to_owned()))).boxed();
+        }
+        let ledger = Ledger {
+            received: 3,
+            accepted: 2,
+            rejected: [("unreadable".to_owned(), 1)].into(),
+            aggregations: Vec::new(),
+            balanced: true,
+        };
+        ready(Ok(ledger)).boxed()
+    }
+
+    fn cluster(&self) -> Cluster {
+        Cluster {
+            cluster: None,
+            node: None,
+            formed: false,
+            waiting: vec!["a:1 does not answer".to_owned()],
+            leader: None,
+            term: 0,
+            epoch: 0,
+            members: Vec::new(),
+            segments: Vec::new(),
+        }
+    }
+
+    fn drain(&self, member: u64) -> BoxFuture<'_, Result<Member, AdminError>> {
+        let drained = match member {
+            1 => Ok(serde_json::from_value(member_one()).unwrap()),
+            2 => Err(AdminError::Refused("too few would be left".to_owned())),
+            _ => Err(AdminError::Unknown("nobody has this id".to_owned())),
+        };
+        ready(drained).boxed()
+    }
+
+    fn forget(&self, member: u64) -> BoxFuture<'_, Result<Member, AdminError>> {
+        self.drain(member)
+    }
+
+    fn metrics(&self, out: &mut String) {
+        out.push_str("# TYPE sheaf_test gauge\nsheaf_test 1\n");
+    }
+}
+
+pub(super) fn member_one() -> Value {
+    json!({
+        "id": 1, "uuid": "5ea1c0de-0000-4000-8000-000000000001", "address": "a:1",
+        "state": "draining", "role": "leader", "slots": 3, "owned": 3, "segments": 1,
+    })
+}

@@ -1,0 +1,322 @@
+//! What this node keeps for slots that others lead: as an owner of them, or about to be one.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use sheaf_proto::statistics::WindowCounts;
+use tokio::sync::watch;
+
+use crate::blocking;
+use crate::checkpoint::carries::Carry;
+use crate::checkpoint::facts::{Facts, Slot};
+use crate::cluster::peers::{Chunks, Declined, Kept};
+use crate::event::node::NodeId;
+use crate::event::slots::SlotSet;
+use crate::event::time::Window;
+use crate::flush::FlushError;
+use crate::flush::carried::{CarriedWindows, Incoming};
+use crate::flush::results::Results;
+
+/// Keeps what primaries send.
+#[derive(Clone)]
+pub struct Keeping {
+    /// This node.
+    pub node: NodeId,
+    /// Where results are kept.
+    pub results: Results,
+    /// What is carried here.
+    pub carried: CarriedWindows,
+    /// Who leads what.
+    pub facts: watch::Receiver<Arc<Facts>>,
+}
+
+impl Keeping {
+    /// Makes durable what a primary keeps.
+    ///
+    /// # Errors
+    /// When it does not come in full, cannot be kept, or is not the sender's to send.
+    pub async fn keep(&self, primary: NodeId, kept: Kept, chunks: Chunks) -> Result<(), Declined> {
+        match kept {
+            Kept::Table { aggregation, window, slots, summary } => {
+                self.keep_table((aggregation, window), slots, summary, chunks).await
+            }
+            Kept::Carry(carry) => self.keep_carry(primary, carry, chunks).await,
+        }
+    }
+
+    async fn keep_table(
+        &self,
+        (aggregation, window): (u32, Window),
+        slots: SlotSet,
+        summary: Option<WindowCounts>,
+        mut chunks: Chunks,
+    ) -> Result<(), Declined> {
+        let mut writing = self.results.begin(aggregation, window);
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk?;
+            blocking::in_place(|| writing.push(chunk.into())).map_err(not_now)?;
+        }
+        blocking::in_place(|| self.results.finish(writing, slots, summary)).map_err(not_now)
+    }
+
+    async fn keep_carry(
+        &self,
+        primary: NodeId,
+        carry: Carry,
+        chunks: Chunks,
+    ) -> Result<(), Declined> {
+        self.check_sender(primary, &carry)?;
+        if self.has(&carry, |own| own.covers(&carry.next)).map_err(not_now)? {
+            return Ok(());
+        }
+        let incoming = self.receive(chunks).await?;
+        // Its owners may have changed since; in a later epoch this may be less than is needed.
+        self.check_sender(primary, &carry)?;
+        blocking::in_place(|| self.carried.keep(carry, incoming)).map_err(not_now)
+    }
+
+    /// Makes durable what another owner has carried, unless this node has enough by now: the
+    /// primary sends it what is newer.
+    ///
+    /// # Errors
+    /// When it is not what was carried, or cannot be kept.
+    pub fn copy_carry(
+        &self,
+        facts: &Facts,
+        carry: Carry,
+        incoming: Incoming,
+    ) -> Result<(), FlushError> {
+        let is_enough = |own: &Carry| own.slots.iter().all(|slot| goes_on(facts, own, slot));
+        if self.has(&carry, is_enough)? {
+            return Ok(());
+        }
+        blocking::in_place(|| self.carried.keep(carry, incoming))
+    }
+
+    /// Forgets what is carried for nobody: of windows that were flushed, and of slots that this
+    /// node owns no longer.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn forget_what_is_over(&self, facts: &Facts) -> Result<(), FlushError> {
+        let led = facts.primary_of(self.node);
+        let filled = facts.filled_by(self.node).into_keys().collect();
+        let owned = facts.owner_of(self.node).union(&filled);
+        let now = facts.latest_cut().time;
+        self.carried.retain(|carry| {
+            let known = facts.aggregations().get(&carry.aggregation);
+            let waits = |slot| known.is_some_and(|known| known.waits_for(slot, carry.window, now));
+            let stays = |&slot: &Slot| led.contains(slot) || owned.contains(slot) && waits(slot);
+            carry.slots.iter().filter(stays).collect()
+        })
+    }
+
+    async fn receive(&self, mut chunks: Chunks) -> Result<Incoming, Declined> {
+        let mut incoming = self.carried.receive().map_err(not_now)?;
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk?;
+            blocking::in_place(|| incoming.write(&chunk)).map_err(not_now)?;
+        }
+        Ok(incoming)
+    }
+
+    /// Whether this node has such a carry of each slot and the window.
+    fn has(&self, carry: &Carry, such: impl Fn(&Carry) -> bool) -> Result<bool, FlushError> {
+        let is_of =
+            |own: &Carry| (own.aggregation, own.window) == (carry.aggregation, carry.window);
+        let all = self.carried.all()?;
+        let own = all.iter().filter(|own| is_of(own)).filter_map(|own| own.of(&carry.slots));
+        let found = own.filter(such).fold(SlotSet::default(), |all, own| all.union(&own.slots));
+        Ok(found == carry.slots)
+    }
+
+    /// Declines what is carried of slots that the sender does not lead, or that are not kept
+    /// here, as far as this node knows.
+    fn check_sender(&self, primary: NodeId, carry: &Carry) -> Result<(), Declined> {
+        let facts = self.facts.borrow().clone();
+        let led = facts.primary_of(primary);
+        let here = facts.others_of(primary, &led).remove(&self.node).unwrap_or_default();
+        if carry.slots.difference(&here).is_empty() {
+            return Ok(());
+        }
+        let (node, slots) = (self.node, carry.slots.difference(&here));
+        Err(Declined::NotNow(format!(
+            "node {node} does not know that it keeps slots {slots} for node {primary}"
+        )))
+    }
+}
+
+/// Whether a slot can be folded on from a carry: the journal may lack what is before the cut
+/// that the slot goes on from.
+fn goes_on(facts: &Facts, carry: &Carry, slot: Slot) -> bool {
+    let known = facts.aggregations().get(&carry.aggregation);
+    let cut = known.and_then(|known| facts.cut(known.carried(slot)));
+    let needed = cut.map(|cut| {
+        let counts = cut.counts.iter().filter(|(id, _)| facts.segments().contains_key(id));
+        counts.map(|(&segment, extent)| (segment, extent.entries)).collect()
+    });
+    needed.is_none_or(|needed| carry.covers(&needed))
+}
+
+fn not_now(error: impl std::fmt::Display) -> Declined {
+    Declined::NotNow(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use bytes::Bytes;
+    use futures::stream;
+    use serde_json::json;
+
+    use super::*;
+    use crate::aggregation::distinct_logs::{MemoryLimit, OpenWindow};
+    use crate::checkpoint::carries::Carries;
+    use crate::checkpoint::facts::command::{Change, Command};
+    use crate::flush::example::{Cluster, slots, window};
+    use crate::flush::feed::Consensus as _;
+    use crate::store::{Disk, Store};
+
+    struct Setting {
+        cluster: Arc<Cluster>,
+        keeping: Keeping,
+        _scratch: tempfile::TempDir,
+    }
+
+    /// Node 2, which owns slots 0 to 9; node 1 leads all slots.
+    fn setting() -> Setting {
+        let (cluster, scratch) = (Cluster::of(3), tempfile::tempdir().unwrap());
+        own(&cluster, "0-9", &[1, 2]);
+        let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
+        let carries = Carries::new(Arc::clone(&store));
+        let carried = CarriedWindows { carries, scratch: scratch.path().to_owned() };
+        let (results, facts) = (Results::new(store), cluster.facts());
+        Setting {
+            cluster,
+            keeping: Keeping { node: NodeId(2), results, carried, facts },
+            _scratch: scratch,
+        }
+    }
+
+    fn own(cluster: &Cluster, of: &str, owners: &[u64]) {
+        let facts = cluster.now();
+        let change = |slot| {
+            let (epoch, copied) = (facts.slots()[&slot].epoch, facts.latest_cut().number);
+            let owners = owners.iter().copied().map(NodeId).collect();
+            (slot, Change { epoch, owners, copied, wanted: Vec::new() })
+        };
+        cluster.apply(Command::Place { changes: slots(of).iter().map(change).collect() });
+    }
+
+    /// What is carried of these slots when so many entries of segment 1 are in it, and its file.
+    fn carry(of: &str, entries: u64) -> (Carry, Vec<Bytes>) {
+        let folder = tempfile::tempdir().unwrap();
+        let state = OpenWindow::new(MemoryLimit(1 << 20), folder.path(), None).carry().unwrap();
+        let file = std::fs::read(folder.path().join(state.file())).unwrap();
+        let carry = Carry {
+            aggregation: 0,
+            window: window(10, 20),
+            slots: slots(of),
+            next: BTreeMap::from([(1, entries)]),
+            state: json!({ "state": state, "seconds": [] }),
+        };
+        (carry, vec![file.into()])
+    }
+
+    impl Setting {
+        async fn keep(&self, primary: u64, of: &str, entries: u64) -> Result<(), Declined> {
+            let (carry, file) = carry(of, entries);
+            let file = stream::iter(file).map(Ok).boxed();
+            self.keeping.keep(NodeId(primary), Kept::Carry(carry), file).await
+        }
+
+        fn copy(&self, of: &str, entries: u64) {
+            let ((carry, _), incoming) = (carry(of, entries), self.keeping.carried.receive());
+            self.keeping.copy_carry(&self.cluster.now(), carry, incoming.unwrap()).unwrap();
+        }
+
+        /// The slots of which something is carried, and up to which entry.
+        fn kept(&self) -> Vec<(String, u64)> {
+            let all = self.keeping.carried.all().unwrap().into_iter();
+            all.map(|carry| (carry.slots.to_string(), carry.next[&1])).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_carried_is_taken_from_the_primary_and_by_an_owner_alone() {
+        let it = setting();
+        it.keep(1, "0-9", 5).await.unwrap();
+        let all = vec![("0-9".to_owned(), 5)];
+        assert_eq!(it.kept(), all);
+        for (primary, of) in [(3, "0-9"), (1, "9-10"), (2, "0-9")] {
+            it.keep(primary, of, 7).await.unwrap_err();
+        }
+        own(&it.cluster, "3", &[2, 1]);
+        let error = it.keep(1, "0-9", 7).await.unwrap_err();
+        assert!(error.to_string().ends_with("keeps slots 3 for node 1"), "{error}");
+        assert_eq!(it.kept(), all);
+    }
+
+    #[tokio::test]
+    async fn a_later_carry_takes_the_place_of_an_earlier_one_and_not_the_other_way_round() {
+        let it = setting();
+        it.keep(1, "0-9", 5).await.unwrap();
+        it.keep(1, "0-4", 7).await.unwrap();
+        it.keep(1, "0-4", 6).await.unwrap();
+        assert_eq!(it.kept(), [("0-4".to_owned(), 7), ("5-9".to_owned(), 5)]);
+        assert_eq!(std::fs::read_dir(&it.keeping.carried.scratch).unwrap().count(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_cut_off_is_not_kept() {
+        let it = setting();
+        let cut_off = || stream::iter([Err(Declined::NotNow("cut off".to_owned()))]).boxed();
+        let carried = Kept::Carry(carry("0-9", 5).0);
+        it.keeping.keep(NodeId(1), carried, cut_off()).await.unwrap_err();
+        let (window, slots) = (window(0, 10), slots("0-9"));
+        let table = Kept::Table { aggregation: 0, window, slots, summary: None };
+        it.keeping.keep(NodeId(1), table.clone(), cut_off()).await.unwrap_err();
+        assert_eq!(it.kept(), []);
+        assert_eq!(std::fs::read_dir(&it.keeping.carried.scratch).unwrap().count(), 0);
+        let found = || it.keeping.results.find(0, window.end).unwrap();
+        assert_eq!(found(), []);
+        it.keeping.keep(NodeId(1), table, stream::empty().boxed()).await.unwrap();
+        assert_eq!(found()[0].slots, slots);
+    }
+
+    #[tokio::test]
+    async fn a_copy_is_taken_where_there_is_nothing_to_go_on_from() {
+        let it = setting();
+        let segment = it.cluster.open(1);
+        let cut = it.cluster.cut(15, &[(segment, 5)]);
+        let facts = it.cluster.now();
+        let slots = slots("0-9").iter().map(|slot| (slot, facts.slots()[&slot].epoch)).collect();
+        let (node, aggregation, keeps) = (NodeId(1), 0, true);
+        it.cluster.apply(Command::Carry { node, aggregation, slots, cut, keeps });
+        it.keep(1, "0-4", 6).await.unwrap();
+        it.keep(1, "5-9", 4).await.unwrap();
+        it.copy("0-4", 5);
+        it.copy("5-9", 5);
+        assert_eq!(it.kept(), [("0-4".to_owned(), 6), ("5-9".to_owned(), 5)]);
+    }
+
+    #[tokio::test]
+    async fn what_is_over_or_owned_by_others_is_forgotten() {
+        let it = setting();
+        it.keep(1, "0-9", 5).await.unwrap();
+        it.keeping.forget_what_is_over(&it.cluster.now()).unwrap();
+        assert_eq!(it.kept(), [("0-9".to_owned(), 5)]);
+        own(&it.cluster, "3", &[1, 3]);
+        own(&it.cluster, "4", &[2, 1]);
+        let end = it.cluster.cut(20, &[]);
+        it.cluster.flush(1, "0-2", window(10, 20), end);
+        it.cluster.flush(2, "4", window(10, 20), end);
+        it.keeping.forget_what_is_over(&it.cluster.now()).unwrap();
+        assert_eq!(it.kept(), [("4-9".to_owned(), 5)], "a primary forgets by itself");
+        own(&it.cluster, "4-9", &[3]);
+        it.keeping.forget_what_is_over(&it.cluster.now()).unwrap();
+        assert_eq!(it.kept(), []);
+        assert_eq!(std::fs::read_dir(&it.keeping.carried.scratch).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,306 @@
+//! What is carried of open windows, with the files that it is in: what a node keeps for itself,
+//! and what it keeps for slots that others lead.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::aggregation::distinct_logs::{FoldError, MemoryLimit, OpenWindow};
+use crate::checkpoint::carries::{Carries, Carry};
+use crate::event::slots::SlotSet;
+use crate::event::time::Window;
+use crate::flush::FlushError;
+use crate::flush::group::{carried, in_file};
+use crate::store::StoreError;
+
+/// A file goes from node to node in chunks of this many bytes.
+const CHUNK_BYTES: usize = 256 << 10;
+/// What reading a file to check it may take; nothing is folded into it.
+const CHECK_MEMORY: MemoryLimit = MemoryLimit(1 << 20);
+
+/// What a node carries; cheap to clone.
+#[derive(Clone)]
+pub struct CarriedWindows {
+    /// Which windows, up to where, and of which slots.
+    pub carries: Carries,
+    /// The folder that their files are in.
+    pub scratch: PathBuf,
+}
+
+impl CarriedWindows {
+    /// Takes out what is carried of slots that are folded together from now on. What is in one
+    /// file with something else is copied, for each fold writes on in the file that it began
+    /// with.
+    ///
+    /// # Errors
+    /// When a file cannot be copied, or the database fails.
+    pub fn take(&self, slots: &SlotSet) -> Result<Vec<Carry>, FlushError> {
+        let all = self.carries.all()?;
+        for (place, carry) in all.iter().enumerate() {
+            let Some(own) = carry.of(slots) else { continue };
+            let others = all.iter().enumerate().filter(|(other, _)| *other != place);
+            if own.slots != carry.slots || is_in_one_file(carry, others.map(|(_, it)| it))? {
+                let mut copy = self.receive()?;
+                for chunk in self.send(carry)? {
+                    copy.write(&chunk?)?;
+                }
+                self.keep(own, copy)?;
+            }
+        }
+        let now = self.carries.all()?.into_iter();
+        Ok(now.filter(|carry| carry.of(slots).is_some()).collect())
+    }
+
+    /// The bytes of a carry's file, chunk by chunk.
+    ///
+    /// # Errors
+    /// When there is no such file, also while it is read.
+    pub fn send(
+        &self,
+        carry: &Carry,
+    ) -> Result<impl Iterator<Item = Result<Vec<u8>, FoldError>> + Send + use<>, FlushError> {
+        let path = self.scratch.join(carried(carry)?.file());
+        let mut file = File::open(&path).map_err(error("open", &path))?;
+        Ok(std::iter::from_fn(move || {
+            let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+            let read = (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk);
+            match read.map_err(error("read", &path)) {
+                Ok(0) => None,
+                Ok(_) => Some(Ok(chunk)),
+                Err(error) => Some(Err(error)),
+            }
+        }))
+    }
+
+    /// Begins a file for what is carried elsewhere.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn receive(&self) -> Result<Incoming, FoldError> {
+        fs::create_dir_all(&self.scratch).map_err(error("create", &self.scratch))?;
+        let path = self.scratch.join(format!("copy-{:016x}", fastrand::u64(..)));
+        let file = File::create_new(&path).map_err(error("create", &path))?;
+        Ok(Incoming { file, path, is_kept: false })
+    }
+
+    /// Makes durable what was carried elsewhere, once all of its file has come.
+    ///
+    /// # Errors
+    /// When the file is not what was carried, or cannot be kept.
+    pub fn keep(&self, carry: Carry, incoming: Incoming) -> Result<(), FlushError> {
+        let name = incoming.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let carry = in_file(carry, name)?;
+        OpenWindow::resume(CHECK_MEMORY, &self.scratch, carried(&carry)?)?;
+        incoming.keep()?;
+        let before = self.carries.all()?;
+        self.carries.record(&[carry])?;
+        self.remove_unused(&before)
+    }
+
+    /// Forgets what is carried of a window of these slots: it was flushed.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn forget(
+        &self,
+        aggregation: u32,
+        window: Window,
+        slots: &SlotSet,
+    ) -> Result<(), FlushError> {
+        let before = self.carries.all()?;
+        self.carries.forget(aggregation, window, slots)?;
+        self.remove_unused(&before)
+    }
+
+    /// Keeps of each carry these of its slots only.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn retain(&self, stay: impl Fn(&Carry) -> SlotSet) -> Result<(), FlushError> {
+        let before = self.carries.all()?;
+        if before.is_empty() {
+            return Ok(());
+        }
+        self.carries.retain(stay)?;
+        self.remove_unused(&before)
+    }
+
+    /// What is carried.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn all(&self) -> Result<Vec<Carry>, StoreError> {
+        self.carries.all()
+    }
+
+    /// Removes the files of earlier carries that nothing is in any more.
+    fn remove_unused(&self, before: &[Carry]) -> Result<(), FlushError> {
+        let files = |carries: &[Carry]| -> Result<Vec<String>, FlushError> {
+            carries.iter().map(|carry| Ok(carried(carry)?.file().to_owned())).collect()
+        };
+        let used = files(&self.carries.all()?)?;
+        for file in files(before)?.iter().filter(|file| !used.contains(file)) {
+            // What is left is removed at the next start.
+            let _ = fs::remove_file(self.scratch.join(file));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a carry's file has something of others as well.
+fn is_in_one_file<'a>(
+    carry: &Carry,
+    mut others: impl Iterator<Item = &'a Carry>,
+) -> Result<bool, FlushError> {
+    let own = carried(carry)?;
+    others.try_fold(false, |found, other| Ok(found || carried(other)?.file() == own.file()))
+}
+
+/// A file that is on its way here; removed unless it is kept.
+pub struct Incoming {
+    file: File,
+    path: PathBuf,
+    is_kept: bool,
+}
+
+impl Incoming {
+    /// Appends the next chunk.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&mut self, chunk: &[u8]) -> Result<(), FoldError> {
+        self.file.write_all(chunk).map_err(error("write", &self.path))
+    }
+
+    fn keep(mut self) -> Result<(), FoldError> {
+        let synced = self.file.sync_all().and_then(|()| match self.path.parent() {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        });
+        synced.map_err(error("sync", &self.path))?;
+        self.is_kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            // What is left is removed at the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FoldError + use<> {
+    let path = path.to_owned();
+    move |source| FoldError::Scratch { operation, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use serde_json::json;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::event::time::UnixNanos;
+    use crate::store::{Disk, Store};
+
+    const WINDOW: Window = Window { start: UnixNanos(0), end: UnixNanos(10) };
+
+    fn windows(scratch: &TempDir) -> CarriedWindows {
+        let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
+        let (carries, scratch) = (Carries::new(store), scratch.path().to_owned());
+        CarriedWindows { carries, scratch }
+    }
+
+    /// Carries a window of these slots, of which there is nothing.
+    fn carry(windows: &CarriedWindows, of: &str) -> Carry {
+        let state = OpenWindow::new(CHECK_MEMORY, &windows.scratch, None).carry().unwrap();
+        let state = json!({ "state": state, "seconds": [] });
+        let (slots, next) = (of.parse().unwrap(), BTreeMap::new());
+        let carry = Carry { aggregation: 1, window: WINDOW, slots, next, state };
+        windows.carries.record(std::slice::from_ref(&carry)).unwrap();
+        carry
+    }
+
+    fn files(windows: &CarriedWindows) -> usize {
+        fs::read_dir(&windows.scratch).unwrap().count()
+    }
+
+    fn found(windows: &CarriedWindows) -> Vec<(String, String)> {
+        let all = windows.all().unwrap().into_iter();
+        let found =
+            all.map(|carry| (carry.slots.to_string(), carried(&carry).unwrap().file().to_owned()));
+        found.collect()
+    }
+
+    #[test]
+    fn what_was_carried_elsewhere_is_kept_in_a_file_of_this_node() {
+        let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [from, to] = folders.each_ref().map(windows);
+        let (sent, own) = (carry(&from, "0-9"), carry(&to, "10-19"));
+        let mut file = to.receive().unwrap();
+        from.send(&sent).unwrap().for_each(|chunk| file.write(&chunk.unwrap()).unwrap());
+        to.keep(sent.of(&"3-5".parse().unwrap()).unwrap(), file).unwrap();
+        let found = found(&to);
+        assert_eq!(found[0].0, "3-5");
+        assert_ne!(found[0].1, found[1].1);
+        assert_eq!(to.all().unwrap()[1], own);
+        let kept = carried(&to.all().unwrap()[0]).unwrap();
+        OpenWindow::resume(CHECK_MEMORY, &to.scratch, kept).unwrap();
+    }
+
+    #[test]
+    fn what_does_not_come_as_it_was_is_not_kept() {
+        let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [from, to] = folders.each_ref().map(windows);
+        let mut sent = carry(&from, "0-9");
+        let state = sent.state["state"]["runs"]["runs"].as_array_mut().unwrap();
+        state.push(json!({ "start": 0, "length": 9, "checksums": [1] }));
+        let mut file = to.receive().unwrap();
+        file.write(b"not this.").unwrap();
+        to.keep(sent, file).unwrap_err();
+        assert_eq!((files(&to), found(&to).len()), (0, 0));
+        drop(to.receive().unwrap());
+        assert_eq!(files(&to), 0);
+    }
+
+    #[test]
+    fn slots_that_are_folded_apart_get_a_file_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let windows = windows(&folder);
+        carry(&windows, "0-9");
+        let whole = found(&windows)[0].1.clone();
+        let taken = windows.take(&"0-9".parse().unwrap()).unwrap();
+        assert_eq!((taken.len(), files(&windows)), (1, 1), "it is alone in its file");
+        let taken = windows.take(&"0-4".parse().unwrap()).unwrap();
+        let [(one, copy), (other, file)] = found(&windows).try_into().unwrap();
+        assert_eq!((one.as_str(), other.as_str(), &file), ("0-4", "5-9", &whole));
+        assert_ne!(copy, whole);
+        assert_eq!((taken.len(), taken[0].slots.to_string()), (1, one));
+        windows.forget(1, WINDOW, &"0-7".parse().unwrap()).unwrap();
+        assert_eq!((found(&windows), files(&windows)), (vec![("8-9".to_owned(), whole)], 1));
+        windows.retain(|_| SlotSet::default()).unwrap();
+        assert_eq!(files(&windows), 0);
+    }
+
+    #[test]
+    fn a_file_that_two_carries_are_in_is_taken_by_neither() {
+        let folder = tempfile::tempdir().unwrap();
+        let windows = windows(&folder);
+        let whole = carry(&windows, "0-9");
+        // As when a part of it was carried again.
+        windows
+            .carries
+            .record(&whole.of(&"0-4".parse().unwrap()).into_iter().collect::<Vec<_>>())
+            .unwrap();
+        windows.take(&"0-4".parse().unwrap()).unwrap();
+        let found = found(&windows);
+        assert_eq!(found.len(), 2);
+        assert_ne!(found[0].1, found[1].1);
+    }
+}

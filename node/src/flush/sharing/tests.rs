@@ -1,0 +1,275 @@
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use futures::FutureExt as _;
+
+use super::*;
+use crate::checkpoint::carries::Carries;
+use crate::event::time::UnixNanos;
+use crate::flush::example::node::{Node, Source, everybody_waits};
+use crate::flush::example::{Cluster, at, entry, slots, window};
+use crate::flush::results::Results;
+use crate::store::{Disk, Store};
+
+const FIRST: Window = Window { start: UnixNanos(0), end: UnixNanos(10_000_000_000) };
+const TABLE: Kept = Kept { aggregation: 0, window: FIRST, table: 7 };
+
+/// Slots get these owners, who have copied everything, and these are wanted instead.
+fn place(cluster: &Cluster, of: &str, owners: &[u64], wanted: &[u64]) {
+    let facts = cluster.now();
+    let nodes = |nodes: &[u64]| nodes.iter().copied().map(NodeId).collect();
+    let change = |slot| {
+        let (epoch, copied) = (facts.slots()[&slot].epoch, facts.latest_cut().number);
+        (slot, Change { epoch, owners: nodes(owners), copied, wanted: nodes(wanted) })
+    };
+    cluster.apply(Command::Place { changes: slots(of).iter().map(change).collect() });
+}
+
+fn owners(cluster: &Cluster, slot: Slot) -> Vec<u64> {
+    cluster.now().slots()[&slot].owners.iter().map(|node| node.0).collect()
+}
+
+/// Others who write down what they are sent.
+#[derive(Default)]
+struct Notes {
+    kept: Mutex<Vec<String>>,
+    silent: Mutex<BTreeSet<u64>>,
+}
+
+impl Notes {
+    fn note(&self, node: NodeId, what: String) -> Result<(), NotKept> {
+        if self.silent.lock().unwrap().contains(&node.0) {
+            return Err(NotKept("nobody is there".to_owned()));
+        }
+        self.kept.lock().unwrap().push(format!("{node}: {what}"));
+        Ok(())
+    }
+
+    /// What was sent since the last time.
+    fn sent(&self) -> Vec<String> {
+        let mut sent = std::mem::take(&mut *self.kept.lock().unwrap());
+        sent.sort();
+        sent
+    }
+
+    fn silence(&self, node: u64) {
+        self.silent.lock().unwrap().insert(node);
+    }
+}
+
+impl Others for Notes {
+    fn keep_table<'a>(
+        &'a self,
+        node: NodeId,
+        table: &'a Kept,
+        slots: SlotSet,
+    ) -> BoxFuture<'a, Result<(), NotKept>> {
+        let noted = self.note(node, format!("table {} of {slots}", table.table));
+        async move { noted }.boxed()
+    }
+
+    fn keep_carry<'a>(
+        &'a self,
+        node: NodeId,
+        carry: &'a Carry,
+    ) -> BoxFuture<'a, Result<(), NotKept>> {
+        let Carry { window, slots, .. } = carry;
+        let noted = self.note(node, format!("carry of {slots} until {}", window.end.0 / at(1).0));
+        async move { noted }.boxed()
+    }
+}
+
+struct Setting {
+    cluster: Arc<Cluster>,
+    notes: Arc<Notes>,
+    carried: CarriedWindows,
+    sharing: Sharing,
+}
+
+/// Node 1 leads all slots, of which nodes 2 and 3 own some.
+fn setting() -> Setting {
+    let cluster = Cluster::of(4);
+    place(&cluster, "0-9", &[1, 2], &[]);
+    place(&cluster, "10-19", &[1, 3], &[]);
+    let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
+    let carried = CarriedWindows { carries: Carries::new(store), scratch: "nowhere".into() };
+    let notes = Arc::<Notes>::default();
+    let sharing = sharing(&cluster, &notes, &carried);
+    Setting { cluster, notes, carried, sharing }
+}
+
+fn sharing(cluster: &Arc<Cluster>, notes: &Arc<Notes>, carried: &CarriedWindows) -> Sharing {
+    let others = Arc::clone(notes) as _;
+    Sharing::new(NodeId(1), Arc::clone(cluster) as _, others, carried.clone())
+}
+
+fn carry(of: &str, end: u64) -> Carry {
+    let (window, next) = (window(end - 10, end), BTreeMap::from([(1, 5)]));
+    Carry { aggregation: 0, window, slots: slots(of), next, state: serde_json::Value::Null }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_other_owner_gets_its_own_slots_and_nobody_else_anything() {
+    let Setting { notes, mut sharing, .. } = setting();
+    sharing.share(0, Some(&TABLE), &slots("5-30")).await.unwrap();
+    assert_eq!(notes.sent(), ["2: table 7 of 5-9", "3: table 7 of 10-19"]);
+    sharing.share(0, Some(&TABLE), &slots("20-255")).await.unwrap();
+    assert!(notes.sent().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_about_to_be_an_owner_gets_what_the_owners_get() {
+    let Setting { cluster, notes, mut sharing, .. } = setting();
+    place(&cluster, "0", &[1, 2], &[4, 1]);
+    sharing.share(0, Some(&TABLE), &slots("0")).await.unwrap();
+    assert_eq!(notes.sent(), ["2: table 7 of 0", "4: table 7 of 0"]);
+    place(&cluster, "0", &[2, 1], &[]);
+    sharing.share(0, Some(&TABLE), &slots("0")).await.unwrap();
+    assert!(notes.sent().is_empty(), "another node leads it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_told_in_an_epoch_whose_owners_do_not_have_it() {
+    let Setting { cluster, notes, mut sharing, .. } = setting();
+    notes.silence(2);
+    let all = slots("0-19");
+    let mut shared = Box::pin(sharing.share(0, Some(&TABLE), &all));
+    assert!(futures::poll!(&mut shared).is_pending());
+    place(&cluster, "0-9", &[1, 4], &[]);
+    let facts = shared.await.unwrap();
+    assert_eq!(facts.slots()[&0].epoch, cluster.now().slots()[&0].epoch);
+    assert_eq!(notes.sent(), ["3: table 7 of 10-19", "4: table 7 of 0-9"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_takes_nothing_is_an_owner_no_longer_after_a_while() {
+    let Setting { cluster, notes, mut sharing, .. } = setting();
+    notes.silence(2);
+    let began = Instant::now();
+    sharing.share(0, Some(&TABLE), &slots("0-19")).await.unwrap();
+    assert!((PATIENCE..PATIENCE + Duration::from_secs(1)).contains(&began.elapsed()));
+    assert_eq!((owners(&cluster, 0), owners(&cluster, 10)), (vec![1], vec![1, 3]));
+    assert_eq!(notes.sent(), ["3: table 7 of 10-19"]);
+
+    place(&cluster, "0-9", &[1], &[1, 2]);
+    let began = Instant::now();
+    sharing.share(0, Some(&TABLE), &slots("0-9")).await.unwrap();
+    assert!(began.elapsed() < PATIENCE, "nobody counts on it yet");
+    assert!(cluster.now().filled_by(NodeId(2)).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_carried_is_sent_once_in_a_life_and_to_whoever_comes_later() {
+    let Setting { cluster, notes, carried, mut sharing } = setting();
+    carried.carries.record(&[carry("0-255", 20), carry("0-255", 10)]).unwrap();
+    let (table, all) = (Some(&TABLE), slots("0-255"));
+    sharing.share(0, table, &all).await.unwrap();
+    let tables = ["2: table 7 of 0-9", "3: table 7 of 10-19"];
+    let carries = ["2: carry of 0-9 until 20", "3: carry of 10-19 until 20"];
+    assert_eq!(notes.sent(), [carries[0], tables[0], carries[1], tables[1]]);
+    sharing.share(0, None, &all).await.unwrap();
+    let first = ["2: carry of 0-9 until 10", "3: carry of 10-19 until 10"];
+    assert_eq!(notes.sent(), first, "it is not the window that is completed");
+    place(&cluster, "20", &[1, 4], &[]);
+    sharing.share(1, None, &all).await.unwrap();
+    assert!(notes.sent().is_empty(), "another aggregation's");
+    sharing.share(0, None, &all).await.unwrap();
+    assert_eq!(notes.sent(), ["4: carry of 20 until 10", "4: carry of 20 until 20"]);
+    let again = carry("0-9", 20);
+    carried.carries.record(&[Carry { next: BTreeMap::from([(1, 6)]), ..again }]).unwrap();
+    sharing.share(0, None, &all).await.unwrap();
+    assert_eq!(notes.sent(), ["2: carry of 0-9 until 20"]);
+    let mut sharing = self::sharing(&cluster, &notes, &carried);
+    sharing.share(0, None, &all).await.unwrap();
+    assert_eq!(notes.sent().len(), 6);
+}
+
+/// Others who keep what they are sent, as nodes do.
+struct Mesh {
+    cluster: Arc<Cluster>,
+    from: Node,
+    to: Node,
+    /// The slots that were complete when a table came.
+    early: Mutex<SlotSet>,
+}
+
+impl Others for Mesh {
+    fn keep_table<'a>(
+        &'a self,
+        _: NodeId,
+        table: &'a Kept,
+        slots: SlotSet,
+    ) -> BoxFuture<'a, Result<(), NotKept>> {
+        let facts = self.cluster.now();
+        let fact = facts.aggregations()[&0].windows.get(&table.window.start);
+        let early = fact.map_or(SlotSet::default(), |fact| slots.difference(&fact.waiting));
+        let mut all = self.early.lock().unwrap();
+        *all = all.union(&early);
+        let [from, to] = [&self.from, &self.to].map(|node| Results::new(Arc::clone(&node.store)));
+        let found = from.find(0, table.window.end).unwrap().into_iter();
+        let found = found.into_iter().find(|found| found.table == table.table).unwrap();
+        let (summary, mut writing) = (found.summary.clone(), to.begin(0, table.window));
+        let chunks = from.chunks(0, table.window.end, found);
+        chunks.for_each(|chunk| writing.push(chunk.unwrap()).unwrap());
+        to.finish(writing, slots, summary).unwrap();
+        async { Ok(()) }.boxed()
+    }
+
+    fn keep_carry<'a>(&'a self, _: NodeId, carry: &'a Carry) -> BoxFuture<'a, Result<(), NotKept>> {
+        let to = self.to.carried();
+        let mut file = to.receive().unwrap();
+        let chunks = self.from.carried().send(carry).unwrap();
+        chunks.for_each(|chunk| file.write(&chunk.unwrap()).unwrap());
+        to.keep(carry.clone(), file).unwrap();
+        async { Ok(()) }.boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_owner_folds_on_from_what_a_dead_primary_carried_and_has_its_results() {
+    let (cluster, source) = (Cluster::of(2), Arc::new(Source::default()));
+    place(&cluster, "0-255", &[1, 2], &[]);
+    // All that is open is carried at every cut.
+    let node = |id| Node::new(id, &cluster, &source, if id == 1 { 0 } else { u64::MAX });
+    let (first, second) = (node(1), node(2));
+    let (from, to) = (first.clone(), second.clone());
+    let mesh = Mesh { cluster: Arc::clone(&cluster), from, to, early: Mutex::default() };
+    let mesh = Arc::new(mesh);
+    let segment = cluster.open(1);
+    let append = |second, records: &[(u8, u64)]| {
+        source.appended.send_modify(|it| it.push(segment, at(second), entry(0, records)));
+    };
+    let mut life = first.start_among(Arc::clone(&mesh) as _);
+    append(5, &[(7, 1), (200, 1)]);
+    everybody_waits().await;
+    cluster.cut(10, &[(segment, 1)]);
+    everybody_waits().await;
+    let facts = cluster.now();
+    assert!(facts.aggregations()[&0].windows[&FIRST.start].waiting.is_empty());
+    assert_eq!(*mesh.early.lock().unwrap(), SlotSet::default(), "complete before it was kept");
+    let kept = Results::new(Arc::clone(&second.store)).find(0, FIRST.end).unwrap();
+    assert_eq!(kept[0].slots, slots("0-255"));
+
+    append(12, &[(7, 2), (7, 3)]);
+    everybody_waits().await;
+    let carried = cluster.cut(13, &[(segment, 2)]);
+    everybody_waits().await;
+    assert_eq!(cluster.now().aggregations()[&0].carried(7), carried);
+    assert!(life.failed().await.is_none());
+    drop(life);
+    // Of the journal there is nothing left that was carried.
+    place(&cluster, "0-255", &[2], &[]);
+    append(15, &[(7, 3), (7, 4)]);
+    let mut life = second.start();
+    everybody_waits().await;
+    cluster.cut(20, &[(segment, 3)]);
+    everybody_waits().await;
+    assert!(life.failed().await.is_none());
+    assert_eq!(source.followed().last().unwrap().1, 2, "what was carried is not folded again");
+    let facts = cluster.now();
+    let fact = &facts.aggregations()[&0].windows[&at(10)];
+    assert!(fact.waiting.is_empty());
+    assert_eq!((fact.records, fact.distinct), (4, 3));
+    assert_eq!(second.carried().all().unwrap(), []);
+    assert_eq!(std::fs::read_dir(&second.carried().scratch).unwrap().count(), 0);
+}
