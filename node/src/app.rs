@@ -271,10 +271,12 @@ impl Node {
         let mut next = Instant::now();
         loop {
             let begun = running.engine.begun();
+            // A node that leaves never opens, so it must not wait for that again and again.
+            let may_open = running.engine.leaves().is_none();
             tokio::select! {
                 error = running.failed() => return Some(error),
                 () = stop.cancelled() => return None,
-                () = begun => {}
+                () = begun, if may_open => {}
                 () = tokio::time::sleep_until(next) => {}
             }
             let now = self.surroundings.clock.now();

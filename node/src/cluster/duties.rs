@@ -92,7 +92,7 @@ fn let_vote(facts: &Facts, status: &Status) -> Option<Duty> {
         id == status.id || may_vote(id, facts) && has_caught_up(id, status)
     };
     let mut candidates: Vec<NodeId> = staying(facts).filter(may).map(|(id, _)| *id).collect();
-    candidates.sort_by_key(|id| (!status.voters.contains(id), *id));
+    candidates.sort_by_key(|id| (*id != status.id, !status.voters.contains(id), *id));
     candidates.truncate(voters_of(candidates.len()));
     let voters: BTreeSet<NodeId> = candidates.into_iter().collect();
     // A voter that does not answer keeps its vote: it is not for silence to take it.
@@ -302,6 +302,16 @@ mod tests {
         assert_eq!(duty, Some(Duty::LetVote(nodes(&[1, 2]))));
         let duty = next(&founding(1), &facts, &leads(&[1, 2], &[]));
         assert_eq!(duty, Some(Duty::HandOn(NodeId(2))));
+    }
+
+    #[test]
+    fn a_leader_keeps_its_vote_when_fewer_vote() {
+        let mut facts = active(5);
+        facts.apply(Command::Forget { node: NodeId(2) }).unwrap();
+        let replicated = [1, 3, 4].map(|id| (NodeId(id), Some(1000))).into();
+        let status = Status { id: NodeId(5), replicated, ..leads(&[1, 2, 3, 4, 5], &[]) };
+        let duty = next(&founding(3), &facts, &status);
+        assert_eq!(duty, Some(Duty::LetVote(nodes(&[1, 3, 5]))));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::event::time::UnixNanos;
-use crate::failpoint::may_die;
+use crate::failpoint::{is_to_fail, may_die};
 use crate::journal::queue::Append;
 use crate::journal::segments::Segments;
 use crate::journal::tail::{Durable, Tail};
@@ -141,7 +141,10 @@ impl Acknowledging {
     }
 
     fn settle(&self, waiting: &mut Waiting) -> Result<(), StoreError> {
-        let everywhere = waiting.durable.iter().copied().min().unwrap_or(0);
+        let mut everywhere = waiting.durable.iter().copied().min().unwrap_or(0);
+        if is_to_fail("planted-acknowledge-uncopied") {
+            everywhere = waiting.durable.first().copied().unwrap_or(0);
+        }
         let count = everywhere.saturating_sub(waiting.acknowledged);
         let count = waiting.written.len().min(count as usize);
         if count == 0 {

@@ -4,11 +4,18 @@
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::sync::Mutex;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 /// What a contradiction begins with: which check found it.
-pub(crate) const CHECKS: [&str; 10] =
-    ["lost", "repeated", "torn", "unsent", "stamp", "sum", "key", "changed", "ledger", "halted"];
+pub(crate) const CHECKS: [&str; 11] = [
+    "lost", "repeated", "torn", "unsent", "stamp", "sum", "key", "changed", "ledger", "halted",
+    "stuck",
+];
+
+/// How long a simulation may take, which usually is over in seconds.
+const SEED_MAX: Duration = Duration::from_secs(180);
 
 /// What the environment says.
 pub(crate) fn variable<T: FromStr>(name: &str) -> Option<T> {
@@ -18,6 +25,19 @@ pub(crate) fn variable<T: FromStr>(name: &str) -> Option<T> {
 /// Whether a check is among those that found something.
 pub(crate) fn is_found(told: &str, check: &str) -> bool {
     told.lines().any(|line| line.split_once(": ").is_some_and(|(first, _)| first == check))
+}
+
+/// Ends the process, and says so, unless the answer is dropped before: the simulation hangs,
+/// in a place where its own time stands still.
+pub(crate) fn watch() -> Sender<()> {
+    let (running, ended) = channel();
+    thread::spawn(move || {
+        if ended.recv_timeout(SEED_MAX) == Err(RecvTimeoutError::Timeout) {
+            println!("stuck: the simulation has not ended within {SEED_MAX:?}");
+            std::process::exit(1);
+        }
+    });
+    running
 }
 
 /// What a run tells: its trace, and what it found.

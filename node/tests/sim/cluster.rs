@@ -1,19 +1,19 @@
 //! A simulated cluster, from its forming to the end of all faults.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
 use sheaf_node::event::time::UnixNanos;
 use turmoil::Sim;
 
-use super::faults::Fault;
-use super::history::{Event, Happened, History};
+use super::checker::{Contradiction, contradictions};
+use super::faults::{CLOCK_BOUND, Changes, Choice, Fault};
+use super::history::{Event, Happened};
 use super::machine::{Machine, World};
-use super::senders::Numbers;
+use super::operator::{Act, Order};
 
 /// When every simulation begins.
 const EPOCH: Duration = Duration::from_secs(2_000_000_000);
@@ -26,74 +26,89 @@ const TCP_CAPACITY: usize = 1 << 16;
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// Before this nothing is done to the cluster.
 const CALM: Duration = Duration::from_secs(4);
+/// How long things are done to it.
+const FAULTS: Duration = Duration::from_secs(16);
+/// Milliseconds after a whole second in which the most important things happen.
+const AFTER_SECOND: u64 = 150;
+/// How long senders go on when all faults are over.
+const SENDING: Duration = Duration::from_secs(3);
+/// By then, after that, all that was acknowledged has to be in windows.
+const SETTLING_MAX: Duration = Duration::from_secs(60);
+/// How long it has to stay so.
+const QUIET: Duration = Duration::from_secs(3);
+/// How often it is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How a simulation goes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
-    pub(crate) seed: u64,
+    seed: u64,
     /// Nodes that form the cluster.
-    pub(crate) nodes: usize,
-    /// How long there are faults.
-    pub(crate) faults: Duration,
-    /// After that long without faults, all that was acknowledged is in windows.
-    pub(crate) settling: Duration,
+    founders: usize,
+    /// On how many nodes each request is.
+    copies: usize,
+    /// Whether nodes come and go.
+    changes: Changes,
 }
 
 impl Plan {
     /// What a seed stands for.
     pub(crate) fn of(seed: u64) -> Plan {
-        let nodes = if seed.is_multiple_of(5) { 1 } else { 3 };
-        let (faults, settling) = (Duration::from_secs(30), Duration::from_secs(40));
-        Plan { seed, nodes, faults, settling }
+        let founders = if seed.is_multiple_of(5) { 1 } else { 3 };
+        let changes = match seed % 4 {
+            1 => Changes::Draining,
+            3 if founders > 1 => Changes::Forgetting,
+            _ => Changes::None,
+        };
+        let copies = if founders > 1 { [2, 1, 3][(seed % 3) as usize] } else { 1 };
+        Plan { seed, founders, copies, changes }
     }
 }
 
 /// A simulated cluster.
 struct Cluster<'a> {
     sim: Sim<'a>,
+    founders: Vec<IpAddr>,
+    copies: usize,
     machines: Vec<Machine>,
     addresses: Vec<IpAddr>,
-    history: History,
-    is_sending: Arc<AtomicBool>,
+    world: World,
     /// What is to be undone, and when.
     undo: BinaryHeap<Reverse<(Duration, usize)>>,
     done: Vec<Fault>,
     /// The machines without a process, and when they start one.
     down: BTreeMap<usize, Duration>,
+    /// The machines that there are.
+    present: BTreeSet<usize>,
 }
 
-/// Runs a simulation to its end.
-pub(crate) fn run(plan: Plan) -> Vec<Happened> {
+/// Runs a simulation until everything is settled, and returns what happened, and what of it
+/// contradicts the promises.
+pub(crate) fn run(plan: Plan) -> (Vec<Happened>, Vec<Contradiction>) {
     // What the nodes draw, they draw from here: all of them run in this thread.
     fastrand::seed(plan.seed);
     let mut rng = fastrand::Rng::with_seed(plan.seed);
     let mut cluster = Cluster::new(plan);
-    let mut next = CALM;
-    while cluster.sim.elapsed() < CALM + plan.faults {
-        if cluster.sim.elapsed() >= next {
-            let fault = Fault::random(cluster.machines.len(), &mut rng);
-            let longest = 1 << rng.u32(8..14);
-            let lasting = Duration::from_millis(rng.u64(50..longest));
-            cluster.inflict(fault, lasting);
-            next += Duration::from_millis(rng.u64(200..4000));
-        }
-        cluster.step();
+    cluster.run_for(CALM);
+    let end = cluster.sim.elapsed() + FAULTS;
+    while cluster.sim.elapsed() < end {
+        let fault = Fault::random(&cluster.choice(plan), &mut rng);
+        let longest = 1 << rng.u32(8..13);
+        let lasting = Duration::from_millis(rng.u64(50..longest));
+        cluster.inflict(fault, lasting);
+        let pause = Duration::from_millis(rng.u64(100..2200));
+        cluster.run_for(if rng.bool() { cluster.until_second(pause, &mut rng) } else { pause });
     }
     cluster.calm();
-    let stop_sending = cluster.sim.elapsed() + plan.settling / 4;
-    let end = cluster.sim.elapsed() + plan.settling;
-    while cluster.sim.elapsed() < end {
-        if cluster.sim.elapsed() >= stop_sending {
-            cluster.is_sending.store(false, Ordering::Relaxed);
-        }
-        cluster.step();
-    }
-    cluster.history.take()
+    cluster.run_for(SENDING);
+    cluster.world.is_sending.store(false, Ordering::Relaxed);
+    let found = cluster.settle();
+    (cluster.world.history.all(), found)
 }
 
 impl Cluster<'_> {
     fn new(plan: Plan) -> Self {
-        let mut sim = turmoil::Builder::new()
+        let sim = turmoil::Builder::new()
             .rng_seed(plan.seed)
             .epoch(UNIX_EPOCH + EPOCH)
             .tick_duration(TICK)
@@ -103,24 +118,56 @@ impl Cluster<'_> {
             .tcp_capacity(TCP_CAPACITY)
             .enable_random_order()
             .build();
-        let history = History::default();
-        let is_sending = Arc::new(AtomicBool::new(true));
-        let numbers = Numbers::default();
-        let world =
-            World { history: history.clone(), numbers, is_sending: Arc::clone(&is_sending) };
-        let addresses: Vec<_> =
-            (0..plan.nodes).map(|node| sim.lookup(format!("node-{node}"))).collect();
-        let machines: Vec<_> = addresses
-            .iter()
-            .enumerate()
-            .map(|(node, &own)| Machine::new(node, own, &addresses, &world))
-            .collect();
-        for (address, machine) in addresses.iter().zip(&machines) {
-            let machine = machine.clone();
-            sim.host(*address, move || machine.clone().run());
+        let founders = (0..plan.founders).map(|node| sim.lookup(format!("node-{node}"))).collect();
+        let mut cluster = Cluster {
+            sim,
+            founders,
+            copies: plan.copies,
+            machines: Vec::new(),
+            addresses: Vec::new(),
+            world: World::default(),
+            undo: BinaryHeap::new(),
+            done: Vec::new(),
+            down: BTreeMap::new(),
+            present: BTreeSet::new(),
+        };
+        (0..plan.founders).for_each(|_| cluster.add_machine());
+        cluster
+    }
+
+    /// A new machine, with an empty disk, starts its node.
+    fn add_machine(&mut self) {
+        let number = self.machines.len();
+        let address = self.sim.lookup(format!("node-{number}"));
+        let machine = Machine::new(number, address, &self.founders, self.copies, &self.world);
+        self.addresses.push(address);
+        self.machines.push(machine.clone());
+        self.present.insert(number);
+        self.sim.host(address, move || machine.clone().run());
+    }
+
+    /// What can be done to the cluster as it is.
+    fn choice(&self, plan: Plan) -> Choice {
+        let has_orders = !self.world.orders.is_empty();
+        let present: Vec<_> = self.present.iter().copied().collect();
+        let guests = self.machines.len() - self.founders.len();
+        Choice { present, guests, changes: plan.changes, has_orders }
+    }
+
+    fn run_for(&mut self, time: Duration) {
+        let end = self.sim.elapsed() + time;
+        while self.sim.elapsed() < end {
+            self.step();
         }
-        let (undo, done, down) = (BinaryHeap::new(), Vec::new(), BTreeMap::new());
-        Cluster { sim, machines, addresses, history, is_sending, undo, done, down }
+    }
+
+    /// A pause of about this length that ends soon after a whole second, when the cluster cuts,
+    /// claims, completes and prints.
+    fn until_second(&self, pause: Duration, rng: &mut fastrand::Rng) -> Duration {
+        let end = self.sim.elapsed() + pause;
+        let into_second = Duration::from_nanos(end.subsec_nanos().into());
+        let after = Duration::from_millis(rng.u64(..AFTER_SECOND));
+        pause.saturating_sub(into_second) + after
     }
 
     fn step(&mut self) {
@@ -130,6 +177,9 @@ impl Cluster<'_> {
             self.undo.pop();
             self.undo(&self.done[fault].clone());
         }
+        for left in self.world.orders.take_left() {
+            self.remove_machine(left, false);
+        }
         self.start_processes();
         // A host returns an error only where it cannot listen; a panic goes through.
         self.sim.step().unwrap();
@@ -137,7 +187,7 @@ impl Cluster<'_> {
 
     /// Starts what has ended, after a while.
     fn start_processes(&mut self) {
-        for node in 0..self.machines.len() {
+        for node in self.present.clone() {
             if self.sim.is_host_running(self.addresses[node]) {
                 continue;
             }
@@ -148,6 +198,14 @@ impl Cluster<'_> {
                 self.sim.bounce(self.addresses[node]);
             }
         }
+    }
+
+    /// Takes a machine away for good, drained or with all that its node had.
+    fn remove_machine(&mut self, node: usize, had_all: bool) {
+        self.add(Event::Left { node, had_all });
+        self.present.remove(&node);
+        self.machines[node].disk.crash();
+        self.sim.crash(self.addresses[node]);
     }
 
     fn inflict(&mut self, fault: Fault, lasting: Duration) {
@@ -168,6 +226,9 @@ impl Cluster<'_> {
                 self.sim.partition_oneway(self.addresses[*from], self.addresses[*to]);
             }
             Fault::Hold(one, other) => self.sim.hold(self.addresses[*one], self.addresses[*other]),
+            Fault::Freeze(node) => {
+                self.others(*node).for_each(|other| self.sim.hold(self.addresses[*node], other));
+            }
             Fault::Delay(one, other, by) => {
                 self.sim.set_link_max_message_latency(
                     self.addresses[*one],
@@ -180,9 +241,20 @@ impl Cluster<'_> {
             }
             Fault::Broken(node) => self.machines[*node].disk.fail_writes(true),
             Fault::Full(node) => self.machines[*node].is_full.store(true, Ordering::Relaxed),
+            Fault::Join => self.add_machine(),
+            Fault::Drain(node) => self.order(Act::Drain, *node),
+            Fault::Destroy(node) => {
+                self.remove_machine(*node, true);
+                self.order(Act::Forget, *node);
+            }
         }
         self.undo.push(Reverse((self.sim.elapsed() + lasting, self.done.len())));
         self.done.push(fault);
+    }
+
+    fn order(&self, act: Act, node: usize) {
+        let address = self.machines[node].peer_address();
+        self.world.orders.give(Order { act, node, address });
     }
 
     /// Two faults of a kind end together: with the first of them.
@@ -200,6 +272,9 @@ impl Cluster<'_> {
             Fault::Hold(one, other) => {
                 self.sim.release(self.addresses[*one], self.addresses[*other]);
             }
+            Fault::Freeze(node) => {
+                self.others(*node).for_each(|other| self.sim.release(self.addresses[*node], other));
+            }
             Fault::Delay(one, other, _) => {
                 let (one, other) = (self.addresses[*one], self.addresses[*other]);
                 self.sim.set_link_max_message_latency(one, other, LATENCY_MAX);
@@ -208,6 +283,8 @@ impl Cluster<'_> {
             Fault::Clock(..) => {}
             Fault::Broken(node) => self.machines[*node].disk.fail_writes(false),
             Fault::Full(node) => self.machines[*node].is_full.store(false, Ordering::Relaxed),
+            // Nobody can take it back.
+            Fault::Join | Fault::Drain(_) | Fault::Destroy(_) => {}
         }
     }
 
@@ -221,13 +298,38 @@ impl Cluster<'_> {
         self.note("all faults are over".to_owned());
     }
 
+    /// Runs until nothing contradicts the promises, and stays so, and says what does if that
+    /// takes too long.
+    fn settle(&mut self) -> Vec<Contradiction> {
+        let end = self.sim.elapsed() + SETTLING_MAX;
+        while self.sim.elapsed() < end {
+            self.run_for(LOOK_AGAIN);
+            if self.contradictions().is_empty() {
+                self.run_for(QUIET);
+                return self.contradictions();
+            }
+        }
+        self.contradictions()
+    }
+
+    fn contradictions(&self) -> Vec<Contradiction> {
+        let mut found = contradictions(&self.world.history.all(), CLOCK_BOUND);
+        let orders = self.world.orders.all();
+        found.extend(orders.iter().map(|order| format!("stuck: {order}")));
+        found
+    }
+
     fn others(&self, node: usize) -> impl Iterator<Item = IpAddr> + use<> {
         let own = self.addresses[node];
         self.addresses.clone().into_iter().filter(move |&other| other != own)
     }
 
     fn note(&self, fault: String) {
+        self.add(Event::Done { fault });
+    }
+
+    fn add(&self, event: Event) {
         let at = UnixNanos(self.sim.since_epoch().as_nanos() as u64);
-        self.history.add(at, Event::Done { fault });
+        self.world.history.add(at, event);
     }
 }

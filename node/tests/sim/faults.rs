@@ -19,6 +19,9 @@ pub(crate) enum Fault {
     OneWay(usize, usize),
     /// What two machines send each other waits.
     Hold(usize, usize),
+    /// What a machine sends, and what is sent to it, waits: to the others it is as if it were
+    /// paused.
+    Freeze(usize),
     /// Messages between two machines take up to so long.
     Delay(usize, usize, Duration),
     /// A machine's clock jumps: so many milliseconds ahead of the true time.
@@ -27,15 +30,75 @@ pub(crate) enum Fault {
     Broken(usize),
     /// A disk is nearly full.
     Full(usize),
+    /// Another machine comes, whose node joins.
+    Join,
+    /// A node is to hand over what it has; then its machine goes.
+    Drain(usize),
+    /// A machine is gone, with all that is on it, and its node is to be forgotten.
+    Destroy(usize),
+}
+
+/// How members change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Changes {
+    /// Not at all.
+    None,
+    /// They join, and are drained.
+    Draining,
+    /// They join, and one is lost.
+    Forgetting,
+}
+
+/// What can be done.
+#[derive(Clone, Debug)]
+pub(crate) struct Choice {
+    /// The machines that there are.
+    pub(crate) present: Vec<usize>,
+    /// How many have come.
+    pub(crate) guests: usize,
+    pub(crate) changes: Changes,
+    /// Whether a node is about to leave.
+    pub(crate) has_orders: bool,
+}
+
+/// How many machines come, at most.
+const GUESTS_MAX: usize = 2;
+
+impl Choice {
+    /// A change of members, if there is to be one.
+    fn change(&self, rng: &mut fastrand::Rng) -> Option<Fault> {
+        let is_changing = self.changes != Changes::None && rng.u8(..4) == 0;
+        let may_join = self.guests < GUESTS_MAX;
+        let may_leave = self.present.len() > 1 && !self.has_orders;
+        if !is_changing {
+            return None;
+        }
+        let one = self.present[rng.usize(..self.present.len())];
+        match (rng.bool(), self.changes) {
+            (true, _) => may_join.then_some(Fault::Join),
+            (false, Changes::Draining) => may_leave.then_some(Fault::Drain(one)),
+            // As long as no other has left, the rest has a majority.
+            (false, Changes::Forgetting) => {
+                let is_first = self.guests >= 1 && may_leave;
+                is_first.then_some(Fault::Destroy(one))
+            }
+            (false, Changes::None) => None,
+        }
+    }
 }
 
 impl Fault {
-    /// A fault among the first `machines`.
-    pub(crate) fn random(machines: usize, rng: &mut fastrand::Rng) -> Fault {
-        let one = rng.usize(..machines);
-        let other = (one + rng.usize(1..machines.max(2))) % machines;
+    /// Something that can be done.
+    pub(crate) fn random(choice: &Choice, rng: &mut fastrand::Rng) -> Fault {
+        if let Some(change) = choice.change(rng) {
+            return change;
+        }
+        let present = &choice.present;
+        let place = rng.usize(..present.len());
+        let one = present[place];
+        let other = present[(place + rng.usize(1..present.len().max(2))) % present.len()];
         let bound = CLOCK_BOUND.as_millis() as i64;
-        match rng.u8(..if machines > 1 { 12 } else { 6 }) {
+        match rng.u8(..if present.len() > 1 { 13 } else { 6 }) {
             0 | 1 => Fault::Power(one),
             2 => Fault::Kill(one),
             3 => Fault::Clock(one, rng.i64(-bound..=bound)),
@@ -44,6 +107,7 @@ impl Fault {
             6 | 7 => Fault::Isolate(one),
             8 => Fault::OneWay(one, other),
             9 | 10 => Fault::Hold(one, other),
+            11 => Fault::Freeze(one),
             _ => Fault::Delay(one, other, Duration::from_millis(rng.u64(20..400))),
         }
     }
@@ -57,10 +121,14 @@ impl fmt::Display for Fault {
             Fault::Isolate(node) => write!(f, "node {node} is cut off"),
             Fault::OneWay(from, to) => write!(f, "what {from} sends to {to} is lost"),
             Fault::Hold(one, other) => write!(f, "what {one} and {other} send each other waits"),
+            Fault::Freeze(node) => write!(f, "node {node} neither sends nor gets anything"),
             Fault::Delay(one, other, by) => write!(f, "between {one} and {other} it takes {by:?}"),
             Fault::Clock(node, by) => write!(f, "the clock of node {node} is ahead by {by} ms"),
             Fault::Broken(node) => write!(f, "the disk of node {node} takes no writes"),
             Fault::Full(node) => write!(f, "the disk of node {node} is full"),
+            Fault::Join => f.write_str("another node comes"),
+            Fault::Drain(node) => write!(f, "node {node} is to be drained"),
+            Fault::Destroy(node) => write!(f, "node {node} is gone, and to be forgotten"),
         }
     }
 }

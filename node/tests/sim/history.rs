@@ -1,7 +1,6 @@
 //! What happened in a simulation, in its order: all that the checker knows of it.
 
 use std::fmt;
-use std::mem;
 use std::sync::{Arc, Mutex};
 
 use sheaf_node::event::fingerprint::digest;
@@ -30,6 +29,8 @@ pub(crate) enum Event {
     Delivered { node: usize, aggregation: u32, revision: u32, counts: Box<WindowCounts> },
     /// A node ended with an error that no fault of its surroundings explains.
     Failed { node: usize, error: String },
+    /// A machine is gone for ever, after its node handed over what it had, or with all of it.
+    Left { node: usize, had_all: bool },
     /// What the cluster's ledger said, after all faults were over.
     Balanced { ledger: Ledger },
     /// What was done to the cluster; the checker does not look at it.
@@ -53,8 +54,8 @@ impl History {
     }
 
     /// All events so far.
-    pub(crate) fn take(&self) -> Vec<Happened> {
-        mem::take(&mut *self.0.lock().unwrap())
+    pub(crate) fn all(&self) -> Vec<Happened> {
+        self.0.lock().unwrap().clone()
     }
 }
 
@@ -76,9 +77,18 @@ impl fmt::Display for Happened {
             Event::Delivered { node, revision, counts, .. } => {
                 let (name, start) = (&counts.aggregation, counts.window.start);
                 let records = counts.records;
-                write!(f, "node {node} printed {name} {start}, revision {revision}: {records}")
+                write!(f, "node {node} printed {name} {start}, revision {revision}: {records}")?;
+                if let Some(waits_for) = &counts.waits_for {
+                    write!(f, ", waits for {waits_for:?}")?;
+                }
+                if !counts.lost.is_empty() {
+                    write!(f, ", lost {:?}", counts.lost)?;
+                }
+                Ok(())
             }
             Event::Failed { node, error } => write!(f, "node {node} failed: {error}"),
+            Event::Left { node, had_all: true } => write!(f, "node {node} is destroyed"),
+            Event::Left { node, had_all: false } => write!(f, "node {node} has left"),
             Event::Balanced { ledger } => write!(f, "ledger: {ledger:?}"),
             Event::Done { fault } => f.write_str(fault),
         }

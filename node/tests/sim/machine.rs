@@ -1,5 +1,6 @@
 //! A simulated machine: a disk, a clock, an address, and the node that lives on it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use turmoil::net::{TcpListener, TcpStream};
 
 use super::history::{Event, History};
+use super::operator::Orders;
 use super::senders::{GROUP, ID, Numbers, Sender};
 
 const PEER_PORT: u16 = 9465;
@@ -47,6 +49,19 @@ pub(crate) struct World {
     pub(crate) numbers: Numbers,
     /// Whether the senders send.
     pub(crate) is_sending: Arc<AtomicBool>,
+    /// Which nodes are to go.
+    pub(crate) orders: Orders,
+}
+
+impl Default for World {
+    fn default() -> World {
+        World {
+            history: History::default(),
+            numbers: Numbers::default(),
+            is_sending: Arc::new(AtomicBool::new(true)),
+            orders: Orders::default(),
+        }
+    }
 }
 
 /// A machine; clones are the same one.
@@ -65,17 +80,28 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// A machine with an empty disk, whose node knows `initial` as the initial members.
-    pub(crate) fn new(number: usize, own: IpAddr, initial: &[IpAddr], world: &World) -> Machine {
+    pub(crate) fn new(
+        number: usize,
+        own: IpAddr,
+        initial: &[IpAddr],
+        copies: usize,
+        world: &World,
+    ) -> Machine {
         let scratch = tempfile::tempdir().unwrap();
         Machine {
             number,
             disk: Disk::default(),
             skew: Arc::default(),
             is_full: Arc::default(),
-            settings: settings(scratch.path(), own, initial),
+            settings: settings(scratch.path(), own, initial, copies),
             world: world.clone(),
             _scratch: Arc::new(scratch),
         }
+    }
+
+    /// Where the node's peers reach it.
+    pub(crate) fn peer_address(&self) -> String {
+        self.settings.peer_address.to_string()
     }
 
     /// Runs the node until it ends with an error: then its process does.
@@ -92,6 +118,7 @@ impl Machine {
             });
         }
         tokio::spawn(self.clone().balance(node.answers()));
+        tokio::spawn(self.world.orders.clone().carry_out(node.answers()));
         if let Err(error) = node.supervise(&off).await {
             let (number, is_expected) = (self.number, error.is_retryable());
             let error = error.to_string();
@@ -163,21 +190,24 @@ fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> 
     })
 }
 
-fn settings(folder: &Path, own: IpAddr, initial: &[IpAddr]) -> Settings {
+fn settings(folder: &Path, own: IpAddr, initial: &[IpAddr], copies: usize) -> Settings {
     let file = format!(
         "aggregations:
-  - {{name: by-id, type: DistinctLogs, distinctLogs: {{attribute: {ID}, windowSeconds: 1}}}}
-  - {{name: by-group, type: DistinctLogs, distinctLogs: {{attribute: {GROUP}, windowSeconds: 5}}}}
+  - {{name: by-id, type: DistinctLogs, distinctLogs: {{attribute: {ID}, windowSeconds: 2}}}}
+  - {{name: by-group, type: DistinctLogs, distinctLogs: {{attribute: {GROUP}, windowSeconds: 4}}}}
 "
     );
-    let initial: Vec<_> = initial.iter().map(|ip| format!("{ip}:{PEER_PORT}")).collect();
+    // One that joins is in the list as well, as if a name stood for all.
+    let members: BTreeSet<_> = initial.iter().chain([&own]).collect();
+    let members: Vec<_> = members.into_iter().map(|ip| format!("{ip}:{PEER_PORT}")).collect();
     let own = format!("{own}:{PEER_PORT}");
     let folder = folder.to_str().unwrap();
     let arguments = [
         ["--config", "file"],
         ["--data-dir", folder],
         ["--peer-address", &own],
-        ["--initial-members", &initial.join(",")],
+        ["--initial-members", &members.join(",")],
+        ["--copies", &copies.to_string()],
         ["--stats-limit", "1000000"],
         // Two clocks may be off to either side.
         ["--clock-bound", "2s"],

@@ -12,6 +12,7 @@ use crate::checkpoint::facts::command::Applied;
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::slots::Ownership;
 use crate::event::node::NodeId;
+use crate::failpoint::is_to_fail;
 
 /// A node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,8 +90,12 @@ impl Facts {
             (member.address, member.zone) = (address, zone);
             return Ok(Applied::Node(node));
         }
-        let node = NodeId(self.members.last.0 + 1);
+        let mut node = NodeId(self.members.last.0 + 1);
         self.members.last = node;
+        if is_to_fail("planted-node-id-reused") {
+            let gone = self.members.known.iter().find(|(_, member)| member.state.is_gone());
+            node = gone.map_or(node, |(&gone, _)| gone);
+        }
         let state = MemberState::Joining;
         self.members.known.insert(node, Member { uuid, address, zone, state });
         Ok(Applied::Node(node))

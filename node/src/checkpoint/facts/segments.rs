@@ -204,18 +204,26 @@ impl Facts {
     /// How many of a segment's entries every slot has flushed or carried. Nobody needs
     /// them any more.
     pub fn trimmed(&self, segment: SegmentId) -> u64 {
+        self.trimmed_by(&self.resumed(), segment)
+    }
+
+    /// The cuts from which the slots would fold again, by aggregation.
+    fn resumed(&self) -> Vec<BTreeSet<u64>> {
         let aggregations = self.aggregations.known.values();
-        let resumed = aggregations.filter_map(|aggregation| {
-            let cuts = self.resumed_from(aggregation);
-            self.least_count(&cuts, segment)
-        });
-        let trimmed = resumed.map(|extent| extent.entries).min();
+        aggregations.map(|aggregation| self.resumed_from(aggregation)).collect()
+    }
+
+    fn trimmed_by(&self, resumed: &[BTreeSet<u64>], segment: SegmentId) -> u64 {
+        let least = resumed.iter().filter_map(|cuts| self.least_count(cuts, segment));
+        let trimmed = least.map(|extent| extent.entries).min();
         trimmed.unwrap_or_else(|| self.cuts.latest.count(segment).entries)
     }
 
     pub(super) fn prune_segments(&mut self) {
+        let resumed = self.resumed();
         let trimmed = |(&id, segment): (&SegmentId, &Segment)| {
-            segment.end().is_some_and(|end| self.trimmed(id) >= end.entries).then_some(id)
+            let end = segment.end()?.entries;
+            (self.trimmed_by(&resumed, id) >= end).then_some(id)
         };
         let over: Vec<_> = self.segments.known.iter().filter_map(trimmed).collect();
         self.segments.known.retain(|id, _| !over.contains(id));

@@ -33,7 +33,7 @@ impl Log {
     /// When a record is damaged or missing. A node with such a log must not take part:
     /// it may have promised what it no longer knows.
     pub(super) fn open(records: Records) -> Result<Log, RecordError> {
-        records.get::<Vote>(Record::Vote)?;
+        let vote: Option<Vote> = records.get(Record::Vote)?;
         records.get::<LogId>(Record::Committed)?;
         let purged: Option<LogId> = records.get(Record::Purged)?;
         let mut last = purged;
@@ -43,6 +43,11 @@ impl Log {
                 return Err(Damage::Missing.of(Record::Entry(expected)));
             }
             last = Some(entry.log_id);
+        }
+        // Whoever takes an entry has voted for its leader or a later one.
+        let voted = vote.map_or(0, |vote| vote.leader_id.term);
+        if last.is_some_and(|last| last.committed_leader_id().term > voted) {
+            return Err(Damage::Missing.of(Record::Vote));
         }
         Ok(Log { reader: Reader { records }, purged, last })
     }
@@ -188,9 +193,14 @@ mod tests {
         Entry { log_id: log_id(term, index), payload: EntryPayload::Blank }
     }
 
+    fn vote(term: u64) -> Vote {
+        Vote { leader_id: LeaderId::new(term, NodeId(7)), committed: true }
+    }
+
     /// A log with entries 0 to 9 of term 1.
     async fn ten_entries(folder: &Path) -> Log {
         let mut log = open(folder).unwrap();
+        log.save_vote(&vote(4)).await.unwrap();
         log.append((0..10).map(|index| entry(1, index)), IOFlushed::noop()).await.unwrap();
         log
     }
@@ -229,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn votes_entries_and_what_is_committed_survive_a_restart() {
         let folder = folder();
-        let vote = Vote { leader_id: LeaderId::new(3, NodeId(7)), committed: true };
+        let vote = vote(3);
         let mut log = ten_entries(folder.path()).await;
         log.save_vote(&vote).await.unwrap();
         log.save_committed(Some(log_id(1, 4))).await.unwrap();
@@ -280,6 +290,16 @@ mod tests {
         let mut log = open(folder.path()).unwrap();
         assert_eq!(ids(&mut log).await, (Some(log_id(4, 500)), Some(log_id(4, 501))));
         assert_eq!(indexes(&mut log).await, [501]);
+    }
+
+    #[tokio::test]
+    async fn a_vote_that_is_older_than_the_log_is_missing() {
+        let folder = folder();
+        let mut log = ten_entries(folder.path()).await;
+        log.append([entry(5, 10)], IOFlushed::noop()).await.unwrap();
+        drop(log);
+        let error = open(folder.path()).err().unwrap().to_string();
+        assert_eq!(error, "Raft's vote cannot be used: it is missing");
     }
 
     #[tokio::test]

@@ -1,0 +1,217 @@
+use super::*;
+use sheaf_proto::statistics::{Lost, Other};
+
+const BOUND: Duration = Duration::from_millis(800);
+
+fn at(seconds: u64, event: Event) -> Happened {
+    Happened { at: UnixNanos(seconds * 1_000_000_000), event }
+}
+
+/// A request of two records that differ only in their ids.
+fn sent(request: u64) -> Event {
+    let record = |id| Record { id, group: Some("a".to_owned()), body: "b".to_owned() };
+    Event::Sent { request, node: 0, records: vec![record(2 * request), record(2 * request + 1)] }
+}
+
+fn acknowledged(request: u64) -> Event {
+    Event::Acknowledged { request }
+}
+
+fn printed(name: &str, (start, end): (i64, i64), records: u64, counts: &[(&str, u64)]) -> Event {
+    let count =
+        |&(value, count): &(&str, u64)| ValueCount { value: value.into(), kind: None, count };
+    let second = |second| Timestamp::from_second(second).unwrap();
+    let counts = WindowCounts {
+        aggregation: name.to_owned(),
+        kind: "DistinctLogs".to_owned(),
+        attribute: "id".to_owned(),
+        window: WindowSpan { start: second(start), end: second(end) },
+        complete: true,
+        waits_for: None,
+        settled: false,
+        lost: Vec::new(),
+        revision: 1,
+        records,
+        distinct: counts.iter().map(|(_, count)| count).sum(),
+        upper_bound: false,
+        unknown: 0,
+        counts: counts.iter().map(count).collect(),
+        other: Other::default(),
+    };
+    let aggregation = u32::from(name == "by-group");
+    Event::Delivered { node: 0, aggregation, revision: 1, counts: Box::new(counts) }
+}
+
+fn ledger(records: u64, pending: u64) -> Event {
+    let account = |name: &str| Account {
+        aggregation: name.to_owned(),
+        accepted: records,
+        flushed: records - pending,
+        distinct: 0,
+        duplicate: records - pending,
+        lost: 0,
+        deduplicated: 0,
+        pending,
+    };
+    Event::Balanced {
+        ledger: Ledger {
+            received: records,
+            accepted: records,
+            rejected: BTreeMap::new(),
+            aggregations: vec![account("by-group"), account("by-id")],
+            balanced: true,
+        },
+    }
+}
+
+/// What happens when nothing is wrong.
+fn honest() -> Vec<Happened> {
+    vec![
+        at(10, sent(0)),
+        at(10, acknowledged(0)),
+        at(12, printed("by-id", (10, 11), 2, &[("0", 1), ("1", 1)])),
+        at(16, printed("by-group", (10, 15), 2, &[("a", 1)])),
+        at(17, ledger(2, 0)),
+    ]
+}
+
+/// The checks that find something, each once.
+fn checks(history: &[Happened]) -> Vec<String> {
+    let found = contradictions(history, BOUND);
+    let checks = found.iter().filter_map(|found| Some(found.split_once(':')?.0.to_owned()));
+    BTreeSet::from_iter(checks).into_iter().collect()
+}
+
+fn checks_with(place: usize, event: Event) -> Vec<String> {
+    let mut history = honest();
+    history[place].event = event;
+    checks(&history)
+}
+
+#[test]
+fn an_honest_history_has_no_contradictions() {
+    assert_eq!(contradictions(&honest(), BOUND), Vec::<String>::new());
+}
+
+#[test]
+fn a_line_may_be_printed_again_and_a_request_without_an_answer_may_be_lost() {
+    let mut history = honest();
+    history.push(at(18, honest()[2].event.clone()));
+    history.push(at(18, sent(1)));
+    assert_eq!(checks(&history), Vec::<String>::new());
+}
+
+#[test]
+fn a_record_that_was_acknowledged_and_is_in_no_window_is_lost() {
+    let mut history = honest();
+    history.extend([at(18, sent(1)), at(18, acknowledged(1))]);
+    assert_eq!(checks(&history), ["lost"]);
+    assert_eq!(checks_with(3, Event::Done { fault: String::new() }), ["lost"]);
+}
+
+#[test]
+fn a_record_that_is_counted_twice_is_found() {
+    let mut history = honest();
+    history.push(at(18, printed("by-id", (11, 12), 1, &[("1", 1)])));
+    assert!(checks(&history).contains(&"repeated".to_owned()));
+    let twice = printed("by-id", (10, 11), 3, &[("0", 1), ("1", 2)]);
+    assert_eq!(checks_with(2, twice), ["repeated"]);
+    let again = printed("by-id", (10, 11), 3, &[("0", 1), ("1", 1)]);
+    assert_eq!(checks_with(2, again), ["repeated"]);
+}
+
+#[test]
+fn a_request_of_which_a_part_is_missing_is_torn() {
+    let half = printed("by-id", (10, 11), 1, &[("0", 1)]);
+    assert!(checks_with(2, half).contains(&"torn".to_owned()));
+}
+
+#[test]
+fn what_nobody_sent_is_found() {
+    let other = printed("by-id", (10, 11), 3, &[("0", 1), ("1", 1), ("9", 1)]);
+    assert!(checks_with(2, other).contains(&"unsent".to_owned()));
+    assert_eq!(checks_with(1, acknowledged(7)), ["unsent"]);
+}
+
+#[test]
+fn a_window_beside_the_time_of_sending_is_found() {
+    for window in [(9, 10), (11, 12)] {
+        let beside = printed("by-id", window, 2, &[("0", 1), ("1", 1)]);
+        let mut history = honest();
+        history[2].event = beside;
+        history[3].event = printed("by-group", (5, 15), 2, &[("a", 1)]);
+        let found = contradictions(&history, Duration::ZERO);
+        assert!(found.iter().any(|found| found.starts_with("stamp: ")), "{found:?}");
+    }
+}
+
+#[test]
+fn a_sum_that_is_not_that_of_the_records_is_found() {
+    assert_eq!(checks_with(3, printed("by-group", (10, 15), 2, &[("a", 2)])), ["sum"]);
+    assert_eq!(checks_with(3, printed("by-group", (10, 15), 3, &[("a", 1)])), ["sum"]);
+    assert_eq!(checks_with(3, printed("by-group", (10, 15), 2, &[("b", 1)])), ["sum"]);
+}
+
+#[test]
+fn a_line_that_changes_is_found() {
+    let mut history = honest();
+    history.push(at(18, printed("by-group", (10, 15), 2, &[("a", 2)])));
+    let checks = checks(&history);
+    assert!(["changed", "key"].iter().all(|check| checks.contains(&(*check).to_owned())));
+}
+
+#[test]
+fn a_ledger_that_does_not_balance_and_a_node_that_halts_are_found() {
+    assert_eq!(checks_with(4, ledger(2, 1)), ["ledger"]);
+    assert_eq!(checks_with(4, ledger(3, 0)), ["ledger"]);
+    assert_eq!(checks_with(4, Event::Done { fault: String::new() }), ["ledger"]);
+    let mut history = honest();
+    history.push(at(18, Event::Failed { node: 1, error: "diverged".to_owned() }));
+    assert_eq!(checks(&history), ["halted"]);
+}
+
+/// What is printed once a window has lost what it had of a record.
+fn lost(name: &str, (start, end): (i64, i64), records: u64, counts: &[(&str, u64)]) -> Event {
+    let Event::Delivered { node, aggregation, revision, mut counts } =
+        printed(name, (start, end), records, counts)
+    else {
+        unreachable!()
+    };
+    let second = |second| Timestamp::from_second(second).unwrap();
+    let (from, until) = (second(start), second(end));
+    let (segments, slots) = (vec![1], String::new());
+    counts.lost = vec![Lost { node: 2, segments, slots, records: 1, from, until }];
+    (counts.complete, counts.settled) = (false, true);
+    Event::Delivered { node, aggregation, revision, counts }
+}
+
+#[test]
+fn a_window_loses_something_only_with_a_machine_that_is_gone_with_all_it_had() {
+    let mut history = honest();
+    history[2].event = lost("by-id", (10, 11), 1, &[("0", 1)]);
+    let found = ["ledger", "lost", "repeated", "torn"];
+    assert!(found.iter().any(|check| checks(&history).contains(&(*check).to_owned())));
+    history.push(at(9, Event::Left { node: 2, had_all: false }));
+    assert!(found.iter().any(|check| checks(&history).contains(&(*check).to_owned())));
+    history.push(at(9, Event::Left { node: 2, had_all: true }));
+    assert_eq!(checks(&history), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_beside_the_lost_windows_must_not_be_lost() {
+    let mut history = honest();
+    history.push(at(9, Event::Left { node: 2, had_all: true }));
+    history.push(at(12, lost("by-id", (12, 13), 0, &[])));
+    history.extend([at(18, sent(1)), at(18, acknowledged(1))]);
+    assert_eq!(checks(&history), ["lost"]);
+}
+
+#[test]
+fn what_a_drained_node_accepted_is_only_in_the_accounts() {
+    let mut history = honest();
+    let Event::Balanced { ledger } = &mut history[4].event else { unreachable!() };
+    ledger.accepted = 1;
+    assert_eq!(checks(&history), ["ledger"]);
+    history.push(at(9, Event::Left { node: 2, had_all: false }));
+    assert_eq!(checks(&history), Vec::<String>::new());
+}
