@@ -18,6 +18,7 @@ struct Request<'a> {
     records: &'a [Record],
     sent: UnixNanos,
     acknowledged: Option<UnixNanos>,
+    is_repeated: bool,
 }
 
 /// All that happened, by what it is.
@@ -71,7 +72,13 @@ fn read<'a>(history: &'a [Happened], found: &mut Vec<Contradiction>) -> Known<'a
     for Happened { at, event } in history {
         match event {
             Event::Sent { request, node, records } => {
-                let sent = Request { node: *node, records, sent: *at, acknowledged: None };
+                let sent = Request {
+                    node: *node,
+                    records,
+                    sent: *at,
+                    acknowledged: None,
+                    is_repeated: false,
+                };
                 known.requests.insert(*request, sent);
                 known.records.extend(records.iter().map(|record| (record.id, record)));
             }
@@ -79,6 +86,11 @@ fn read<'a>(history: &'a [Happened], found: &mut Vec<Contradiction>) -> Known<'a
                 Some(request) => request.acknowledged = Some(*at),
                 None => found.push(format!("unsent: request {request} was acknowledged")),
             },
+            Event::Repeated { request } => {
+                if let Some(request) = known.requests.get_mut(request) {
+                    request.is_repeated = true;
+                }
+            }
             Event::Delivered { node, aggregation, revision, counts } => {
                 let start = counts.window.start;
                 let key = (*aggregation, start, *revision);
@@ -150,7 +162,9 @@ fn judge(
 ) {
     let bound = clock_bound.as_nanos() as i128;
     let earliest = i128::from(request.sent.0) - bound;
-    let latest = request.acknowledged.map(|at| i128::from(at.0) + bound);
+    // Of one that is sent again, the cluster may learn of the later sending first.
+    let acknowledged = request.acknowledged.filter(|_| !request.is_repeated);
+    let latest = acknowledged.map(|at| i128::from(at.0) + bound);
     let may_be_lost = known.loses(earliest, latest.unwrap_or(i128::MAX));
     let ids = request.records.iter().map(|record| record.id);
     let windows: BTreeSet<_> = ids.map(|id| known.placed.get(&id).map(|span| span.start)).collect();

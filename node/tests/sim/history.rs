@@ -25,6 +25,8 @@ pub(crate) enum Event {
     Sent { request: u64, node: usize, records: Vec<Record> },
     /// It was told that the request is durable.
     Acknowledged { request: u64 },
+    /// It is sent again all the same, and the cluster may count either.
+    Repeated { request: u64 },
     /// A node's sink got a window.
     Delivered { node: usize, aggregation: u32, revision: u32, counts: Box<WindowCounts> },
     /// A node ended with an error that no fault of its surroundings explains.
@@ -74,6 +76,7 @@ impl fmt::Display for Happened {
                 write!(f, "request {request} to node {node}: records {ids:?}")
             }
             Event::Acknowledged { request } => write!(f, "request {request} acknowledged"),
+            Event::Repeated { request } => write!(f, "request {request} is sent again"),
             Event::Delivered { node, revision, counts, .. } => {
                 let (name, start) = (&counts.aggregation, counts.window.start);
                 let records = counts.records;
