@@ -433,3 +433,20 @@ async fn a_carry_is_on_disk_and_told_for_every_aggregation() {
     assert_eq!((carried(0), carried(1), node.carried().all().unwrap().len()), (cut, cut, 2));
     assert_eq!(node.fold().len(), 1);
 }
+
+#[tokio::test]
+async fn a_slot_is_kept_by_what_is_carried_of_an_open_window_and_not_by_what_is_left_of_another() {
+    for (carried, keeps) in [(FIRST, false), (window(20, 30), true)] {
+        let mut node = Node::new();
+        node.flush().await.unwrap();
+        node.appended.push(node.segment, at(15), entry(0, &[(7, 3)]));
+        node.cluster.cut(20, &[(node.segment, 4)]);
+        let due = node.due(&mut node.fold());
+        let (next, state) = (BTreeMap::new(), serde_json::Value::Null);
+        let carry = Carry { aggregation: 0, window: carried, slots: slots("7"), next, state };
+        node.carried().carries.record(&[carry]).unwrap();
+        node.hand_out(due).await.unwrap();
+        let progress = node.cluster.now().aggregations()[&0].progress(7);
+        assert_eq!((progress.through, progress.keeps), (at(20), keeps));
+    }
+}
