@@ -312,17 +312,23 @@ impl Delivery {
     }
 
     /// Whether something is kept of an open window of one of these slots, but for one window.
+    /// What is left of a window that was flushed, as the node ended then, does not count.
     fn keeps(
         &self,
         aggregation: u32,
         but: Option<Window>,
         slots: &SlotSet,
     ) -> Result<bool, FlushError> {
-        let kept = self.carried.all()?;
+        let (kept, facts) = (self.carried.all()?, self.facts());
+        let known = facts.aggregations().get(&aggregation);
+        let is_open = |slot, window: Window| {
+            slots.contains(slot)
+                && known.is_some_and(|known| known.progress(slot).through < window.end)
+        };
         Ok(kept.iter().any(|carry| {
             carry.aggregation == aggregation
                 && Some(carry.window) != but
-                && carry.slots.iter().any(|slot| slots.contains(slot))
+                && carry.slots.iter().any(|slot| is_open(slot, carry.window))
         }))
     }
 

@@ -162,10 +162,13 @@ fn repeated_entries_are_forgotten_with_the_journal() {
 
 #[test]
 fn the_account_is_of_the_cuts_for_which_an_aggregation_counts() {
-    let (mut it, segment, _) = Setting::new();
+    let (mut it, segment, other) = Setting::new();
     it.append(segment, 5, request(1, 1));
     it.append(segment, 5, request(1, 1));
     it.cluster.apply(register(&[("by-foo", 10), ("new", 10)]));
+    for segment in [segment, other] {
+        it.cluster.aware(segment);
+    }
     it.cut(6);
     it.append(segment, 7, request(1, 1));
     it.cut(8);
