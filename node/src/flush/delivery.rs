@@ -10,7 +10,6 @@ use tracing::info;
 
 use crate::aggregation::distinct_logs::{Closed, OpenWindow, SlotTotals};
 use crate::checkpoint::Digest;
-use crate::checkpoint::carries::Carry;
 use crate::checkpoint::facts::checkpoints::Checkpoint;
 use crate::checkpoint::facts::command::{
     Applied, ClaimAnswer, Command, CompleteAnswer, SlotClaim, SlotNumber,
@@ -42,7 +41,7 @@ pub enum Flush {
         /// The window.
         closing: Box<Closing>,
     },
-    /// What is kept of open windows, so that the journal can be trimmed.
+    /// Something is kept of open windows, so that the journal can be trimmed.
     Carry {
         /// The slots.
         slots: SlotSet,
@@ -50,8 +49,8 @@ pub enum Flush {
         aggregations: Vec<u32>,
         /// The cut below which nothing else is needed.
         cut: u64,
-        /// What is kept.
-        carries: Vec<Carry>,
+        /// Of how many windows something new is kept.
+        windows: usize,
     },
 }
 
@@ -122,11 +121,10 @@ impl Delivery {
                     self.hand_out(group, *closing).await?;
                     self.trim()?;
                 }
-                Flush::Carry { slots, aggregations, cut, carries } => {
-                    self.carry(slots, aggregations, cut, &carries).await?;
+                Flush::Carry { slots, aggregations, cut, windows } => {
+                    self.carry(slots, aggregations, cut).await?;
                     self.trim()?;
-                    if !carries.is_empty() {
-                        let windows = carries.len();
+                    if windows > 0 {
                         info!(windows, "open windows carried, and the journal trimmed");
                     }
                 }
@@ -136,13 +134,9 @@ impl Delivery {
     }
 
     async fn hand_out(&mut self, group: u64, closing: Closing) -> Result<(), FlushError> {
-        let Closing { aggregation, due: Due { window, slots, .. }, state, carries } = closing;
+        let Closing { aggregation, due: Due { window, slots, .. }, state, .. } = closing;
         let number = aggregation.number;
         let spills = state.as_ref().map_or(0, OpenWindow::spills);
-        let is_carried = state.as_ref().is_some_and(|state| state.kept_file().is_some());
-        if !carries.is_empty() {
-            self.carried.carries.record(&carries)?;
-        }
         let (found, written, summary) = self.close(&aggregation, window, &slots, state)?;
         self.folding.record_decided(self.results.store())?;
 
@@ -167,10 +161,8 @@ impl Delivery {
         }
 
         let flushed = completed.union(&flushed);
-        if is_carried {
-            // What is carried of slots that another leads by now is kept for it.
-            self.carried.forget(number, window, &flushed)?;
-        }
+        // What is carried of slots that another leads by now is kept for it.
+        self.carried.forget(number, window, &flushed)?;
         let given_up = slots.difference(&flushed);
         self.folding.closed(group, number, window, given_up);
         Ok(())
@@ -298,18 +290,13 @@ impl Delivery {
         }
     }
 
-    /// Records what is kept of open windows, and has the cluster know it once all owners have
-    /// it.
+    /// Has the cluster know what is kept of open windows once all owners have it.
     async fn carry(
         &mut self,
         slots: SlotSet,
         aggregations: Vec<u32>,
         cut: u64,
-        carries: &[Carry],
     ) -> Result<(), FlushError> {
-        if !carries.is_empty() {
-            self.carried.carries.record(carries)?;
-        }
         self.folding.record_decided(self.results.store())?;
         for aggregation in aggregations {
             let facts = self.sharing.share(aggregation, None, &slots).await?;

@@ -23,10 +23,10 @@ pub(crate) struct Record {
 pub(crate) enum Event {
     /// A sender began to send a request.
     Sent { request: u64, node: usize, records: Vec<Record> },
+    /// A sender began to send what was acknowledged once more.
+    Repeated { request: u64 },
     /// It was told that the request is durable.
     Acknowledged { request: u64 },
-    /// It is sent again all the same, and the cluster may count either.
-    Repeated { request: u64 },
     /// A node's sink got a window.
     Delivered { node: usize, aggregation: u32, revision: u32, counts: Box<WindowCounts> },
     /// A node ended with an error that no fault of its surroundings explains.
@@ -75,8 +75,8 @@ impl fmt::Display for Happened {
                 let ids: Vec<_> = records.iter().map(|record| record.id).collect();
                 write!(f, "request {request} to node {node}: records {ids:?}")
             }
+            Event::Repeated { request } => write!(f, "request {request} once more"),
             Event::Acknowledged { request } => write!(f, "request {request} acknowledged"),
-            Event::Repeated { request } => write!(f, "request {request} is sent again"),
             Event::Delivered { node, revision, counts, .. } => {
                 let (name, start) = (&counts.aggregation, counts.window.start);
                 let records = counts.records;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::aggregation::distinct_logs::MemoryLimit;
 use crate::aggregation::distinct_logs::count_table::{Table, merge};
-use crate::checkpoint::carries::Carries;
+use crate::checkpoint::carries::{Carries, Carry};
 use crate::checkpoint::facts::windows::WindowFact;
 use crate::event::entry::EntryWriter;
 use crate::event::time::{Clock, UnixNanos};
@@ -98,7 +98,11 @@ impl Node {
     fn due(&self, groups: &mut [Group]) -> Vec<Flush> {
         let facts = self.cluster.now();
         let closings = groups.iter_mut().flat_map(|group| group.close(&facts).unwrap().now);
-        closings.map(|closing| Flush::Window { group: 0, closing: Box::new(closing) }).collect()
+        let flush = |closing: Closing| {
+            self.carried().record(&closing.carries).unwrap();
+            Flush::Window { group: 0, closing: Box::new(closing) }
+        };
+        closings.map(flush).collect()
     }
 
     fn delivery(&self) -> (Delivery, Commands) {
@@ -415,7 +419,9 @@ async fn a_carry_is_on_disk_and_told_for_every_aggregation() {
     let mut groups = node.fold();
     let flushes = groups.iter_mut().map(|group| {
         let carries = group.carry(&node.settings()).unwrap().unwrap();
-        Flush::Carry { slots: group.slots(), aggregations: group.aggregations(), cut, carries }
+        node.carried().record(&carries).unwrap();
+        let (slots, windows) = (group.slots(), carries.len());
+        Flush::Carry { slots, aggregations: group.aggregations(), cut, windows }
     });
     node.cluster.end_at(3, Lost::Command);
     node.hand_out(flushes.collect()).await.unwrap_err();
@@ -424,7 +430,9 @@ async fn a_carry_is_on_disk_and_told_for_every_aggregation() {
     let mut groups = node.fold();
     let flushes = groups.iter_mut().map(|group| {
         let carries = group.carry(&node.settings()).unwrap().unwrap_or_default();
-        Flush::Carry { slots: group.slots(), aggregations: group.aggregations(), cut, carries }
+        node.carried().record(&carries).unwrap();
+        let (slots, windows) = (group.slots(), carries.len());
+        Flush::Carry { slots, aggregations: group.aggregations(), cut, windows }
     });
     let flushes = flushes.collect();
     node.hand_out(flushes).await.unwrap();
