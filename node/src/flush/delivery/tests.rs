@@ -450,8 +450,10 @@ async fn a_slot_is_kept_by_what_is_carried_of_an_open_window_and_not_by_what_is_
         node.appended.push(node.segment, at(15), entry(0, &[(7, 3)]));
         node.cluster.cut(20, &[(node.segment, 4)]);
         let due = node.due(&mut node.fold());
-        let (next, state) = (BTreeMap::new(), serde_json::Value::Null);
-        let carry = Carry { aggregation: 0, window: carried, slots: slots("7"), next, state };
+        let state = OpenWindow::new(MemoryLimit(1 << 20), node.scratch.path(), None).carry();
+        let state = serde_json::json!({ "state": state.unwrap(), "seconds": [] });
+        let (slots, next) = (slots("7"), BTreeMap::new());
+        let carry = Carry { aggregation: 0, window: carried, slots, next, state };
         node.carried().carries.record(&[carry]).unwrap();
         node.hand_out(due).await.unwrap();
         let progress = node.cluster.now().aggregations()[&0].progress(7);
