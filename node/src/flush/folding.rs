@@ -385,7 +385,7 @@ impl Folder {
 
     /// Makes open windows durable where the journal that they need is too large.
     fn carry(&mut self, facts: &Facts) -> Result<(), FlushError> {
-        for group in self.groups.values_mut() {
+        for (&number, group) in &mut self.groups {
             let Some(cut) = group.newest_reached(facts) else { continue };
             let (aggregations, carries) = match group.carry(&self.parts.settings)? {
                 Some(carries) => (group.aggregations(), carries),
@@ -393,7 +393,7 @@ impl Folder {
             };
             if !aggregations.is_empty() {
                 let slots = group.slots();
-                let carry = Flush::Carry { slots, aggregations, cut, carries };
+                let carry = Flush::Carry { group: number, slots, aggregations, cut, carries };
                 let _ = self.parts.flushes.send(carry);
             }
         }
