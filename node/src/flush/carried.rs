@@ -28,27 +28,25 @@ pub struct CarriedWindows {
 }
 
 impl CarriedWindows {
-    /// Takes out what is carried of slots that are folded together from now on. What is in one
-    /// file with something else is copied, for each fold writes on in the file that it began
-    /// with.
+    /// What is carried of slots that are folded together.
     ///
     /// # Errors
-    /// When a file cannot be copied, or the database fails.
-    pub fn take(&self, slots: &SlotSet) -> Result<Vec<Carry>, FlushError> {
-        let all = self.carries.all()?;
-        for (place, carry) in all.iter().enumerate() {
-            let Some(own) = carry.of(slots) else { continue };
-            let others = all.iter().enumerate().filter(|(other, _)| *other != place);
-            if own.slots != carry.slots || is_in_one_file(carry, others.map(|(_, it)| it))? {
-                let mut copy = self.receive()?;
-                for chunk in self.send(carry)? {
-                    copy.write(&chunk?)?;
-                }
-                self.keep(own, copy)?;
-            }
+    /// When the database cannot be read.
+    pub fn of(&self, slots: &SlotSet) -> Result<Vec<Carry>, StoreError> {
+        Ok(self.carries.all()?.iter().filter_map(|carry| carry.of(slots)).collect())
+    }
+
+    /// Makes durable what a fold of this node carries, in place of what it carried before.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn record(&self, carries: &[Carry]) -> Result<(), FlushError> {
+        if carries.is_empty() {
+            return Ok(());
         }
-        let now = self.carries.all()?.into_iter();
-        Ok(now.filter(|carry| carry.of(slots).is_some()).collect())
+        let before = self.carries.all()?;
+        self.carries.record(carries)?;
+        self.remove_unused(&before)
     }
 
     /// The bytes of a carry's file, chunk by chunk.
@@ -92,9 +90,7 @@ impl CarriedWindows {
         let carry = in_file(carry, name)?;
         OpenWindow::resume(CHECK_MEMORY, &self.scratch, carried(&carry)?)?;
         incoming.keep()?;
-        let before = self.carries.all()?;
-        self.carries.record(&[carry])?;
-        self.remove_unused(&before)
+        self.record(&[carry])
     }
 
     /// Forgets what is carried of a window of these slots: it was flushed.
@@ -145,15 +141,6 @@ impl CarriedWindows {
         }
         Ok(())
     }
-}
-
-/// Whether a carry's file has something of others as well.
-fn is_in_one_file<'a>(
-    carry: &Carry,
-    mut others: impl Iterator<Item = &'a Carry>,
-) -> Result<bool, FlushError> {
-    let own = carried(carry)?;
-    others.try_fold(false, |found, other| Ok(found || carried(other)?.file() == own.file()))
 }
 
 /// A file that is on its way here; removed unless it is kept.
@@ -270,37 +257,23 @@ mod tests {
     }
 
     #[test]
-    fn slots_that_are_folded_apart_get_a_file_of_their_own() {
-        let folder = tempfile::tempdir().unwrap();
-        let windows = windows(&folder);
-        carry(&windows, "0-9");
-        let whole = found(&windows)[0].1.clone();
-        let taken = windows.take(&"0-9".parse().unwrap()).unwrap();
-        assert_eq!((taken.len(), files(&windows)), (1, 1), "it is alone in its file");
-        let taken = windows.take(&"0-4".parse().unwrap()).unwrap();
-        let [(one, copy), (other, file)] = found(&windows).try_into().unwrap();
-        assert_eq!((one.as_str(), other.as_str(), &file), ("0-4", "5-9", &whole));
-        assert_ne!(copy, whole);
-        assert_eq!((taken.len(), taken[0].slots.to_string()), (1, one));
-        windows.forget(1, WINDOW, &"0-7".parse().unwrap()).unwrap();
-        assert_eq!((found(&windows), files(&windows)), (vec![("8-9".to_owned(), whole)], 1));
-        windows.retain(|_| SlotSet::default()).unwrap();
-        assert_eq!(files(&windows), 0);
-    }
-
-    #[test]
-    fn a_file_that_two_carries_are_in_is_taken_by_neither() {
+    fn a_file_stays_while_something_is_carried_in_it() {
         let folder = tempfile::tempdir().unwrap();
         let windows = windows(&folder);
         let whole = carry(&windows, "0-9");
-        // As when a part of it was carried again.
-        windows
-            .carries
-            .record(&whole.of(&"0-4".parse().unwrap()).into_iter().collect::<Vec<_>>())
-            .unwrap();
-        windows.take(&"0-4".parse().unwrap()).unwrap();
-        let found = found(&windows);
-        assert_eq!(found.len(), 2);
-        assert_ne!(found[0].1, found[1].1);
+        let some = "0-4".parse().unwrap();
+        assert_eq!(windows.of(&some).unwrap(), [whole.of(&some).unwrap()]);
+        windows.record(&[]).unwrap();
+        assert_eq!((found(&windows).len(), files(&windows)), (1, 1));
+        // Part of it is carried again.
+        let again = OpenWindow::new(CHECK_MEMORY, &windows.scratch, None).carry().unwrap();
+        let again = in_file(whole.of(&some).unwrap(), again.file().to_owned()).unwrap();
+        windows.record(std::slice::from_ref(&again)).unwrap();
+        assert_eq!((found(&windows).len(), files(&windows)), (2, 2));
+        windows.forget(1, WINDOW, &"0-7".parse().unwrap()).unwrap();
+        let left = carried(&whole).unwrap().file().to_owned();
+        assert_eq!((found(&windows), files(&windows)), (vec![("8-9".to_owned(), left)], 1));
+        windows.retain(|_| SlotSet::default()).unwrap();
+        assert_eq!(files(&windows), 0);
     }
 }

@@ -10,7 +10,6 @@ use tracing::info;
 
 use crate::aggregation::distinct_logs::{Closed, OpenWindow, SlotTotals};
 use crate::checkpoint::Digest;
-use crate::checkpoint::carries::Carry;
 use crate::checkpoint::facts::checkpoints::Checkpoint;
 use crate::checkpoint::facts::command::{
     Applied, ClaimAnswer, Command, CompleteAnswer, SlotClaim, SlotNumber,
@@ -42,7 +41,7 @@ pub enum Flush {
         /// The window.
         closing: Box<Closing>,
     },
-    /// What is kept of open windows, so that the journal can be trimmed.
+    /// Something is kept of open windows, so that the journal can be trimmed.
     Carry {
         /// The group that folded them.
         group: u64,
@@ -52,8 +51,8 @@ pub enum Flush {
         aggregations: Vec<u32>,
         /// The cut below which nothing else is needed.
         cut: u64,
-        /// What is kept.
-        carries: Vec<Carry>,
+        /// Of how many windows something new is kept.
+        windows: usize,
     },
 }
 
@@ -66,12 +65,11 @@ impl Flush {
 
     /// The same, but for these slots.
     fn without(mut self, left_out: &SlotSet) -> Flush {
-        let (slots, carries) = match &mut self {
-            Flush::Window { closing, .. } => (&mut closing.due.slots, &mut closing.carries),
-            Flush::Carry { slots, carries, .. } => (slots, carries),
+        let slots = match &mut self {
+            Flush::Window { closing, .. } => &mut closing.due.slots,
+            Flush::Carry { slots, .. } => slots,
         };
         *slots = slots.difference(left_out);
-        *carries = carries.iter().filter_map(|it| it.of(&it.slots.difference(left_out))).collect();
         self
     }
 }
@@ -148,11 +146,10 @@ impl Delivery {
                     *left_out = left_out.union(&self.hand_out(group, *closing).await?);
                     self.trim()?;
                 }
-                Flush::Carry { slots, aggregations, cut, carries, .. } => {
-                    self.carry(slots, aggregations, cut, &carries).await?;
+                Flush::Carry { slots, aggregations, cut, windows, .. } => {
+                    self.carry(slots, aggregations, cut).await?;
                     self.trim()?;
-                    if !carries.is_empty() {
-                        let windows = carries.len();
+                    if windows > 0 {
                         info!(windows, "open windows carried, and the journal trimmed");
                     }
                 }
@@ -163,13 +160,9 @@ impl Delivery {
 
     /// Hands out a window, and returns the slots that were given up.
     async fn hand_out(&mut self, group: u64, closing: Closing) -> Result<SlotSet, FlushError> {
-        let Closing { aggregation, due: Due { window, slots, .. }, state, carries } = closing;
+        let Closing { aggregation, due: Due { window, slots, .. }, state, .. } = closing;
         let number = aggregation.number;
         let spills = state.as_ref().map_or(0, OpenWindow::spills);
-        let is_carried = state.as_ref().is_some_and(|state| state.kept_file().is_some());
-        if !carries.is_empty() {
-            self.carried.carries.record(&carries)?;
-        }
         let (found, written, summary) = self.close(&aggregation, window, &slots, state)?;
         self.folding.record_decided(self.results.store())?;
 
@@ -194,10 +187,8 @@ impl Delivery {
         }
 
         let flushed = completed.union(&flushed);
-        if is_carried {
-            // What is carried of slots that another leads by now is kept for it.
-            self.carried.forget(number, window, &flushed)?;
-        }
+        // What is carried of slots that another leads by now is kept for it.
+        self.carried.forget(number, window, &flushed)?;
         let given_up = slots.difference(&flushed);
         self.folding.closed(group, number, window, given_up);
         Ok(given_up)
@@ -325,18 +316,13 @@ impl Delivery {
         }
     }
 
-    /// Records what is kept of open windows, and has the cluster know it once all owners have
-    /// it.
+    /// Has the cluster know what is kept of open windows once all owners have it.
     async fn carry(
         &mut self,
         slots: SlotSet,
         aggregations: Vec<u32>,
         cut: u64,
-        carries: &[Carry],
     ) -> Result<(), FlushError> {
-        if !carries.is_empty() {
-            self.carried.carries.record(carries)?;
-        }
         self.folding.record_decided(self.results.store())?;
         for aggregation in aggregations {
             let facts = self.sharing.share(aggregation, None, &slots).await?;
@@ -352,17 +338,23 @@ impl Delivery {
     }
 
     /// Whether something is kept of an open window of one of these slots, but for one window.
+    /// What is left of a window that was flushed, as the node ended then, does not count.
     fn keeps(
         &self,
         aggregation: u32,
         but: Option<Window>,
         slots: &SlotSet,
     ) -> Result<bool, FlushError> {
-        let kept = self.carried.all()?;
+        let (kept, facts) = (self.carried.all()?, self.facts());
+        let known = facts.aggregations().get(&aggregation);
+        let is_open = |slot, window: Window| {
+            slots.contains(slot)
+                && known.is_some_and(|known| known.progress(slot).through < window.end)
+        };
         Ok(kept.iter().any(|carry| {
             carry.aggregation == aggregation
                 && Some(carry.window) != but
-                && carry.slots.iter().any(|slot| slots.contains(slot))
+                && carry.slots.iter().any(|slot| is_open(slot, carry.window))
         }))
     }
 

@@ -333,7 +333,7 @@ impl Folder {
     }
 
     fn begin(&mut self, slots: SlotSet, facts: &Facts) -> Result<(), FlushError> {
-        let own = self.parts.carried.take(&slots)?;
+        let own = self.parts.carried.of(&slots)?;
         let group = Group::resume(slots, own, facts, &self.parts.settings)?;
         self.groups.insert(self.groups_made, group);
         self.groups_made += 1;
@@ -375,6 +375,7 @@ impl Folder {
             let closings = group.close(&facts)?;
             self.is_behind |= closings.is_behind;
             for closing in closings.now {
+                self.parts.carried.record(&closing.carries)?;
                 let closing = Box::new(closing);
                 // If the other thread failed, the node is about to open its database again.
                 let _ = self.parts.flushes.send(Flush::Window { group: number, closing });
@@ -391,9 +392,11 @@ impl Folder {
                 Some(carries) => (group.aggregations(), carries),
                 None => (group.idle(facts, cut), Vec::new()),
             };
+            // At once: what waits to be recorded may have been carried elsewhere since.
+            self.parts.carried.record(&carries)?;
             if !aggregations.is_empty() {
-                let slots = group.slots();
-                let carry = Flush::Carry { group: number, slots, aggregations, cut, carries };
+                let (slots, windows) = (group.slots(), carries.len());
+                let carry = Flush::Carry { group: number, slots, aggregations, cut, windows };
                 let _ = self.parts.flushes.send(carry);
             }
         }

@@ -96,7 +96,7 @@ pub struct Closing {
     pub due: Due,
     /// What was folded into it; `None` if nothing was.
     pub state: Option<OpenWindow>,
-    /// What must be kept of older windows that stay open.
+    /// What must be kept of older windows that stay open, before this one is claimed.
     pub carries: Vec<Carry>,
 }
 

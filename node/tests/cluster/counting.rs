@@ -157,7 +157,8 @@ impl Campaign {
             for stdout in running.iter().filter_map(|node| whole(node.printed())) {
                 printed.add(0, &stdout);
             }
-            (printed.records() >= ledgers[0].aggregations[0].flushed).then_some(())
+            let has_all = printed.records() >= ledgers[0].aggregations[0].flushed;
+            (has_all && printed.is_complete()).then_some(())
         });
         for node in 0..self.running.len() {
             if self.running[node].is_some() {

@@ -51,8 +51,13 @@ impl Lines {
     fn settled(&self) -> Vec<WindowCounts> {
         let settled: Vec<_> = self.newest_first().into_iter().rev().map(read).collect();
         let complete = self.whole.values().filter(|printed| read(&printed.line).complete);
-        assert_eq!(complete.count(), settled.len(), "a complete window was printed again");
+        assert_eq!(complete.count(), settled.len(), "each window is complete once");
         settled
+    }
+
+    /// Whether the last line of each window is complete.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.newest_first().into_iter().all(|line| read(line).complete)
     }
 
     /// The nodes that printed something.

@@ -18,6 +18,9 @@ const RECORDS_PER_REQUEST_MAX: u64 = 8;
 const AGAIN: u8 = 16;
 /// The senders of all lives are one client.
 const SESSION: &str = "0123456789abcdef0123456789abcdef";
+/// From so many on, what is to be sent again comes before what is new: of a session with many
+/// more gaps in its numbers a node forgets the oldest.
+const UNSETTLED_MAX: usize = 256;
 /// How long a sender that was refused, or found nobody, waits. It does not obey the
 /// node: what it sends then has to be refused as well.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -145,7 +148,8 @@ impl Sender {
     /// Something that is to be sent again; some of it waits for a later window, or life.
     fn unsettled(&mut self) -> Option<Request> {
         let mut unsettled = self.seen.unsettled.lock().unwrap();
-        if unsettled.is_empty() || self.rng.bool() {
+        let may_be_new = unsettled.len() < UNSETTLED_MAX && self.rng.bool();
+        if unsettled.is_empty() || may_be_new {
             return None;
         }
         let any = self.rng.usize(..unsettled.len());

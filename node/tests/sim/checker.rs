@@ -17,7 +17,10 @@ struct Request<'a> {
     node: usize,
     records: &'a [Record],
     sent: UnixNanos,
-    acknowledged: Option<UnixNanos>,
+    is_acknowledged: bool,
+    /// When its last sending was acknowledged, if it was. Any of them may be the one that
+    /// counts, also one that came after it was acknowledged (docs/adr/0014-request-ids.md).
+    over: Option<UnixNanos>,
 }
 
 /// All that happened, by what it is.
@@ -71,14 +74,18 @@ fn read<'a>(history: &'a [Happened], found: &mut Vec<Contradiction>) -> Known<'a
     for Happened { at, event } in history {
         match event {
             Event::Sent { request, node, records } => {
-                let sent = Request { node: *node, records, sent: *at, acknowledged: None };
+                let (node, sent, is_acknowledged, over) = (*node, *at, false, None);
+                let sent = Request { node, records, sent, is_acknowledged, over };
                 known.requests.insert(*request, sent);
                 known.records.extend(records.iter().map(|record| (record.id, record)));
             }
             Event::Acknowledged { request } => match known.requests.get_mut(request) {
-                Some(request) => request.acknowledged = Some(*at),
+                Some(request) => (request.is_acknowledged, request.over) = (true, Some(*at)),
                 None => found.push(format!("unsent: request {request} was acknowledged")),
             },
+            Event::Repeated { request } => {
+                known.requests.entry(*request).and_modify(|request| request.over = None);
+            }
             Event::Delivered { node, aggregation, revision, counts } => {
                 let start = counts.window.start;
                 let key = (*aggregation, start, *revision);
@@ -150,7 +157,7 @@ fn judge(
 ) {
     let bound = clock_bound.as_nanos() as i128;
     let earliest = i128::from(request.sent.0) - bound;
-    let latest = request.acknowledged.map(|at| i128::from(at.0) + bound);
+    let latest = request.over.map(|at| i128::from(at.0) + bound);
     let may_be_lost = known.loses(earliest, latest.unwrap_or(i128::MAX));
     let ids = request.records.iter().map(|record| record.id);
     let windows: BTreeSet<_> = ids.map(|id| known.placed.get(&id).map(|span| span.start)).collect();
@@ -162,7 +169,7 @@ fn judge(
     };
     let first = request.records.first().and_then(|record| known.placed.get(&record.id));
     let (Some(_), Some(span)) = (window, first) else {
-        if request.acknowledged.is_some() && !may_be_lost {
+        if request.is_acknowledged && !may_be_lost {
             let node = request.node;
             found.push(format!("lost: request {number}, which node {node} acknowledged"));
         }
@@ -170,7 +177,7 @@ fn judge(
     };
     let is_early = span.end.as_nanosecond() <= earliest;
     if is_early || latest.is_some_and(|latest| span.start.as_nanosecond() > latest) {
-        let (sent, over) = (request.sent, request.acknowledged);
+        let Request { sent, over, .. } = request;
         found.push(format!(
             "stamp: request {number}, sent {sent}, acknowledged {over:?}, is in the window at {}",
             span.start

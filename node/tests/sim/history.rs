@@ -23,6 +23,8 @@ pub(crate) struct Record {
 pub(crate) enum Event {
     /// A sender began to send a request.
     Sent { request: u64, node: usize, records: Vec<Record> },
+    /// A sender began to send what was acknowledged once more.
+    Repeated { request: u64 },
     /// It was told that the request is durable.
     Acknowledged { request: u64 },
     /// A node's sink got a window.
@@ -73,6 +75,7 @@ impl fmt::Display for Happened {
                 let ids: Vec<_> = records.iter().map(|record| record.id).collect();
                 write!(f, "request {request} to node {node}: records {ids:?}")
             }
+            Event::Repeated { request } => write!(f, "request {request} once more"),
             Event::Acknowledged { request } => write!(f, "request {request} acknowledged"),
             Event::Delivered { node, revision, counts, .. } => {
                 let (name, start) = (&counts.aggregation, counts.window.start);

@@ -71,10 +71,13 @@ impl Sender {
             false => None,
         };
         let mut again = again.unwrap_or_else(|| self.next_request());
+        let request = again.request;
+        if again.acknowledged {
+            self.history.add(true_time(), Event::Repeated { request });
+        }
         // Whoever is dropped meanwhile has sent it for the last time.
         let is_taken = self.export(&again).await;
-        if is_taken && !again.acknowledged {
-            let request = again.request;
+        if is_taken {
             self.history.add(true_time(), Event::Acknowledged { request });
         }
         if !is_taken || self.rng.u8(..AGAIN) == 0 {

@@ -18,7 +18,7 @@
 //! from it, for a byte that changed on the disk must not change a count.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -75,21 +75,30 @@ impl Scratch {
 
     /// Makes the file durable; it stays when the window is dropped.
     pub(super) fn keep(&self) -> Result<(), FoldError> {
-        let synced = self.file.sync_all().and_then(|()| match self.path.parent() {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => Ok(()),
-        });
+        // By its name, for it may have been removed.
+        let file = File::open(&self.path).and_then(|file| file.sync_all());
+        let synced = file.and_then(|()| File::open(self.folder())?.sync_all());
         synced.map_err(self.error("sync"))?;
         self.kept.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Copies so many bytes of another file to the beginning of this one.
+    pub(super) fn copy(&self, from: &Scratch, length: u64) -> Result<(), FoldError> {
+        let copied = io::copy(&mut (&from.file).take(length), &mut &self.file);
+        match copied.map_err(self.error("copy to"))? == length {
+            true => Ok(()),
+            false => Err(from.damaged()),
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn is_kept(&self) -> bool {
-        self.kept.load(Ordering::Relaxed)
+    /// The folder that it is in.
+    pub(super) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
     }
 
     fn error(&self, operation: &'static str) -> impl FnOnce(io::Error) -> FoldError + '_ {
@@ -103,7 +112,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if !self.is_kept() {
+        if !self.kept.load(Ordering::Relaxed) {
             // What is left is removed at the next start.
             let _ = fs::remove_file(&self.path);
         }

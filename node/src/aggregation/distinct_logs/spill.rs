@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -20,6 +21,8 @@ const FREQUENT: usize = 1024;
 /// The spilled parts of a window, of which at most one is still being written.
 pub(super) struct Spilled {
     scratch: Arc<Scratch>,
+    /// Whether others may go on from the same file, as it was taken up.
+    is_shared: bool,
     runs: Vec<Run>,
     writing: Option<Writing>,
     parts: u64,
@@ -65,6 +68,7 @@ impl Spilled {
     pub(super) fn new(scratch: Scratch) -> Self {
         Spilled {
             scratch: Arc::new(scratch),
+            is_shared: false,
             runs: Vec::new(),
             writing: None,
             parts: 0,
@@ -86,18 +90,24 @@ impl Spilled {
         Ok(CarriedRuns { file, runs, parts, distinct, values, unknown })
     }
 
-    /// Takes up what was carried, when all of it is there.
+    /// Takes up what was carried, when all of it is there. Its file stays as it is: others may
+    /// take it up as well, or still have it open.
     pub(super) fn resume(folder: &Path, carried: CarriedRuns) -> Result<Self, FoldError> {
         let CarriedRuns { file, runs, parts, distinct, values, unknown } = carried;
         let scratch = Arc::new(Scratch::reopen(folder.join(file))?);
         runs.iter().try_for_each(|run| run.verify(&scratch))?;
-        let (writing, frequent) = (None, HashMap::new());
-        Ok(Spilled { scratch, runs, writing, parts, distinct, values, unknown, frequent })
-    }
-
-    /// The file that stays when the window is dropped, if it was carried.
-    pub(super) fn kept_file(&self) -> Option<&Path> {
-        self.scratch.is_kept().then(|| self.scratch.path())
+        let (is_shared, writing, frequent) = (true, None, HashMap::new());
+        Ok(Spilled {
+            scratch,
+            is_shared,
+            runs,
+            writing,
+            parts,
+            distinct,
+            values,
+            unknown,
+            frequent,
+        })
     }
 
     /// The memory of the part that is being written.
@@ -112,6 +122,7 @@ impl Spilled {
 
     /// Begins to write a part. No other may be being written: see [`Spilled::wait`].
     pub(super) fn write(&mut self, part: Memory) -> Result<(), FoldError> {
+        let shared = self.leave_shared_file()?;
         self.parts += 1;
         self.distinct += part.distinct();
         self.values += part.values.len() as u64;
@@ -121,10 +132,24 @@ impl Spilled {
         let scratch = Arc::clone(&self.scratch);
         let thread = thread::Builder::new()
             .name("spill".to_owned())
-            .spawn(move || write(part, &scratch, start))
+            .spawn(move || {
+                shared.map_or(Ok(()), |shared| scratch.copy(&shared, start))?;
+                write(part, &scratch, start)
+            })
             .map_err(FoldError::Thread)?;
         self.writing = Some(Writing { thread, bytes });
         Ok(())
+    }
+
+    /// Goes on in a file of its own. Returns the shared one, from which the runs are to be
+    /// copied.
+    fn leave_shared_file(&mut self) -> Result<Option<Arc<Scratch>>, FoldError> {
+        if !self.is_shared {
+            return Ok(None);
+        }
+        let own = Scratch::create(self.scratch.folder())?;
+        self.is_shared = false;
+        Ok(Some(mem::replace(&mut self.scratch, Arc::new(own))))
     }
 
     /// Waits until nothing is being written.

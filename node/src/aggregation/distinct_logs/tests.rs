@@ -247,7 +247,7 @@ fn a_carried_window_is_taken_up_as_it_was() {
         carried = OpenWindow::resume(ROOMY, folder.path(), state).unwrap();
         assert_eq!(folder.path().read_dir().unwrap().count(), 1);
     }
-    let kept = carried.kept_file().unwrap().to_owned();
+    let kept = folder.path().join(states[states.len() - 1].file());
     let closed = carried.close(1000).unwrap();
     assert!(kept.exists(), "until its counts are recorded");
     let mut whole = window(folder.path());
@@ -257,12 +257,36 @@ fn a_carried_window_is_taken_up_as_it_was() {
 }
 
 #[test]
+fn a_window_that_is_taken_up_twice_is_counted_alike_both_times() {
+    let folder = scratch();
+    let all: Vec<Record> = (0..3000).map(|n| (n % 7, Some(n * 37 % 1500))).collect();
+    let (begin, rest) = all.split_at(1000);
+    let mut first = window(folder.path());
+    fold(&mut first, begin);
+    let state = first.carry().unwrap();
+    let mut windows: Vec<_> = std::iter::once(first)
+        .chain((0..2).map(|_| OpenWindow::resume(ROOMY, folder.path(), state.clone()).unwrap()))
+        .collect();
+    // Each goes on in its own way, and none in the place of another.
+    for (number, window) in windows.iter_mut().enumerate() {
+        for part in rest.chunks(300 * (number + 1)) {
+            fold(window, part);
+            window.carry().unwrap();
+        }
+    }
+    OpenWindow::resume(ROOMY, folder.path(), state).unwrap();
+    for window in windows {
+        assert_eq!(window.close(1000).unwrap().counts, oracle(&all, 1000).0);
+    }
+}
+
+#[test]
 fn a_carried_window_whose_file_changed_is_not_taken_up() {
     let folder = scratch();
     let mut carried = window(folder.path());
     fold(&mut carried, &(0..4000).map(|n| (n % 7, Some(n))).collect::<Vec<_>>());
     let state = carried.carry().unwrap();
-    let file = carried.kept_file().unwrap().to_owned();
+    let file = folder.path().join(state.file());
     drop(carried);
     let whole = std::fs::read(&file).unwrap();
     let mut flipped = whole.clone();

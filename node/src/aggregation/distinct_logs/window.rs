@@ -147,7 +147,8 @@ impl OpenWindow {
         Ok(Carried { records: self.records.clone(), sizes: self.sizes, runs: carried? })
     }
 
-    /// Takes up a window that was carried to the folder `scratch`.
+    /// Takes up a window that was carried to the folder `scratch`. What it spills from now on
+    /// goes to another file, where what was carried is copied first.
     ///
     /// # Errors
     /// When its file is not what was carried.
@@ -159,12 +160,6 @@ impl OpenWindow {
         let spilled = Some(spilled?);
         let fresh = OpenWindow::new(limit, scratch, Some(&sizes));
         Ok(OpenWindow { records, sizes, spilled, ..fresh })
-    }
-
-    /// The file that stays when the window is dropped, because it was carried; to be
-    /// removed once the window's counts are recorded.
-    pub fn kept_file(&self) -> Option<&Path> {
-        self.spilled.as_ref().and_then(Spilled::kept_file)
     }
 
     /// The number of records that were folded.
@@ -234,7 +229,9 @@ impl OpenWindow {
         if self.spilled.is_none() {
             return self.memory.close(&self.records, limit, table);
         }
-        self.spill()?;
+        if self.memory.values.len() > 0 {
+            self.spill()?;
+        }
         let OpenWindow { records, sizes, spilled, memory, .. } = self;
         drop(memory);
         let Some(spilled) = spilled else { return Err(FoldError::Failed.into()) };

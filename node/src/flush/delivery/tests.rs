@@ -1,7 +1,7 @@
 use super::*;
 use crate::aggregation::distinct_logs::MemoryLimit;
 use crate::aggregation::distinct_logs::count_table::{Table, merge};
-use crate::checkpoint::carries::Carries;
+use crate::checkpoint::carries::{Carries, Carry};
 use crate::checkpoint::facts::windows::WindowFact;
 use crate::event::entry::EntryWriter;
 use crate::event::time::{Clock, UnixNanos};
@@ -98,15 +98,20 @@ impl Node {
     fn due(&self, groups: &mut [Group]) -> Vec<Flush> {
         let facts = self.cluster.now();
         let closings = groups.iter_mut().flat_map(|group| group.close(&facts).unwrap().now);
-        closings.map(|closing| Flush::Window { group: 0, closing: Box::new(closing) }).collect()
+        let flush = |closing: Closing| {
+            self.carried().record(&closing.carries).unwrap();
+            Flush::Window { group: 0, closing: Box::new(closing) }
+        };
+        closings.map(flush).collect()
     }
 
     /// What is carried of all that is open.
     fn carry(&self, groups: &mut [Group], cut: u64) -> Vec<Flush> {
         let carries = groups.iter_mut().map(|group| {
             let carries = group.carry(&self.settings()).unwrap().unwrap_or_default();
-            let (slots, aggregations) = (group.slots(), group.aggregations());
-            Flush::Carry { group: 0, slots, aggregations, cut, carries }
+            self.carried().record(&carries).unwrap();
+            let (slots, windows) = (group.slots(), carries.len());
+            Flush::Carry { group: 0, slots, aggregations: group.aggregations(), cut, windows }
         });
         carries.collect()
     }
@@ -455,4 +460,21 @@ async fn a_carry_is_on_disk_and_told_for_every_aggregation() {
     let carried = |number: u32| facts.aggregations()[&number].carried(7);
     assert_eq!((carried(0), carried(1), node.carried().all().unwrap().len()), (cut, cut, 2));
     assert_eq!(node.fold().len(), 1);
+}
+
+#[tokio::test]
+async fn a_slot_is_kept_by_what_is_carried_of_an_open_window_and_not_by_what_is_left_of_another() {
+    for (carried, keeps) in [(FIRST, false), (window(20, 30), true)] {
+        let mut node = Node::new();
+        node.flush().await.unwrap();
+        node.appended.push(node.segment, at(15), entry(0, &[(7, 3)]));
+        node.cluster.cut(20, &[(node.segment, 4)]);
+        let due = node.due(&mut node.fold());
+        let (next, state) = (BTreeMap::new(), serde_json::Value::Null);
+        let carry = Carry { aggregation: 0, window: carried, slots: slots("7"), next, state };
+        node.carried().carries.record(&[carry]).unwrap();
+        node.hand_out(due).await.unwrap();
+        let progress = node.cluster.now().aggregations()[&0].progress(7);
+        assert_eq!((progress.through, progress.keeps), (at(20), keeps));
+    }
 }

@@ -146,6 +146,22 @@ fn a_window_beside_the_time_of_sending_is_found() {
 }
 
 #[test]
+fn what_is_sent_once_more_may_count_when_it_is_and_no_later() {
+    let stamps = |window, again: &[Happened]| {
+        let mut history = honest();
+        history[2].event = printed("by-id", window, 2, &[("0", 1), ("1", 1)]);
+        history.extend_from_slice(again);
+        let found = contradictions(&history, Duration::ZERO);
+        found.iter().filter(|found| found.starts_with("stamp: ")).count()
+    };
+    let [begun, over] = [at(10, Event::Repeated { request: 0 }), at(11, acknowledged(0))];
+    assert_eq!(stamps((11, 12), &[]), 1);
+    assert_eq!(stamps((11, 12), std::slice::from_ref(&begun)), 0);
+    assert_eq!(stamps((11, 12), &[begun.clone(), over.clone()]), 0);
+    assert_eq!(stamps((12, 13), &[begun, over]), 1);
+}
+
+#[test]
 fn a_sum_that_is_not_that_of_the_records_is_found() {
     assert_eq!(checks_with(3, printed("by-group", (10, 15), 2, &[("a", 2)])), ["sum"]);
     assert_eq!(checks_with(3, printed("by-group", (10, 15), 3, &[("a", 1)])), ["sum"]);
