@@ -43,6 +43,8 @@ pub enum Flush {
     },
     /// Something is kept of open windows, so that the journal can be trimmed.
     Carry {
+        /// The group that folded them.
+        group: u64,
         /// The slots.
         slots: SlotSet,
         /// All aggregations that the slots were folded for.
@@ -52,6 +54,24 @@ pub enum Flush {
         /// Of how many windows something new is kept.
         windows: usize,
     },
+}
+
+impl Flush {
+    fn group(&self) -> u64 {
+        match self {
+            Flush::Window { group, .. } | Flush::Carry { group, .. } => *group,
+        }
+    }
+
+    /// The same, but for these slots.
+    fn without(mut self, left_out: &SlotSet) -> Flush {
+        let slots = match &mut self {
+            Flush::Window { closing, .. } => &mut closing.due.slots,
+            Flush::Carry { slots, .. } => slots,
+        };
+        *slots = slots.difference(left_out);
+        self
+    }
 }
 
 /// What a flush did, for the metrics.
@@ -115,13 +135,18 @@ impl Delivery {
         mut self,
         mut flushes: mpsc::UnboundedReceiver<Flush>,
     ) -> Result<(), FlushError> {
+        // Of a slot that was given up, what its group hands on later lacks a window: also when
+        // the slot has come back, and another group folds it.
+        let mut given_up: BTreeMap<u64, SlotSet> = BTreeMap::new();
         while let Some(flush) = flushes.recv().await {
-            match flush {
-                Flush::Window { group, closing } => {
-                    self.hand_out(group, *closing).await?;
+            let group = flush.group();
+            let left_out = given_up.entry(group).or_default();
+            match flush.without(left_out) {
+                Flush::Window { closing, .. } => {
+                    *left_out = left_out.union(&self.hand_out(group, *closing).await?);
                     self.trim()?;
                 }
-                Flush::Carry { slots, aggregations, cut, windows } => {
+                Flush::Carry { slots, aggregations, cut, windows, .. } => {
                     self.carry(slots, aggregations, cut).await?;
                     self.trim()?;
                     if windows > 0 {
@@ -133,7 +158,8 @@ impl Delivery {
         Ok(())
     }
 
-    async fn hand_out(&mut self, group: u64, closing: Closing) -> Result<(), FlushError> {
+    /// Hands out a window, and returns the slots that were given up.
+    async fn hand_out(&mut self, group: u64, closing: Closing) -> Result<SlotSet, FlushError> {
         let Closing { aggregation, due: Due { window, slots, .. }, state, .. } = closing;
         let number = aggregation.number;
         let spills = state.as_ref().map_or(0, OpenWindow::spills);
@@ -165,7 +191,7 @@ impl Delivery {
         self.carried.forget(number, window, &flushed)?;
         let given_up = slots.difference(&flushed);
         self.folding.closed(group, number, window, given_up);
-        Ok(())
+        Ok(given_up)
     }
 
     /// Counts what a window has. Its table is on disk then, where nobody sees it yet; in

@@ -386,7 +386,7 @@ impl Folder {
 
     /// Makes open windows durable where the journal that they need is too large.
     fn carry(&mut self, facts: &Facts) -> Result<(), FlushError> {
-        for group in self.groups.values_mut() {
+        for (&number, group) in &mut self.groups {
             let Some(cut) = group.newest_reached(facts) else { continue };
             let (aggregations, carries) = match group.carry(&self.parts.settings)? {
                 Some(carries) => (group.aggregations(), carries),
@@ -396,7 +396,7 @@ impl Folder {
             self.parts.carried.record(&carries)?;
             if !aggregations.is_empty() {
                 let (slots, windows) = (group.slots(), carries.len());
-                let carry = Flush::Carry { slots, aggregations, cut, windows };
+                let carry = Flush::Carry { group: number, slots, aggregations, cut, windows };
                 let _ = self.parts.flushes.send(carry);
             }
         }

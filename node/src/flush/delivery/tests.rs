@@ -105,6 +105,17 @@ impl Node {
         closings.map(flush).collect()
     }
 
+    /// What is carried of all that is open.
+    fn carry(&self, groups: &mut [Group], cut: u64) -> Vec<Flush> {
+        let carries = groups.iter_mut().map(|group| {
+            let carries = group.carry(&self.settings()).unwrap().unwrap_or_default();
+            self.carried().record(&carries).unwrap();
+            let (slots, windows) = (group.slots(), carries.len());
+            Flush::Carry { group: 0, slots, aggregations: group.aggregations(), cut, windows }
+        });
+        carries.collect()
+    }
+
     fn delivery(&self) -> (Delivery, Commands) {
         let (store, replay) = (Arc::clone(&self.store), Replay::default());
         let copies = Copies::open(Arc::clone(&store)).unwrap();
@@ -319,6 +330,29 @@ async fn slots_that_left_are_given_up() {
 }
 
 #[tokio::test]
+async fn what_a_group_hands_on_of_slots_that_it_gave_up_is_left_out_when_they_are_back() {
+    let mut node = Node::new();
+    node.appended.push(node.segment, at(11), entry(0, &[(7, 5), (8, 5)]));
+    let carried = node.cluster.cut(12, &node.appended.counts());
+    let mut groups = node.fold();
+    let mut flushes = node.due(&mut groups);
+    flushes.extend(node.carry(&mut groups, carried));
+    let end = node.cluster.cut(20, &node.appended.counts());
+    flushes.extend(node.due(&mut groups));
+    let begin = node.cluster.now().aggregations()[&0].carried(7);
+    node.cluster.place("7", 2);
+    node.cluster.before(is_complete, node.cluster.place_command("7", 1));
+    let second = window(10, 20);
+    let handed_out = [done("7"), vec![(second, String::new())]].concat();
+    assert_eq!(node.hand_out(flushes).await.unwrap(), handed_out);
+    let carried = |slot| node.cluster.now().aggregations()[&0].carried(slot);
+    assert_eq!((carried(7), carried(8)), (begin, end));
+    assert_eq!((node.flushed().0.as_str(), node.fact(second).records), ("0-6,8-250", 1));
+    node.flush().await.unwrap();
+    assert_eq!((node.flushed(), node.fact(second).records), (whole(), 2));
+}
+
+#[tokio::test]
 async fn nothing_is_kept_when_all_slots_have_left() {
     let node = Node::new();
     node.cluster.before(is_claim, node.cluster.place_command("0-250", 2));
@@ -416,26 +450,12 @@ async fn a_carry_is_on_disk_and_told_for_every_aggregation() {
     node.appended.push(node.segment, at(12), packed(EntryWriter::new(None), both));
     let cut = node.cluster.cut(13, &[(node.segment, 4)]);
     node.flush().await.unwrap();
-    let mut groups = node.fold();
-    let flushes = groups.iter_mut().map(|group| {
-        let carries = group.carry(&node.settings()).unwrap().unwrap();
-        node.carried().record(&carries).unwrap();
-        let (slots, windows) = (group.slots(), carries.len());
-        Flush::Carry { slots, aggregations: group.aggregations(), cut, windows }
-    });
+    let flushes = node.carry(&mut node.fold(), cut);
     node.cluster.end_at(3, Lost::Command);
-    node.hand_out(flushes.collect()).await.unwrap_err();
+    node.hand_out(flushes).await.unwrap_err();
     assert_eq!(node.carried().all().unwrap().len(), 2);
     node.cluster.go_on();
-    let mut groups = node.fold();
-    let flushes = groups.iter_mut().map(|group| {
-        let carries = group.carry(&node.settings()).unwrap().unwrap_or_default();
-        node.carried().record(&carries).unwrap();
-        let (slots, windows) = (group.slots(), carries.len());
-        Flush::Carry { slots, aggregations: group.aggregations(), cut, windows }
-    });
-    let flushes = flushes.collect();
-    node.hand_out(flushes).await.unwrap();
+    node.hand_out(node.carry(&mut node.fold(), cut)).await.unwrap();
     let facts = node.cluster.now();
     let carried = |number: u32| facts.aggregations()[&number].carried(7);
     assert_eq!((carried(0), carried(1), node.carried().all().unwrap().len()), (cut, cut, 2));
