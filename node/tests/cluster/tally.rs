@@ -51,7 +51,7 @@ impl Lines {
     fn settled(&self) -> Vec<WindowCounts> {
         let settled: Vec<_> = self.newest_first().into_iter().rev().map(read).collect();
         let complete = self.whole.values().filter(|printed| read(&printed.line).complete);
-        assert_eq!(complete.count(), settled.len(), "each window is complete once");
+        assert_eq!(complete.count(), settled.len(), "a complete window was printed again");
         settled
     }
 
