@@ -28,11 +28,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use copies::Copies;
+use tokio::sync::oneshot;
 
 use crate::event::time::{Clock, UnixNanos};
 use crate::store::Store;
 
+use copies::Copies;
 pub use extent::Extent;
 use follow::Follower;
 pub use frame::FRAME_BYTES;
@@ -78,7 +79,7 @@ pub struct Opening {
 pub trait Mirror: Send + Sync {
     /// Sends it entries that follow those before, the first of this number; must not block.
     /// Once they are durable there, [`Journal::copied`] is told.
-    fn write(&self, first: u64, frames: &[Bytes]);
+    fn write(&self, first: u64, frames: Vec<Bytes>);
 }
 
 /// Something to be dropped when an entry has been folded.
@@ -145,9 +146,7 @@ impl Journal {
     /// # Errors
     /// When the journal is closed or its disk failed.
     pub async fn open(&self, opening: Opening) -> Result<(), AppendError> {
-        let (answer, opened) = queue::answer();
-        self.queue.change(Change::Open { opening, answer })?;
-        opened.await.map_err(|_| AppendError::Closed)
+        self.change(|answer| Change::Open { opening, answer }).await
     }
 
     /// Stamps nothing more in the open segment, and returns what was written of it and its
@@ -156,9 +155,7 @@ impl Journal {
     /// # Errors
     /// When the journal is closed or its disk failed.
     pub async fn suspend(&self) -> Result<Stamped, AppendError> {
-        let (answer, suspended) = queue::answer();
-        self.queue.change(Change::Suspend { answer })?;
-        suspended.await.map_err(|_| AppendError::Closed)
+        self.change(|answer| Change::Suspend { answer }).await
     }
 
     /// Ends the segment that was suspended where the cluster has fixed its end: what is
@@ -167,9 +164,16 @@ impl Journal {
     /// # Errors
     /// When the journal is closed or its disk failed.
     pub async fn seal(&self, end: u64) -> Result<(), AppendError> {
-        let (answer, sealed) = queue::answer();
-        self.queue.change(Change::Seal { end, answer })?;
-        sealed.await.map_err(|_| AppendError::Closed)
+        self.change(|answer| Change::Seal { end, answer }).await
+    }
+
+    async fn change<T>(
+        &self,
+        change: impl FnOnce(oneshot::Sender<T>) -> Change,
+    ) -> Result<T, AppendError> {
+        let (answer, changed) = oneshot::channel();
+        self.queue.change(change(answer))?;
+        changed.await.map_err(|_| AppendError::Closed)
     }
 
     /// Refuses what waits while no segment is open, if there is none.

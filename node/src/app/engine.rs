@@ -1,13 +1,14 @@
 //! Journal, folding, flushing and printing: what is thrown away and built again from disk
 //! when any of them fails.
 
-use std::io;
+mod error; // why an engine does not start, or ends
+mod parts; // what its parts are run with
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::TryFutureExt as _;
-use tokio::runtime::Handle;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -16,7 +17,6 @@ use crate::aggregation::distinct_logs::MemoryLimit;
 use crate::app::folder;
 use crate::app::metrics::Metrics;
 use crate::app::settings::Settings;
-use crate::app::threads::{Priority, spawn};
 use crate::blocking;
 use crate::checkpoint::carries::Carries;
 use crate::checkpoint::facts::command::Command;
@@ -35,12 +35,11 @@ use crate::cluster::filling::Filling;
 use crate::cluster::gathering::Gathering;
 use crate::cluster::keeping::Keeping;
 use crate::cluster::leases::Silent;
-use crate::cluster::leaving::{LeaveError, Leaving};
+use crate::cluster::leaving::Leaving;
 use crate::cluster::lending::Lending;
-use crate::cluster::membership::MembershipError;
-use crate::cluster::opening::{OpenError, Opener, leaves};
+use crate::cluster::opening::{Opener, leaves};
 use crate::cluster::peers;
-use crate::cluster::printing::{PrintError, Printer};
+use crate::cluster::printing::Printer;
 use crate::cluster::proposals::Proposals;
 use crate::cluster::routing::Routing;
 use crate::cluster::sealing::{beyond_the_end, seal_earlier};
@@ -60,83 +59,11 @@ use crate::flush::{FlushError, FlushSettings, aggregations};
 use crate::intake::admission::Closed;
 use crate::intake::{Earlier, Intake, Packing};
 use crate::journal::copies::Copies;
-use crate::journal::{Journal, JournalError, Replay, Writer, replay};
+use crate::journal::{Journal, JournalError, Replay, replay};
 use crate::sink::Sink;
-use crate::store::{Store, StoreError};
-
-/// Why an engine did not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// A folder in the data folder cannot be made or emptied.
-    #[error("{}: {source}", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The node is no member of its cluster.
-    #[error(transparent)]
-    Membership(#[from] MembershipError),
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The journal failed, or is damaged.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// Folding or flushing failed.
-    #[error(transparent)]
-    Flush(#[from] FlushError),
-    /// A line could not be printed.
-    #[error(transparent)]
-    Print(#[from] PrintError),
-    /// The cluster did not agree to what the node needs.
-    #[error(transparent)]
-    Consensus(#[from] Disagreement),
-    /// The journal has no segment any more.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The node could not hand over what it has.
-    #[error(transparent)]
-    Leave(#[from] LeaveError),
-    /// A thread could not be started.
-    #[error("start the {name} thread: {source}")]
-    Thread {
-        /// What it is for.
-        name: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A part of the engine ended without being asked to.
-    #[error("a part of the engine ended by itself; please report this")]
-    Ended,
-    /// A part of the engine panicked.
-    #[error("the {0} thread panicked; please report this")]
-    Panicked(&'static str),
-}
-
-impl EngineError {
-    /// Whether opening the database again and replaying can help.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            EngineError::Folder { .. }
-            | EngineError::Store(_)
-            | EngineError::Journal(_)
-            | EngineError::Open(OpenError::Journal(_))
-            | EngineError::Leave(LeaveError::Store(_))
-            | EngineError::Thread { .. } => true,
-            EngineError::Flush(error) => error.is_retryable(),
-            EngineError::Print(error) => error.is_retryable(),
-            EngineError::Consensus(error)
-            | EngineError::Open(OpenError::Consensus(error))
-            | EngineError::Leave(LeaveError::Consensus(error)) => {
-                matches!(error, Disagreement::Stopped(_))
-            }
-            EngineError::Membership(error) => error.is_retryable(),
-            EngineError::Ended | EngineError::Panicked(_) => false,
-        }
-    }
-}
+use crate::store::Store;
+pub use error::EngineError;
+use parts::Parts;
 
 /// What an engine is started with.
 pub struct Start {
@@ -552,41 +479,6 @@ impl Engine {
         }
         ended?;
         Ok(self.rejected.write(|| intake.received().rejected())?)
-    }
-}
-
-/// What the parts of an engine are run with.
-struct Parts {
-    end: UnboundedSender<Result<(), EngineError>>,
-    off: CancellationToken,
-}
-
-impl Parts {
-    /// Runs the journal's writer, which ends with the journal.
-    fn write(&self, writer: Writer) -> Result<(), EngineError> {
-        let end = self.end.clone();
-        if blocking::is_alone() {
-            tokio::spawn(async move { end.send(writer.run_as_task().await.map_err(Into::into)) });
-            return Ok(());
-        }
-        spawn("journal", Priority::Senders, end, move || Ok(writer.run()?))
-    }
-
-    /// Runs a part in a thread of its own if there are several, until it is told to end.
-    fn run(
-        &self,
-        name: &'static str,
-        part: impl Future<Output = Result<(), EngineError>> + Send + 'static,
-    ) -> Result<(), EngineError> {
-        let (runtime, off, end) = (Handle::current(), self.off.clone(), self.end.clone());
-        if blocking::is_alone() {
-            tokio::spawn(
-                async move { end.send(off.run_until_cancelled(part).await.unwrap_or(Ok(()))) },
-            );
-            return Ok(());
-        }
-        let run = move || runtime.block_on(off.run_until_cancelled(part)).unwrap_or(Ok(()));
-        spawn(name, Priority::Folding, end, run)
     }
 }
 

@@ -73,9 +73,7 @@ impl Adopting {
 
     /// The slots that are this node's and were flushed by another.
     fn lacks(&self, facts: &Facts, (number, window): Counted) -> Result<SlotSet, StoreError> {
-        let fact =
-            facts.aggregations().get(&number).and_then(|known| known.windows.get(&window.start));
-        let Some(fact) = fact else { return Ok(SlotSet::default()) };
+        let Some(fact) = facts.window(number, window) else { return Ok(SlotSet::default()) };
         self.copying.lacks((number, window), facts.primary_of(self.node).difference(&fact.waiting))
     }
 }

@@ -4,12 +4,16 @@ pub(super) mod mesh; // nodes that reach each other
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, ready};
 use uuid::Uuid;
 
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::identity::{Birth, Contribution, Identity};
-use crate::checkpoint::raft;
+use crate::checkpoint::raft::{self, Rpc, Transport, TransportError};
 use crate::cluster::keeping::Keeping;
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::node::NodeId;
@@ -56,4 +60,20 @@ pub(super) fn join(number: u8) -> Command {
 pub(super) fn keeping(node: &Node, cluster: &Cluster) -> Keeping {
     let results = Results::new(Arc::clone(&node.store));
     Keeping { node: NodeId(node.id), results, carried: node.carried(), facts: cluster.facts() }
+}
+
+/// A way to nobody.
+pub(super) struct Nowhere;
+
+impl Transport for Nowhere {
+    fn call<'a>(
+        &'a self,
+        _: NodeId,
+        _: &'a str,
+        _: Rpc,
+        _: Bytes,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<Bytes, TransportError>> {
+        ready(Err(TransportError("nobody is there".to_owned()))).boxed()
+    }
 }

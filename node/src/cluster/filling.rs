@@ -117,9 +117,7 @@ impl Filling {
         counted: Counted,
     ) -> Result<(), FillError> {
         let (number, window) = counted;
-        let fact =
-            facts.aggregations().get(&number).and_then(|known| known.windows.get(&window.start));
-        let Some(fact) = fact else { return Ok(()) };
+        let Some(fact) = facts.window(number, window) else { return Ok(()) };
         let flushed = slots.difference(&fact.waiting);
         for owner in owners(facts, slots).into_keys() {
             let lacks = self.copying.lacks(counted, flushed).map_err(CopyError::from)?;

@@ -152,8 +152,7 @@ impl Gathering {
         let known = aggregations(&facts)?.into_iter().find(|known| known.number == number);
         let definition = known.ok_or(GatherError::Incomplete)?.definition;
         let all = SlotSet::all(SLOTS as u16);
-        let fact =
-            facts.aggregations().get(&number).and_then(|known| known.windows.get(&window.start));
+        let fact = facts.window(number, window);
         let waiting = fact.map_or(all, |fact| fact.waiting);
         let flushed = all.iter().filter(|&slot| !waiting.contains(slot)).collect();
         let tables = match self.reach(&facts, number, window, flushed).await? {
@@ -297,7 +296,7 @@ impl Gathering {
 
 /// What the facts say of a window that every slot was flushed for.
 fn flushed(facts: &Facts, number: u32, window: Window) -> Option<WindowFact> {
-    let fact = facts.aggregations().get(&number)?.windows.get(&window.start)?;
+    let fact = facts.window(number, window)?;
     (fact.end == window.end && fact.waiting.is_empty()).then(|| fact.clone())
 }
 

@@ -22,16 +22,15 @@ const STALL_MAX: Duration = Duration::from_secs(2);
 /// Why a copy is none any more.
 #[derive(Debug, thiserror::Error)]
 pub enum MirrorError {
-    /// The other node is not reached, or takes nothing more.
-    #[error("node {node} has no copy of segment {segment} any more: {reason}")]
-    Lost {
-        /// The other node.
-        node: NodeId,
-        /// The segment.
-        segment: SegmentId,
-        /// What happened.
-        reason: String,
-    },
+    /// The other node has ended the stream.
+    #[error("it takes nothing more")]
+    Ended,
+    /// The other node has entries to write, and writes none.
+    #[error("it makes nothing durable")]
+    Stalled,
+    /// The other node is not reached, or refuses.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
     /// This node's own journal failed.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -44,10 +43,10 @@ struct Queued {
 }
 
 impl Mirror for Queued {
-    fn write(&self, first: u64, frames: &[Bytes]) {
+    fn write(&self, first: u64, frames: Vec<Bytes>) {
         self.written.store(first + frames.len() as u64, Ordering::Relaxed);
         // When nobody sends it, nothing is acknowledged any more, and another segment opened.
-        let _ = self.groups.send((first, frames.to_vec()));
+        let _ = self.groups.send((first, frames));
     }
 }
 
@@ -76,19 +75,24 @@ impl Mirroring {
     }
 
     /// Sends all that is written, and tells `journal` what is durable there; `copy` is the
-    /// mirror's place. Returns when there is no copy any more.
-    pub async fn run(self, journal: Journal, segment: SegmentId, copy: usize) -> MirrorError {
+    /// mirror's place. Returns who has no copy any more, and why.
+    pub async fn run(
+        self,
+        journal: Journal,
+        segment: SegmentId,
+        copy: usize,
+    ) -> (NodeId, MirrorError) {
         let node = self.node;
-        let reason = match self.send(&journal, segment, copy).await {
-            Ok(()) => "it takes nothing more".to_owned(),
-            Err(Failure::Stalled) => "it makes nothing durable".to_owned(),
-            Err(Failure::Peer(error)) => error.to_string(),
-            Err(Failure::Journal(error)) => return error.into(),
-        };
-        MirrorError::Lost { node, segment, reason }
+        let sent = self.send(&journal, segment, copy).await;
+        (node, sent.err().unwrap_or(MirrorError::Ended))
     }
 
-    async fn send(self, journal: &Journal, segment: SegmentId, copy: usize) -> Result<(), Failure> {
+    async fn send(
+        self,
+        journal: &Journal,
+        segment: SegmentId,
+        copy: usize,
+    ) -> Result<(), MirrorError> {
         let Mirroring { address, members, groups, written, .. } = self;
         let groups =
             stream::unfold(groups, async |mut groups| Some((groups.recv().await?, groups)));
@@ -107,28 +111,10 @@ impl Mirroring {
                     if written.load(Ordering::Relaxed) <= copied {
                         since = Instant::now();
                     } else if since.elapsed() > STALL_MAX {
-                        return Err(Failure::Stalled);
+                        return Err(MirrorError::Stalled);
                     }
                 }
             }
         }
-    }
-}
-
-enum Failure {
-    Stalled,
-    Peer(PeerError),
-    Journal(JournalError),
-}
-
-impl From<PeerError> for Failure {
-    fn from(error: PeerError) -> Failure {
-        Failure::Peer(error)
-    }
-}
-
-impl From<JournalError> for Failure {
-    fn from(error: JournalError) -> Failure {
-        Failure::Journal(error)
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, interval_at, sleep};
 use tracing::{info, warn};
 
 use crate::checkpoint::facts::command::{Applied, Command};
-use crate::checkpoint::facts::members::MemberState;
+use crate::checkpoint::facts::members::{Member, MemberState};
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::segments::SegmentState;
 use crate::checkpoint::facts::{Facts, SegmentId};
@@ -62,7 +62,7 @@ pub struct Opener {
 
 /// Why the journal goes on in another segment.
 enum Change {
-    Lost(NodeId, String),
+    Lost(NodeId, MirrorError),
     Sealing,
     Leaving,
     Left(NodeId),
@@ -86,7 +86,7 @@ impl Opener {
             avoided.clear();
             match self.hold(segment, mirrorings).await? {
                 Change::Lost(node, reason) => {
-                    warn!(segment, %node, reason, "a copy of the journal is lost");
+                    warn!(segment, %node, %reason, "a copy of the journal is lost");
                     avoided.insert(node);
                 }
                 Change::Sealing => warn!(
@@ -191,9 +191,9 @@ impl Opener {
         let mut more = interval_at(Instant::now() + MORE_EVERY, MORE_EVERY);
         loop {
             tokio::select! {
-                Some(lost) = mirrors.next() => match lost {
-                    MirrorError::Lost { node, reason, .. } => return Ok(Change::Lost(node, reason)),
+                Some((node, error)) = mirrors.next() => match error {
                     MirrorError::Journal(error) => return Err(error.into()),
+                    reason => return Ok(Change::Lost(node, reason)),
                 },
                 change = self.change(&mut facts, segment, &copies) => return Ok(change),
                 _ = more.tick() => {
@@ -260,9 +260,8 @@ impl Opener {
         if u8::from(self.copies) == 1 {
             return BTreeSet::new();
         }
-        let others = active(facts).filter(|node| *node != self.node);
-        let asked = others.filter_map(|node| Some((node, facts.members().get(&node)?)));
-        let asked = asked.map(|(node, member)| async move {
+        let others = active(facts).filter(|(node, _)| *node != self.node);
+        let asked = others.map(|(node, member)| async move {
             self.members.takes_copies(&member.address, AGAIN_AFTER * 2).await.then_some(node)
         });
         join_all(asked).await.into_iter().flatten().collect()
@@ -286,9 +285,9 @@ pub fn leaves(facts: &Facts, node: NodeId) -> bool {
     facts.members().get(&node).is_some_and(|member| !member.state.may_own())
 }
 
-fn active(facts: &Facts) -> impl Iterator<Item = NodeId> {
-    let members = facts.members().iter();
-    members.filter(|(_, member)| member.state == MemberState::Active).map(|(&node, _)| node)
+fn active(facts: &Facts) -> impl Iterator<Item = (NodeId, &Member)> {
+    let members = facts.members().iter().map(|(&node, member)| (node, member));
+    members.filter(|(_, member)| member.state == MemberState::Active)
 }
 
 /// How many other nodes are to have each entry: no more than there are.

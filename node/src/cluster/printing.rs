@@ -320,7 +320,7 @@ fn waits_for(facts: &Facts, completeness: &Completeness) -> Option<WaitsFor> {
 }
 
 fn agreed(facts: &Facts, aggregation: u32, window: Window) -> Option<Printed> {
-    facts.aggregations().get(&aggregation)?.windows.get(&window.start)?.printed
+    facts.window(aggregation, window)?.printed
 }
 
 #[cfg(test)]

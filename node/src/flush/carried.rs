@@ -5,12 +5,14 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::aggregation::distinct_logs::{FoldError, MemoryLimit, OpenWindow};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::aggregation::distinct_logs::{Carried, FoldError, MemoryLimit, OpenWindow};
 use crate::checkpoint::carries::{Carries, Carry};
 use crate::event::slots::SlotSet;
-use crate::event::time::Window;
+use crate::event::time::{UnixNanos, Window};
 use crate::flush::FlushError;
-use crate::flush::group::{carried, in_file};
 use crate::store::StoreError;
 
 /// A file goes from node to node in chunks of this many bytes.
@@ -141,6 +143,45 @@ impl CarriedWindows {
         }
         Ok(())
     }
+}
+
+/// What a carry says of a window's state.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Kept {
+    /// What the aggregation itself keeps of it.
+    pub(super) state: Carried,
+    /// Records by second.
+    pub(super) seconds: Vec<(UnixNanos, u64)>,
+}
+
+impl Kept {
+    /// What a carry says.
+    ///
+    /// # Errors
+    /// When it is not what this version writes.
+    pub(super) fn of(carry: &Carry) -> Result<Kept, FlushError> {
+        Kept::deserialize(&carry.state).map_err(FlushError::Carry)
+    }
+
+    /// As a carry says it.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub(super) fn written(self) -> Result<Value, FlushError> {
+        serde_json::to_value(self).map_err(FlushError::Carry)
+    }
+}
+
+/// What the aggregation itself keeps of a carried window.
+pub(super) fn carried(carry: &Carry) -> Result<Carried, FlushError> {
+    Ok(Kept::of(carry)?.state)
+}
+
+/// The same carry, with its state in a file of another name.
+fn in_file(carry: Carry, file: String) -> Result<Carry, FlushError> {
+    let Kept { state, seconds } = Kept::of(&carry)?;
+    let state = Kept { state: state.in_file(file), seconds }.written()?;
+    Ok(Carry { state, ..carry })
 }
 
 /// A file that is on its way here; removed unless it is kept.

@@ -14,7 +14,7 @@ use crate::checkpoint::facts::Facts;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::Window;
-use crate::flush::carried::CarriedWindows;
+use crate::flush::carried::{CarriedWindows, carried};
 use crate::flush::delivery::Flush;
 use crate::flush::feed::{Batch, Consensus, Disagreement, Feed, pass_on};
 use crate::flush::group::{CurrentWindow, Group, OpenFigures, alike};
@@ -175,7 +175,7 @@ impl Folder {
     /// cannot be read.
     pub fn new(parts: Parts, commands: &Commands) -> Result<Folder, FlushError> {
         let kept = parts.carried.all()?;
-        let kept: Vec<_> = kept.iter().map(super::group::carried).collect::<Result<_, _>>()?;
+        let kept: Vec<_> = kept.iter().map(carried).collect::<Result<_, _>>()?;
         distinct_logs::remove_all_but(&parts.settings.scratch, &kept)?;
         let facts = parts.consensus.facts();
         let recorded = requests::recorded(parts.carried.carries.store())?;

@@ -1,12 +1,11 @@
 //! Slots that are folded together, since they go on from the same cuts.
 
+mod account; // one aggregation's open windows
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use serde::Deserialize;
-
-use crate::aggregation::definition::Kind;
-use crate::aggregation::distinct_logs::{Carried, Counts, OpenWindow, Sizes};
+use crate::aggregation::distinct_logs::{Counts, OpenWindow};
 use crate::checkpoint::carries::Carry;
 use crate::checkpoint::facts::Facts;
 use crate::event::entry::{Entry, Section};
@@ -17,6 +16,7 @@ use crate::flush::due::{Due, due, newest_reached};
 use crate::flush::feed::{Batch, Part};
 use crate::flush::requests::Decided;
 use crate::flush::{Aggregation, FlushError, FlushSettings};
+use account::Account;
 
 /// How long a slot without open windows stays at a cut, in nanoseconds.
 const IDLE_MAX: u64 = 60 * SECOND;
@@ -49,34 +49,6 @@ pub struct Group {
     bytes: u64,
     /// The segments of which only what was carried counts.
     lost: BTreeSet<u64>,
-}
-
-/// One aggregation's open windows.
-struct Account {
-    aggregation: Aggregation,
-    /// The first entry of each segment that is its own, and was not flushed or carried.
-    begin: Positions,
-    /// What is stamped then or later is not its own.
-    end: Option<UnixNanos>,
-    windows: BTreeMap<Window, Open>,
-    /// Windows that are being handed out, with their records by second.
-    closing: BTreeMap<Window, Seconds>,
-    /// How large the last window became.
-    like: Option<Sizes>,
-}
-
-/// Records by the second in which they were stamped.
-type Seconds = BTreeMap<UnixNanos, u64>;
-
-struct Open {
-    /// The first entry of each segment that is not in what was carried.
-    begin: Positions,
-    /// [`Group::bytes`] before the first entry that is not carried.
-    bytes_before: u64,
-    state: OpenWindow,
-    seconds: Seconds,
-    /// Whether it has more than what was carried.
-    has_grown: bool,
 }
 
 /// What a group has to hand out.
@@ -468,129 +440,6 @@ impl Group {
     }
 }
 
-impl Account {
-    fn new(aggregation: Aggregation, begin: Positions, end: Option<UnixNanos>) -> Account {
-        let (windows, closing) = (BTreeMap::new(), BTreeMap::new());
-        Account { aggregation, begin, end, windows, closing, like: None }
-    }
-
-    fn begin(&self, segment: u64) -> u64 {
-        self.begin.get(&segment).copied().unwrap_or(0)
-    }
-
-    /// Goes on with a window where it was carried.
-    fn take_up(&mut self, carry: Carry, settings: &FlushSettings) -> Result<(), FlushError> {
-        let Carry { window, next, state, .. } = carry;
-        let kept = Kept::deserialize(state).map_err(FlushError::Carry)?;
-        let state = OpenWindow::resume(settings.window_memory, &settings.scratch, kept.state)?;
-        let seconds = kept.seconds.into_iter().collect();
-        let (begin, bytes_before, has_grown) = (next, 0, false);
-        self.windows.insert(window, Open { begin, bytes_before, state, seconds, has_grown });
-        Ok(())
-    }
-
-    /// The window that an entry falls into, or `None` if it was flushed or carried before, or
-    /// is not the aggregation's any more.
-    fn window(
-        &mut self,
-        segment: u64,
-        part: &Part,
-        bytes_before: u64,
-        settings: &FlushSettings,
-    ) -> Option<&mut Open> {
-        if part.index < self.begin(segment) || self.end.is_some_and(|end| end <= part.stamp) {
-            return None;
-        }
-        let Kind::DistinctLogs(definition) = &self.aggregation.definition.kind;
-        let mut window = Window::of(part.stamp, definition.window.seconds());
-        if is_to_fail("planted-fold-as-it-arrives") {
-            window = self.windows.keys().next_back().copied().unwrap_or(window).max(window);
-        }
-        let like = self.like.as_ref();
-        let open = self.windows.entry(window).or_insert_with(|| Open {
-            begin: Positions::new(),
-            bytes_before,
-            state: OpenWindow::new(settings.window_memory, &settings.scratch, like),
-            seconds: Seconds::new(),
-            has_grown: false,
-        });
-        let carried = open.begin.get(&segment).copied().unwrap_or(0);
-        (part.index >= carried).then_some(open)
-    }
-
-    /// Takes a window out. With it the journal before the cut is given up, if the cut is the
-    /// window's end: what older windows that stay open have of it is kept.
-    fn close(
-        &mut self,
-        due: Due,
-        facts: &Facts,
-        slots: &SlotSet,
-        next: &Positions,
-        bytes: u64,
-    ) -> Result<Option<Closing>, FlushError> {
-        let open = self.windows.remove(&due.window);
-        if due.slots.is_empty() {
-            return Ok(None);
-        }
-        let (state, seconds) = match open {
-            Some(Open { state, seconds, .. }) => (Some(state), seconds),
-            None => (None, Seconds::new()),
-        };
-        self.like = state.as_ref().map(OpenWindow::sizes).or(self.like);
-        self.closing.insert(due.window, seconds);
-        let gives_up = facts.cut(due.cut).is_some_and(|cut| cut.time == due.window.end);
-        let older = |window: Window| gives_up && window.end < due.window.end;
-        let carries = self.carry(older, slots, next, bytes)?;
-        Ok(Some(Closing { aggregation: self.aggregation.clone(), due, state, carries }))
-    }
-
-    /// Makes the states of such windows durable that have more than what was carried of them.
-    fn carry(
-        &mut self,
-        such: impl Fn(Window) -> bool,
-        slots: &SlotSet,
-        next: &Positions,
-        bytes: u64,
-    ) -> Result<Vec<Carry>, FlushError> {
-        let mut carries = Vec::new();
-        let such = |(window, open): &(&Window, &mut Open)| open.has_grown && such(**window);
-        for (&window, open) in self.windows.iter_mut().filter(such) {
-            let state = open.state.carry()?;
-            let seconds = open.seconds.iter().map(|(&second, &records)| (second, records));
-            let kept = Kept { state, seconds: seconds.collect() };
-            (open.bytes_before, open.has_grown) = (bytes, false);
-            // It may have been carried when the group was further than it is in this life.
-            open.begin = later(&open.begin, next);
-            carries.push(Carry {
-                aggregation: self.aggregation.number,
-                window,
-                slots: *slots,
-                next: open.begin.clone(),
-                state: serde_json::to_value(kept).map_err(FlushError::Carry)?,
-            });
-        }
-        Ok(carries)
-    }
-}
-
-/// Of each segment, the later of two entries.
-fn later(one: &Positions, other: &Positions) -> Positions {
-    let mut later = one.clone();
-    for (&segment, &index) in other {
-        let known = later.entry(segment).or_default();
-        *known = index.max(*known);
-    }
-    later
-}
-
-/// What is kept of a window.
-#[derive(serde::Serialize, Deserialize)]
-struct Kept {
-    state: Carried,
-    /// Records by second.
-    seconds: Vec<(UnixNanos, u64)>,
-}
-
 /// When an aggregation has ended, if it has.
 fn end(facts: &Facts, number: u32) -> Option<UnixNanos> {
     let until = facts.aggregations().get(&number)?.until?;
@@ -614,24 +463,6 @@ pub fn alike(facts: &Facts, slots: &SlotSet, carries: &[Carry]) -> Vec<SlotSet> 
         alike.entry((from.collect(), kept)).or_default().push(slot);
     }
     alike.into_values().map(SlotSet::from_iter).collect()
-}
-
-/// What the aggregation itself keeps of a carried window.
-///
-/// # Errors
-/// When it is not what this version writes.
-pub fn carried(carry: &Carry) -> Result<Carried, FlushError> {
-    Ok(Kept::deserialize(&carry.state).map_err(FlushError::Carry)?.state)
-}
-
-/// The same carry, with its state in a file of another name.
-///
-/// # Errors
-/// When it is not what this version writes.
-pub fn in_file(carry: Carry, file: String) -> Result<Carry, FlushError> {
-    let Kept { state, seconds } = Kept::deserialize(&carry.state).map_err(FlushError::Carry)?;
-    let kept = Kept { state: state.in_file(file), seconds };
-    Ok(Carry { state: serde_json::to_value(kept).map_err(FlushError::Carry)?, ..carry })
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::journal::queue::Append;
 use crate::journal::segments::Segments;
 use crate::journal::tail::{Durable, Tail};
 use crate::journal::watermark;
-use crate::journal::{AppendError, Extent, Hold, Position, Stamped};
+use crate::journal::{AppendError, Hold, Position, Stamped};
 use crate::store::{Store, StoreError};
 
 /// An entry that was written.
@@ -168,10 +168,11 @@ impl Acknowledging {
     fn acknowledge(&self, first: Position, written: impl Iterator<Item = Written>) {
         let (mut entries, mut senders) = (Vec::new(), Vec::new());
         for Written { stamp, records, frame, hold, sender } in written {
-            self.segments.append(first.segment, stamp, Extent { entries: 1, records });
             entries.push(Durable { stamp, records, frame, hold });
             senders.push(sender);
         }
+        let stamped = entries.iter().map(|entry: &Durable| (entry.stamp, entry.records));
+        self.segments.append(first.segment, stamped);
         // Shown first, so that whoever asks after its acknowledgement is told of it.
         self.tail.push(entries);
         for (index, sender) in (first.index..).zip(senders) {
@@ -195,7 +196,7 @@ impl Acknowledging {
 mod tests {
     use super::*;
     use crate::event::time::SECOND;
-    use crate::journal::Replay;
+    use crate::journal::{Extent, Replay};
     use crate::store::Disk;
 
     const AT: UnixNanos = UnixNanos(5 * SECOND);

@@ -34,17 +34,14 @@ pub(super) struct Question {
     pub(super) answer: oneshot::Sender<BTreeMap<u64, Stamped>>,
 }
 
-/// Where the writer is to hear of what it does.
-pub(super) type Answer<T> = oneshot::Sender<T>;
-
 /// A change of segments.
 pub(super) enum Change {
     /// Nothing more is stamped in the open segment, and its length told.
-    Suspend { answer: Answer<Stamped> },
+    Suspend { answer: oneshot::Sender<Stamped> },
     /// The suspended segment ends here.
-    Seal { end: u64, answer: Answer<()> },
+    Seal { end: u64, answer: oneshot::Sender<()> },
     /// Another segment follows.
-    Open { opening: Opening, answer: Answer<()> },
+    Open { opening: Opening, answer: oneshot::Sender<()> },
     /// What waits while no segment is open is refused.
     Refuse,
 }
@@ -115,11 +112,6 @@ impl Waiting {
         self.bytes = 0;
         Due::Now(mem::take(&mut self.work))
     }
-}
-
-/// Where the writer answers, and where that is heard.
-pub(super) fn answer<T>() -> (Answer<T>, oneshot::Receiver<T>) {
-    oneshot::channel()
 }
 
 /// What waits in front of the writer. It is bounded by the admission budget, which every

@@ -53,10 +53,12 @@ impl Segments {
         Some(self.lock().segments.get(&segment)?.marks.end().entries)
     }
 
-    /// Takes note of entries that were appended with one stamp.
-    pub(super) fn append(&self, segment: u64, stamp: UnixNanos, appended: Extent) {
+    /// Takes note of entries that were appended, each with its stamp and its records.
+    pub(super) fn append(&self, segment: u64, appended: impl Iterator<Item = (UnixNanos, u64)>) {
         if let Some(segment) = self.lock().segments.get_mut(&segment) {
-            segment.marks.append(stamp, appended);
+            for (stamp, records) in appended {
+                segment.marks.append(stamp, Extent { entries: 1, records });
+            }
         }
     }
 

@@ -8,8 +8,6 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use crate::event::time::{Clock, SECOND, UnixNanos};
 use crate::failpoint::is_to_fail;
 use crate::journal::acknowledging::{Acknowledging, Asked, Written};
@@ -236,7 +234,6 @@ impl Writer {
         }
         let first = open.next;
         let (mut position, mut records, mut bytes) = (first, self.records, 0);
-        let mut frames = Vec::with_capacity(group.len());
         let mut written = Vec::with_capacity(group.len());
         for Append { mut frame, records: own, hold, durable: sender } in group {
             let header = Header { stamp, records_before: records, records: own };
@@ -244,18 +241,18 @@ impl Writer {
             position.index += 1;
             records += own;
             bytes += frame.len();
-            let frame = Bytes::from(frame);
-            frames.push(frame.clone());
-            written.push(Written { stamp, records: own, frame, hold, sender });
+            written.push(Written { stamp, records: own, frame: frame.into(), hold, sender });
         }
         // The other copies write while this one does.
-        open.mirrors.iter().for_each(|mirror| mirror.write(first.index, &frames));
+        for mirror in &open.mirrors {
+            mirror.write(first.index, written.iter().map(|entry| entry.frame.clone()).collect());
+        }
         let mut batch = self.journal.store.batch();
-        for (index, frame) in (first.index..).zip(&frames) {
-            batch.put(Table::Journal, &keys::entry(first.segment, index), frame)?;
+        for (index, entry) in (first.index..).zip(&written) {
+            batch.put(Table::Journal, &keys::entry(first.segment, index), &entry.frame)?;
         }
         self.journal.store.commit(batch)?;
-        (self.observer)(CommitFigures { entries: frames.len(), bytes, took: began.elapsed() });
+        (self.observer)(CommitFigures { entries: written.len(), bytes, took: began.elapsed() });
         (open.next, open.last) = (position, stamp);
         (self.last_stamp, self.records) = (stamp, records);
         Ok(open.acknowledging.written(written)?)

@@ -109,12 +109,16 @@ pub(super) fn is_expired(end: UnixNanos, now: UnixNanos) -> bool {
 }
 
 impl Facts {
+    /// What is known of a window of which something was flushed, for an hour after its end.
+    pub fn window(&self, aggregation: u32, window: Window) -> Option<&WindowFact> {
+        self.aggregations.known.get(&aggregation)?.windows.get(&window.start)
+    }
+
     /// Whether a window is complete, and what it waits for if not.
     ///
     /// A window that has not ended, or ended more than an hour ago, waits for all slots.
     pub fn is_complete(&self, aggregation: u32, window: Window) -> Completeness {
-        let aggregation = self.aggregations.known.get(&aggregation);
-        let fact = aggregation.and_then(|known| known.windows.get(&window.start));
+        let fact = self.window(aggregation, window);
         match fact {
             Some(WindowFact { waiting, lost, .. }) if waiting.is_empty() => match lost.as_slice() {
                 [] => Completeness::Complete,

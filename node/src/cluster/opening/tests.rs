@@ -204,7 +204,7 @@ struct Stuck {
 }
 
 impl Mirror for Stuck {
-    fn write(&self, first: u64, frames: &[Bytes]) {
+    fn write(&self, first: u64, frames: Vec<Bytes>) {
         self.written.send_replace(first + frames.len() as u64);
     }
 }

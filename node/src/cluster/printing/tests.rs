@@ -1,16 +1,13 @@
 use std::sync::Mutex;
 
-use bytes::Bytes;
-use futures::FutureExt as _;
-use futures::future::{BoxFuture, ready};
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::checkpoint::facts::Settings;
 use crate::checkpoint::facts::cuts::Span;
-use crate::checkpoint::raft::{self, Rpc, Transport, TransportError};
+use crate::checkpoint::raft;
 use crate::cluster::example::mesh::Mesh;
-use crate::cluster::example::{CLUSTER, keeping, member};
+use crate::cluster::example::{CLUSTER, Nowhere, keeping, member};
 use crate::event::node::NodeId;
 use crate::event::time::{SECOND, UnixNanos};
 use crate::flush::example::node::{Life, Node, Source, everybody_waits};
@@ -22,22 +19,6 @@ use crate::sink::Promise;
 use crate::store::Disk;
 
 const FIRST: Window = Window { start: UnixNanos(0), end: UnixNanos(10 * SECOND) };
-
-/// A way to nobody.
-struct Nowhere;
-
-impl Transport for Nowhere {
-    fn call<'a>(
-        &'a self,
-        _: NodeId,
-        _: &'a str,
-        _: Rpc,
-        _: Bytes,
-        _: Duration,
-    ) -> BoxFuture<'a, Result<Bytes, TransportError>> {
-        ready(Err(TransportError("nobody is there".to_owned()))).boxed()
-    }
-}
 
 /// What was printed, and whether that was agreed on before.
 #[derive(Clone, Default)]

@@ -33,7 +33,7 @@ impl AskCopies for Others {
 struct Lost;
 
 impl Mirror for Lost {
-    fn write(&self, _: u64, _: &[Bytes]) {}
+    fn write(&self, _: u64, _: Vec<Bytes>) {}
 }
 
 /// Node 1 with its disk.

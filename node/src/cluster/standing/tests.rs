@@ -5,29 +5,13 @@ use futures::future::BoxFuture;
 
 use super::*;
 use crate::checkpoint::facts::{Facts, Settings};
-use crate::checkpoint::raft::{self, Transport, TransportError};
-use crate::cluster::example::{CLUSTER, born, identity, join, member};
+use crate::checkpoint::raft;
+use crate::cluster::example::{CLUSTER, Nowhere, born, identity, join, member};
 use crate::cluster::view::view;
 use crate::event::node::NodeId;
 use crate::store::{Disk, Store};
 
 mod lent; // journals and results, lent and taken back
-
-/// A way to nobody.
-struct Nowhere;
-
-impl Transport for Nowhere {
-    fn call<'a>(
-        &'a self,
-        _: NodeId,
-        _: &'a str,
-        _: Rpc,
-        _: Bytes,
-        _: Duration,
-    ) -> BoxFuture<'a, Result<Bytes, TransportError>> {
-        async { Err(TransportError("nobody is there".to_owned())) }.boxed()
-    }
-}
 
 /// Node 1, which leads alone, of a cluster that two nodes have formed.
 async fn leader() -> (Standing, Raft) {
