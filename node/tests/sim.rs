@@ -22,6 +22,7 @@ use sheaf_node::failpoint;
 use sim::campaign::{CHECKS, first_failure, is_found, replay, variable, watch};
 use sim::cluster::{Plan, run};
 use sim::history::trace;
+use sim::machine::SimulatedTime;
 
 /// Seeds that every test run tries; `make sim` tries more.
 const SEEDS: u64 = 8;
@@ -58,7 +59,8 @@ const PLANTED: [(&str, &str); 21] = [
 fn one_seed() {
     let _planted = failpoint::from_environment();
     let log = variable("LOG").unwrap_or_else(|| "off".to_owned());
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(log).init();
+    let told = tracing_subscriber::fmt().with_timer(SimulatedTime).with_ansi(false);
+    told.with_writer(std::io::stderr).with_env_filter(log).init();
     let _running = watch();
     let (history, found) = run(Plan::of(variable("SEED").unwrap()));
     history.iter().for_each(|happened| eprintln!("{happened}"));

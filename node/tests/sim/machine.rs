@@ -1,6 +1,7 @@
 //! A simulated machine: a disk, a clock, an address, and the node that lives on it.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -22,6 +23,8 @@ use sheaf_proto::statistics::WindowCounts;
 use tempfile::TempDir;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 use turmoil::net::{TcpListener, TcpStream};
 
 use super::history::{Event, History};
@@ -40,6 +43,15 @@ const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) fn true_time() -> UnixNanos {
     let since_epoch = turmoil::since_epoch().unwrap_or_default();
     UnixNanos(since_epoch.as_nanos() as u64)
+}
+
+/// Tells the true time in what is logged.
+pub(crate) struct SimulatedTime;
+
+impl FormatTime for SimulatedTime {
+    fn format_time(&self, w: &mut Writer<'_>) -> fmt::Result {
+        write!(w, "{}", true_time())
+    }
 }
 
 /// What all machines of a simulation share.
