@@ -227,7 +227,9 @@ impl Intake {
             let durable = opened.journal.append(entry, accepted, Box::new(permit)).await;
             if !is_to_fail("planted-acknowledge-anyway") {
                 durable.map_err(|error| match error {
-                    AppendError::Closed | AppendError::NoSegment => self.refuse(),
+                    AppendError::Closed | AppendError::NoSegment | AppendError::Unknown => {
+                        self.refuse()
+                    }
                     AppendError::NoLease => {
                         let admission = &self.shared.admission;
                         let why = admission.closed().unwrap_or(Closed::Leaderless);

@@ -98,6 +98,10 @@ pub enum AppendError {
     /// is not durable.
     #[error("the journal has no open segment at the moment")]
     NoSegment,
+    /// The cluster needs the request's segment no more, and it is not known where it ended:
+    /// the request may count.
+    #[error("nobody can tell whether the request was accepted")]
+    Unknown,
 }
 
 /// What a commit did, for the metrics.
@@ -159,11 +163,12 @@ impl Journal {
     }
 
     /// Ends the segment that was suspended where the cluster has fixed its end: what is
-    /// before is acknowledged, the rest waits for another one.
+    /// before is acknowledged, the rest waits for another one. `None` if nobody can tell where
+    /// that was: who waits for what is in the segment hears so.
     ///
     /// # Errors
     /// When the journal is closed or its disk failed.
-    pub async fn seal(&self, end: u64) -> Result<(), AppendError> {
+    pub async fn seal(&self, end: Option<u64>) -> Result<(), AppendError> {
         self.change(|answer| Change::Seal { end, answer }).await
     }
 

@@ -233,15 +233,14 @@ impl Opener {
         }
     }
 
-    /// Ends a segment; what it has beyond its end waits for the next one.
+    /// Ends a segment; what it has beyond its end waits for the next one, if that is known.
     async fn seal(&self, segment: SegmentId) -> Result<(), OpenError> {
         let stamped = or_end(self.journal.suspend().await).await;
         let facts = self.facts();
         let floor = facts.segments().get(&segment).map(|known| known.floor);
         let here = Reached::new(self.node, floor.unwrap_or_default(), stamped);
         let end = seal_own(&*self.consensus, &self.members, segment, here).await?;
-        // If nobody needs it any more, the cluster has flushed or given up all of it.
-        or_end(self.journal.seal(end.unwrap_or(here.end.entries)).await).await;
+        or_end(self.journal.seal(end).await).await;
         Ok(())
     }
 

@@ -90,18 +90,22 @@ pub async fn fence(
 
 /// The command that ends a segment where the shortest copy ends that was reached.
 pub fn seal(segment: SegmentId, reached: &[Reached]) -> Option<Command> {
-    let end = |reached: &&Reached| reached.end.entries;
-    let shortest = match is_to_fail("planted-seal-longest") {
-        true => reached.iter().max_by_key(end)?,
-        false => reached.iter().min_by_key(end)?,
-    };
+    let &Reached { end, until, .. } = shortest(reached)?;
     let holders = reached.iter().map(|reached| reached.node).collect();
-    Some(Command::Seal { segment, end: shortest.end, until: shortest.until, holders })
+    Some(Command::Seal { segment, end, until, holders })
+}
+
+fn shortest(reached: &[Reached]) -> Option<&Reached> {
+    let end = |reached: &&Reached| reached.end.entries;
+    match is_to_fail("planted-seal-longest") {
+        true => reached.iter().max_by_key(end),
+        false => reached.iter().min_by_key(end),
+    }
 }
 
 /// Has the cluster fix the end of a segment to which this node, its writer, appends nothing
-/// more and of which it has so much; returns where that is. `None` if nobody needs the
-/// segment any more.
+/// more and of which it has so much; returns where that is. `None` if the cluster needs the
+/// segment no more, or has given it up: it may have ended anywhere then.
 ///
 /// # Errors
 /// When the facts do not allow it, or the node takes no part any more.
@@ -124,8 +128,10 @@ pub async fn seal_own(
         reached.push(here);
         let Some(command) = seal(segment, &reached) else { return Ok(None) };
         match consensus.propose(command).await {
+            // An empty one is gone from the facts at once.
+            Ok(_) => return Ok(shortest(&reached).map(|shortest| shortest.end.entries)),
             // The leader was faster; the facts say where it ends.
-            Ok(_) | Err(Disagreement::Refused(Refused::OtherEnd { .. })) => {}
+            Err(Disagreement::Refused(Refused::OtherEnd { .. })) => {}
             Err(Disagreement::Refused(
                 refused @ (Refused::Lost { .. } | Refused::NoSegment { .. }),
             )) => {

@@ -117,13 +117,13 @@ impl Acknowledging {
     }
 
     /// The segment ends here, as the cluster says: what is before is acknowledged, and the
-    /// rest returned.
+    /// rest returned. Nothing more is acknowledged if it is not known where that is.
     ///
     /// # Errors
     /// As [`Acknowledging::written`].
-    pub(super) fn end(&self, end: u64) -> Result<Vec<Written>, StoreError> {
+    pub(super) fn end(&self, end: Option<u64>) -> Result<Vec<Written>, StoreError> {
         let mut waiting = self.lock();
-        waiting.durable = vec![end];
+        waiting.durable = vec![end.unwrap_or(waiting.acknowledged)];
         self.settle(&mut waiting)?;
         for (_, asked) in mem::take(&mut waiting.asked) {
             self.answer(asked);
@@ -269,7 +269,7 @@ mod tests {
         acknowledging.written(second).unwrap();
         let (answer, mut stamped) = oneshot::channel();
         acknowledging.answer_after(2, Asked { time: UnixNanos(AT.0 + SECOND), answer });
-        let rest = acknowledging.end(1).unwrap();
+        let rest = acknowledging.end(Some(1)).unwrap();
         assert_eq!(one.try_recv(), Ok(Ok(Position { segment: 1, index: 0 })));
         assert_eq!(stamped.try_recv().unwrap()[&1].before, Extent { entries: 1, records: 10 });
         assert_eq!((rest.len(), other.try_recv()), (1, Err(oneshot::error::TryRecvError::Empty)));

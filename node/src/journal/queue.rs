@@ -38,8 +38,8 @@ pub(super) struct Question {
 pub(super) enum Change {
     /// Nothing more is stamped in the open segment, and its length told.
     Suspend { answer: oneshot::Sender<Stamped> },
-    /// The suspended segment ends here.
-    Seal { end: u64, answer: oneshot::Sender<()> },
+    /// The suspended segment ends here, if that is known.
+    Seal { end: Option<u64>, answer: oneshot::Sender<()> },
     /// Another segment follows.
     Open { opening: Opening, answer: oneshot::Sender<()> },
     /// What waits while no segment is open is refused.

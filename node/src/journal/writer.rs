@@ -162,15 +162,21 @@ impl Writer {
         Ok(())
     }
 
-    fn seal(&mut self, end: u64) -> Result<(), JournalError> {
+    fn seal(&mut self, end: Option<u64>) -> Result<(), JournalError> {
         let Some(open) = self.open.take() else { return Ok(()) };
         let rest = open.acknowledging.end(end)?;
-        let end = Position { index: end.min(open.next.index), ..open.next };
-        replay::seal_segment(&self.journal.store, end, open.records_before)?;
+        let index = open.next.index - rest.len() as u64;
+        let here = Position { index, ..open.next };
+        replay::seal_segment(&self.journal.store, here, open.records_before)?;
         self.journal.shown.seal();
         self.records -= rest.iter().map(|written| written.records).sum::<u64>();
-        let rest = rest.into_iter().map(Append::from);
-        self.waiting = rest.chain(mem::take(&mut self.waiting)).collect();
+        let rest: Vec<_> = rest.into_iter().map(Append::from).collect();
+        if end.is_none() {
+            // Appended again it might count twice.
+            refuse(rest, AppendError::Unknown);
+            return Ok(());
+        }
+        self.waiting.splice(..0, rest);
         Ok(())
     }
 

@@ -209,34 +209,54 @@ impl Mirror for Stuck {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_the_copies_lack_is_acknowledged_in_the_next_segment() {
+/// A journal whose segment is suspended, with two entries that its copy does not have.
+async fn suspended() -> (Journal, [JoinHandle<Result<Position, AppendError>>; 2]) {
     let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
     let clock = Clock::new(|| at(5));
     let (journal, writer) = Journal::new(store, &Replay::default(), clock, Box::new(|_| ()));
     tokio::spawn(writer.run_as_task());
-    let (floor, lease) = (at(1), at(9));
-    let open = |segment, mirrors| journal.open(Opening { segment, floor, lease, mirrors });
     let stuck = Arc::new(Stuck::default());
-    open(1, vec![Arc::clone(&stuck) as _]).await.unwrap();
-    let append = || {
-        tokio::spawn({
-            let journal = journal.clone();
-            async move { journal.append(framed(0, &[(7, 1)]), 1, Box::new(())).await }
-        })
-    };
-    let (first, second) = (append(), append());
+    open(&journal, 1, vec![Arc::clone(&stuck) as _]).await;
+    let appending = [append(&journal), append(&journal)];
     stuck.written.subscribe().wait_for(|written| *written == 2).await.unwrap();
     let written = journal.suspend().await.unwrap();
     assert_eq!(written.before, Extent { entries: 2, records: 2 });
-    let third = append();
-    journal.seal(1).await.unwrap();
+    (journal, appending)
+}
+
+async fn open(journal: &Journal, segment: u64, mirrors: Vec<Arc<dyn Mirror>>) {
+    let (floor, lease) = (at(1), at(9));
+    journal.open(Opening { segment, floor, lease, mirrors }).await.unwrap();
+}
+
+fn append(journal: &Journal) -> JoinHandle<Result<Position, AppendError>> {
+    let journal = journal.clone();
+    tokio::spawn(async move { journal.append(framed(0, &[(7, 1)]), 1, Box::new(())).await })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_copies_lack_is_acknowledged_in_the_next_segment() {
+    let (journal, [first, second]) = suspended().await;
+    let third = append(&journal);
+    journal.seal(Some(1)).await.unwrap();
     assert_eq!(first.await.unwrap(), Ok(position(1, 0)));
     assert_eq!(journal.records(), 1);
-    open(2, Vec::new()).await.unwrap();
+    open(&journal, 2, Vec::new()).await;
     assert_eq!(second.await.unwrap(), Ok(position(2, 0)));
     assert_eq!(third.await.unwrap(), Ok(position(2, 1)));
     assert_eq!(journal.records(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_lie_behind_an_unknown_end_is_neither_acknowledged_nor_appended_again() {
+    let (journal, [first, second]) = suspended().await;
+    let third = append(&journal);
+    journal.seal(None).await.unwrap();
+    assert_eq!(first.await.unwrap(), Err(AppendError::Unknown));
+    assert_eq!(second.await.unwrap(), Err(AppendError::Unknown));
+    open(&journal, 2, Vec::new()).await;
+    assert_eq!(third.await.unwrap(), Ok(position(2, 0)));
+    assert_eq!(journal.records(), 1);
 }
 
 #[tokio::test(start_paused = true)]

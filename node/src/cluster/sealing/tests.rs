@@ -156,6 +156,19 @@ async fn a_segment_without_entries_is_sealed_at_its_beginning() {
 }
 
 #[tokio::test]
+async fn where_a_segment_ended_is_known_although_nobody_needs_it() {
+    let node = Node::new().with_copy(0, 5);
+    let own = node.live(3, 5).await;
+    node.cluster.cut(9, &[]);
+    let here = Reached { node: NodeId(1), end: extent(3), until: behind(5) };
+    let end = seal_own(&*node.cluster, &node.others, own, here).await;
+    assert_eq!(end, Ok(Some(0)), "the copy has none of them");
+    assert!(!node.cluster.now().segments().contains_key(&own));
+    let end = seal_own(&*node.cluster, &node.others, own, here).await;
+    assert_eq!(end, Ok(None), "by now it is forgotten");
+}
+
+#[tokio::test]
 async fn a_segment_that_was_trimmed_is_sealed_at_the_same_end() {
     let node = Node::new();
     node.live(3, 5).await;
