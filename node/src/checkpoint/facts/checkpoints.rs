@@ -108,7 +108,14 @@ impl Facts {
             return Ok(ClaimAnswer::WrongNumber { expected });
         }
         if let Some(claimed) = progress.claimed {
-            return Ok(claimed.answer_to(&claim));
+            let answer = claimed.answer_to(&claim);
+            if !matches!(answer, ClaimAnswer::Diverged(_)) || !aggregation.has_lost(claim.window) {
+                return Ok(answer);
+            }
+            // What was claimed before it was lost nobody can fold again.
+            let claimed = Some(Checkpoint { incomplete: claimed.incomplete, ..claim });
+            aggregation.slots.insert(slot, Progress { claimed, ..progress });
+            return Ok(ClaimAnswer::Accepted);
         }
         let Some(cut) = self.cuts.get(claim.cut).filter(|cut| cut.number >= progress.carried)
         else {

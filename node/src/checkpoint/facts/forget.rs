@@ -196,7 +196,7 @@ impl Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::facts::command::Command;
+    use crate::checkpoint::facts::command::{ClaimAnswer, Command};
     use crate::checkpoint::facts::tests::{Cluster, at, extent, node, seal, window};
     use crate::checkpoint::facts::windows::Completeness;
 
@@ -283,6 +283,26 @@ mod tests {
         assert!(balance.holds());
         assert_eq!((balance.ledger.accepted, balance.ledger.lost), (extent(60), extent(10)));
         assert!(cluster.facts.segments().is_empty(), "nobody waits for it");
+    }
+
+    #[test]
+    fn what_was_claimed_before_it_was_lost_is_claimed_again_without_it() {
+        let mut cluster = Cluster::of(3);
+        let segment = cluster.open(3, &[3]);
+        cluster.cut(10, &[(segment, 50)]);
+        let claim = |distinct| cluster.claim_command(0, window(0, 10), distinct);
+        let (whole, rest) = (claim(5), claim(4));
+        assert_eq!(cluster.claim(whole), ClaimAnswer::Accepted);
+        assert!(matches!(cluster.claim(rest.clone()), ClaimAnswer::Diverged(_)));
+        cluster.accept(Command::BeginSeal { segment, ceiling: at(10) });
+        cluster.accept(forget(3));
+        assert_eq!(cluster.claim(rest.clone()), ClaimAnswer::Accepted);
+        assert_eq!(cluster.repeat(rest), Applied::Claims([(0, ClaimAnswer::Again)].into()));
+        let claimed = cluster.facts.aggregations()[&0].progress(0).claimed.unwrap();
+        assert_eq!((claimed.records, claimed.distinct, claimed.number), (8, 4, 1));
+        cluster.complete(cluster.complete_command(0));
+        let next = cluster.claim_command(1, window(0, 10), 1);
+        assert_eq!(cluster.claim(next), ClaimAnswer::Accepted);
     }
 
     #[test]

@@ -207,6 +207,11 @@ impl Aggregation {
         })
     }
 
+    /// Whether something that was lost may belong to a window.
+    pub(super) fn has_lost(&self, window: Window) -> bool {
+        self.losses.iter().any(|loss| loss.stamps.overlaps(window))
+    }
+
     /// Enters a slot's checkpoint. After one that misses something the window still waits
     /// for the slot.
     pub(super) fn flush_window(&mut self, slot: Slot, checkpoint: &Checkpoint, settings: Settings) {
