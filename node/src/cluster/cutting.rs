@@ -115,7 +115,7 @@ impl Cutter {
             if segment.state == SegmentState::Open && leases.is_silent(writer, now) {
                 let ceiling = leases.ceiling(writer, floor);
                 warn!(node = %writer, segment = id, %ceiling, "a silent member's segment is sealed");
-                self.consensus.propose(Command::BeginSeal { segment: id, ceiling }).await?;
+                self.propose_for(id, Command::BeginSeal { segment: id, ceiling }).await?;
             } else if segment.state == SegmentState::Sealing && leases.is_silent(writer, now) {
                 self.seal(facts, id, segment).await?;
             }
@@ -131,17 +131,22 @@ impl Cutter {
         segment: &Segment,
     ) -> Result<(), Disagreement> {
         let reached = sealing::fence(&*self.copies, facts, id, segment).await;
-        let Some(command) = sealing::seal(id, &reached) else { return Ok(()) };
+        let Some((one, others)) = reached.split_first() else { return Ok(()) };
+        let (command, _) = sealing::seal(id, one, others);
+        if self.propose_for(id, command).await? {
+            info!(segment = id, copies = reached.len(), "a silent member's segment is sealed");
+        }
+        Ok(())
+    }
+
+    /// Says whether the cluster does it: the writer may be back, and faster.
+    async fn propose_for(&self, id: SegmentId, command: Command) -> Result<bool, Disagreement> {
         match self.consensus.propose(command).await {
-            // Its writer is back, and was faster.
             Err(Disagreement::Refused(refused)) => {
                 debug!(%refused, segment = id, "a segment is not sealed");
-                Ok(())
+                Ok(false)
             }
-            proposed => {
-                info!(segment = id, copies = reached.len(), "a silent member's segment is sealed");
-                proposed.map(drop)
-            }
+            proposed => proposed.map(|_| true),
         }
     }
 

@@ -88,19 +88,37 @@ pub async fn fence(
     join_all(asked).await.into_iter().flatten().collect()
 }
 
-/// The command that ends a segment where the shortest copy ends that was reached.
-pub fn seal(segment: SegmentId, reached: &[Reached]) -> Option<Command> {
-    let &Reached { end, until, .. } = shortest(reached)?;
+/// The command that ends a segment where the shortest ends of the copies that were reached,
+/// and how many entries that has.
+pub fn seal(segment: SegmentId, one: &Reached, others: &[Reached]) -> (Command, u64) {
+    let mut reached: Vec<_> = others.iter().chain([one]).collect();
     let holders = reached.iter().map(|reached| reached.node).collect();
-    Some(Command::Seal { segment, end, until, holders })
+    reached.sort_by_key(|reached| reached.end.entries);
+    let shortest = match is_to_fail("planted-seal-longest") {
+        true => reached.last(),
+        false => reached.first(),
+    };
+    let &Reached { end, until, .. } = *shortest.unwrap_or(&one);
+    (Command::Seal { segment, end, until, holders }, end.entries)
 }
 
-fn shortest(reached: &[Reached]) -> Option<&Reached> {
-    let end = |reached: &&Reached| reached.end.entries;
-    match is_to_fail("planted-seal-longest") {
-        true => reached.iter().max_by_key(end),
-        false => reached.iter().min_by_key(end),
+/// Has the cluster fix the end of a segment where the shortest copy ends that is reached, this
+/// node's own among them; returns where that is.
+async fn propose_end(
+    consensus: &dyn Consensus,
+    members: &dyn AskCopies,
+    facts: &Facts,
+    id: SegmentId,
+    segment: &Segment,
+    here: Reached,
+) -> Result<u64, Disagreement> {
+    if segment.state == SegmentState::Open {
+        consensus.propose(Command::BeginSeal { segment: id, ceiling: here.until }).await?;
     }
+    let others = fence(members, facts, id, segment).await;
+    let (command, end) = seal(id, &here, &others);
+    consensus.propose(command).await?;
+    Ok(end)
 }
 
 /// Has the cluster fix the end of a segment to which this node, its writer, appends nothing
@@ -121,15 +139,9 @@ pub async fn seal_own(
         if let Some(end) = known.end() {
             return Ok(Some(end.entries));
         }
-        if known.state == SegmentState::Open {
-            consensus.propose(Command::BeginSeal { segment, ceiling: here.until }).await?;
-        }
-        let mut reached = fence(members, &facts, segment, known).await;
-        reached.push(here);
-        let Some(command) = seal(segment, &reached) else { return Ok(None) };
-        match consensus.propose(command).await {
+        match propose_end(consensus, members, &facts, segment, known, here).await {
             // An empty one is gone from the facts at once.
-            Ok(_) => return Ok(shortest(&reached).map(|shortest| shortest.end.entries)),
+            Ok(end) => return Ok(Some(end)),
             // The leader was faster; the facts say where it ends.
             Err(Disagreement::Refused(Refused::OtherEnd { .. })) => {}
             Err(Disagreement::Refused(

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::future::ready;
 use futures::poll;
+use tokio::sync::watch;
 
 use super::*;
 use crate::checkpoint::facts::command::Applied;
@@ -34,6 +35,19 @@ struct Lost;
 
 impl Mirror for Lost {
     fn write(&self, _: u64, _: Vec<Bytes>) {}
+}
+
+/// A node that has yet to hear what the cluster did since.
+struct Behind(Arc<Facts>, Arc<Cluster>);
+
+impl Consensus for Behind {
+    fn facts(&self) -> watch::Receiver<Arc<Facts>> {
+        watch::channel(Arc::clone(&self.0)).1
+    }
+
+    fn propose(&self, command: Command) -> BoxFuture<'_, Result<Applied, Disagreement>> {
+        self.1.propose(command)
+    }
 }
 
 /// Node 1 with its disk.
@@ -166,6 +180,17 @@ async fn where_a_segment_ended_is_known_although_nobody_needs_it() {
     assert!(!node.cluster.now().segments().contains_key(&own));
     let end = seal_own(&*node.cluster, &node.others, own, here).await;
     assert_eq!(end, Ok(None), "by now it is forgotten");
+}
+
+#[tokio::test]
+async fn a_segment_that_is_gone_when_it_is_to_be_sealed_is_given_up() {
+    let node = Node::new();
+    let own = node.live(0, 5).await;
+    node.cluster.cut(9, &[]);
+    let behind = Behind(node.cluster.now(), Arc::clone(&node.cluster));
+    node.seal().await.unwrap();
+    let here = Reached { node: NodeId(1), end: extent(0), until: at(5) };
+    assert_eq!(seal_own(&behind, &node.others, own, here).await, Ok(None));
 }
 
 #[tokio::test]
