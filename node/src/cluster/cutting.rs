@@ -132,8 +132,7 @@ impl Cutter {
     ) -> Result<(), Disagreement> {
         let reached = sealing::fence(&*self.copies, facts, id, segment).await;
         let Some((one, others)) = reached.split_first() else { return Ok(()) };
-        let (command, _) = sealing::seal(id, one, others);
-        if self.propose_for(id, command).await? {
+        if self.propose_for(id, sealing::seal(id, one, others)).await? {
             info!(segment = id, copies = reached.len(), "a silent member's segment is sealed");
         }
         Ok(())

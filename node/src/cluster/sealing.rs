@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
-use tracing::{debug, warn};
+use tracing::debug;
 
-use crate::checkpoint::facts::command::Command;
+use crate::checkpoint::facts::command::{Applied, Command};
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::segments::{Segment, SegmentState};
 use crate::checkpoint::facts::{Facts, SegmentId};
@@ -88,9 +88,8 @@ pub async fn fence(
     join_all(asked).await.into_iter().flatten().collect()
 }
 
-/// The command that ends a segment where the shortest ends of the copies that were reached,
-/// and how many entries that has.
-pub fn seal(segment: SegmentId, one: &Reached, others: &[Reached]) -> (Command, u64) {
+/// The command that ends a segment where the shortest ends of the copies that were reached.
+pub fn seal(segment: SegmentId, one: &Reached, others: &[Reached]) -> Command {
     let mut reached: Vec<_> = others.iter().chain([one]).collect();
     let holders = reached.iter().map(|reached| reached.node).collect();
     reached.sort_by_key(|reached| reached.end.entries);
@@ -99,11 +98,11 @@ pub fn seal(segment: SegmentId, one: &Reached, others: &[Reached]) -> (Command, 
         false => reached.first(),
     };
     let &Reached { end, until, .. } = *shortest.unwrap_or(&one);
-    (Command::Seal { segment, end, until, holders }, end.entries)
+    Command::Seal { segment, end, until, holders }
 }
 
 /// Has the cluster fix the end of a segment where the shortest copy ends that is reached, this
-/// node's own among them; returns where that is.
+/// node's own among them.
 async fn propose_end(
     consensus: &dyn Consensus,
     members: &dyn AskCopies,
@@ -111,19 +110,17 @@ async fn propose_end(
     id: SegmentId,
     segment: &Segment,
     here: Reached,
-) -> Result<u64, Disagreement> {
+) -> Result<Applied, Disagreement> {
     if segment.state == SegmentState::Open {
         consensus.propose(Command::BeginSeal { segment: id, ceiling: here.until }).await?;
     }
     let others = fence(members, facts, id, segment).await;
-    let (command, end) = seal(id, &here, &others);
-    consensus.propose(command).await?;
-    Ok(end)
+    consensus.propose(seal(id, &here, &others)).await
 }
 
 /// Has the cluster fix the end of a segment to which this node, its writer, appends nothing
-/// more and of which it has so much; returns where that is. `None` if the cluster needs the
-/// segment no more, or has given it up: it may have ended anywhere then.
+/// more and of which it has so much; returns where that is. `None` if nobody can tell, because
+/// the segment was lost.
 ///
 /// # Errors
 /// When the facts do not allow it, or the node takes no part any more.
@@ -135,21 +132,16 @@ pub async fn seal_own(
 ) -> Result<Option<u64>, Disagreement> {
     loop {
         let facts = facts(consensus);
-        let Some(known) = facts.segments().get(&segment) else { return Ok(None) };
-        if let Some(end) = known.end() {
+        if let Some(end) = facts.end_of(segment) {
             return Ok(Some(end.entries));
         }
+        let Some(known) = facts.segments().get(&segment) else { return Ok(None) };
         match propose_end(consensus, members, &facts, segment, known, here).await {
-            // An empty one is gone from the facts at once.
-            Ok(end) => return Ok(Some(end)),
-            // The leader was faster; the facts say where it ends.
-            Err(Disagreement::Refused(Refused::OtherEnd { .. })) => {}
-            Err(Disagreement::Refused(
-                refused @ (Refused::Lost { .. } | Refused::NoSegment { .. }),
-            )) => {
-                warn!(segment, %refused, "the segment is given up");
-                return Ok(None);
-            }
+            // If the leader was faster, the facts say by now where it ends.
+            Ok(_)
+            | Err(Disagreement::Refused(
+                Refused::OtherEnd { .. } | Refused::Lost { .. } | Refused::NoSegment { .. },
+            )) => {}
             Err(error) => return Err(error),
         }
     }
@@ -197,7 +189,7 @@ fn end(
 /// where: what lies beyond was never acknowledged.
 pub fn beyond_the_end(facts: &Facts, replay: &Replay) -> Vec<(SegmentId, u64)> {
     let found = replay.segments.iter().filter_map(|(&segment, found)| {
-        let end = facts.segments().get(&segment)?.end()?.entries;
+        let end = facts.end_of(segment)?.entries;
         (found.marks.end().entries > end).then_some((segment, end))
     });
     found.collect()
