@@ -90,8 +90,12 @@ impl Orders {
             (Act::Forget, MemberState::Forgotten) => self.end(order, false),
             (Act::Drain, MemberState::Draining) => {}
             (Act::Drain, _) => {
-                // The others cannot do without it.
-                if let Err(AdminError::Refused(_)) = through.drain(member.id).await {
+                let refused = matches!(through.drain(member.id).await, Err(AdminError::Refused(_)));
+                let members = through.cluster().members;
+                let stays =
+                    members.iter().any(|now| now.id == member.id && now.state == member.state);
+                // The others cannot do without it, unless it has left meanwhile.
+                if refused && stays {
                     self.end(order, false);
                 }
             }
