@@ -127,7 +127,7 @@ pub struct Engine {
     rejected: RejectedRecord,
     standing: Arc<Standing>,
     facts: watch::Receiver<Arc<Facts>>,
-    cutter: tokio::sync::Mutex<Cutter>,
+    cutter: Arc<tokio::sync::Mutex<Cutter>>,
     raft: Raft,
     key: FingerprintKey,
     consensus: Arc<dyn Consensus>,
@@ -312,7 +312,7 @@ impl Engine {
             silent,
             clocks.clone(),
         );
-        let cutter = tokio::sync::Mutex::new(cutter);
+        let cutter = Arc::new(tokio::sync::Mutex::new(cutter));
         let (key, packed) = (identity.fingerprint_key, Mutex::default());
         let reader = Reader { lending, gathering, departures, clocks, store };
         Ok(Engine {
@@ -413,11 +413,14 @@ impl Engine {
     ///
     /// # Errors
     /// When the node takes no part any more.
-    pub async fn cut(&self, now: UnixNanos) -> Result<(), EngineError> {
-        if let Some(term) = self.raft.leading() {
-            self.cutter.lock().await.cut(term, now).await?;
+    pub fn cut(&self, now: UnixNanos) -> impl Future<Output = Result<(), EngineError>> + use<> {
+        let (leading, cutter) = (self.raft.leading(), Arc::clone(&self.cutter));
+        async move {
+            if let Some(term) = leading {
+                cutter.lock().await.cut(term, now).await?;
+            }
+            Ok(())
         }
-        Ok(())
     }
 
     /// Waits until an aggregation counts, and there are some that [`Engine::open`] has not
