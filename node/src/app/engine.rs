@@ -161,7 +161,8 @@ impl Engine {
         let mut replayed = check_journal(Arc::clone(&store)).await?;
         let proposals = Proposals::new(raft.clone(), members.clone());
         let departures = Departures::new(proposals.clone());
-        let consensus: Arc<dyn Consensus> = Arc::new(proposals);
+        let lead = Arc::new(proposals);
+        let consensus: Arc<dyn Consensus> = Arc::clone(&lead) as _;
         let node = identity.node;
         if !leaves(&raft.facts().borrow(), node) {
             register(&*consensus, &settings).await?;
@@ -305,13 +306,8 @@ impl Engine {
         parts
             .run("clocks", async move { Ok(comparing.run().await.map_err(Disagreement::from)?) })?;
         let stamping = Stamping { node, own: lending.clone(), members: members.clone() };
-        let cutter = Cutter::new(
-            Arc::clone(&consensus),
-            Arc::new(stamping),
-            Arc::new(members),
-            silent,
-            clocks.clone(),
-        );
+        let cutter =
+            Cutter::new(lead, Arc::new(stamping), Arc::new(members), silent, clocks.clone());
         let cutter = Arc::new(tokio::sync::Mutex::new(cutter));
         let (key, packed) = (identity.fingerprint_key, Mutex::default());
         let reader = Reader { lending, gathering, departures, clocks, store };
@@ -414,10 +410,10 @@ impl Engine {
     /// # Errors
     /// When the node takes no part any more.
     pub fn cut(&self, now: UnixNanos) -> impl Future<Output = Result<(), EngineError>> + use<> {
-        let (leading, cutter) = (self.raft.leading(), Arc::clone(&self.cutter));
+        let (leads, cutter) = (self.raft.leading().is_some(), Arc::clone(&self.cutter));
         async move {
-            if let Some(term) = leading {
-                cutter.lock().await.cut(term, now).await?;
+            if leads {
+                cutter.lock().await.cut(now).await?;
             }
             Ok(())
         }

@@ -32,14 +32,18 @@ pub type Silent = (Term, BTreeSet<NodeId>);
 pub struct Leases {
     /// When it began to lead.
     began: UnixNanos,
+    /// What earlier leaders allowed ended by then.
+    earlier: UnixNanos,
     granted: BTreeMap<NodeId, UnixNanos>,
     heard: BTreeMap<NodeId, UnixNanos>,
 }
 
 impl Leases {
-    /// Nothing yet: the node begins to lead.
-    pub fn begin(now: UnixNanos) -> Leases {
-        Leases { began: now, granted: BTreeMap::new(), heard: BTreeMap::new() }
+    /// Nothing yet: the node begins to lead. The clock of an earlier leader may be ahead by
+    /// `clock_bound`.
+    pub fn begin(now: UnixNanos, clock_bound: Duration) -> Leases {
+        let earlier = after(now, LEASE + clock_bound);
+        Leases { began: now, earlier, granted: BTreeMap::new(), heard: BTreeMap::new() }
     }
 
     /// The lease that a node is offered. It may have it, whether it answers or not.
@@ -70,7 +74,7 @@ impl Leases {
     /// neither this leader nor an earlier one has allowed it more.
     pub fn ceiling(&self, node: NodeId, floor: UnixNanos) -> UnixNanos {
         let granted = self.granted.get(&node).copied().unwrap_or_default();
-        granted.max(after(self.began, LEASE)).max(first(floor))
+        granted.max(self.earlier).max(first(floor))
     }
 }
 
@@ -85,26 +89,28 @@ mod tests {
 
     const NODE: NodeId = NodeId(2);
 
+    const CLOCK_BOUND: Duration = Duration::from_secs(2);
+
     fn at(second: u64) -> UnixNanos {
         UnixNanos(second * SECOND)
     }
 
     #[test]
     fn a_ceiling_is_past_all_that_any_leader_allowed() {
-        let mut leases = Leases::begin(at(100));
-        assert_eq!(leases.ceiling(NODE, at(50)), at(110), "an earlier leader's");
+        let mut leases = Leases::begin(at(100), CLOCK_BOUND);
+        assert_eq!(leases.ceiling(NODE, at(50)), at(112), "an earlier leader's");
         assert_eq!(leases.ceiling(NODE, at(105)), at(115), "the first one of the segment");
         assert_eq!(leases.grant(NODE, at(120)), at(130));
         assert_eq!(leases.ceiling(NODE, at(50)), at(130));
         assert_eq!(leases.grant(NODE, at(90)), at(130), "a clock that went back takes nothing");
         assert_eq!(leases.keep(NODE), at(130), "no more than before");
-        assert_eq!(leases.ceiling(NodeId(3), at(50)), at(110));
+        assert_eq!(leases.ceiling(NodeId(3), at(50)), at(112));
         assert_eq!(leases.keep(NodeId(3)), at(0));
     }
 
     #[test]
     fn a_node_is_silent_when_it_has_not_answered_this_leader_for_a_while() {
-        let mut leases = Leases::begin(at(100));
+        let mut leases = Leases::begin(at(100), CLOCK_BOUND);
         assert!(!leases.is_silent(NODE, at(104)));
         assert!(leases.is_silent(NODE, at(105)));
         leases.hear(NODE, at(105));
