@@ -252,10 +252,9 @@ impl Delivery {
                         true
                     }
                     ClaimAnswer::Diverged(earlier) => return Err(found.diverged(slot, &earlier)),
-                    ClaimAnswer::Resume(earlier) if earlier.window != window => {
-                        let what = format!("slot {slot} has an open claim of {}", earlier.window);
-                        return Err(FlushError::Contradiction(what));
-                    }
+                    // Another node led it meanwhile, and claimed: whoever folds it now begins
+                    // with that window.
+                    ClaimAnswer::Resume(earlier) if earlier.window != window => true,
                     // By now the facts tell better.
                     ClaimAnswer::Resume(_)
                     | ClaimAnswer::StaleEpoch

@@ -383,14 +383,21 @@ async fn another_result_than_the_claimed_one_halts_the_node() {
 }
 
 #[tokio::test]
-async fn another_open_claim_halts_the_node() {
-    let node = Node::new();
+async fn a_slot_that_another_has_claimed_on_meanwhile_is_given_up_and_taken_up_there() {
+    let mut node = Node::new();
     let mut groups = node.fold();
     let due = node.due(&mut groups);
-    let second = node.cluster.cut(20, &[(node.segment, 3)]);
-    node.cluster.claim(1, "7", window(10, 20), second);
-    let error = node.hand_out(due).await.unwrap_err();
-    assert!(matches!(error, FlushError::Contradiction(_)), "{error}");
+    node.appended.push(node.segment, at(11), entry(0, &[(8, 5)]));
+    let end = node.cluster.cut(20, &node.appended.counts());
+    let second = window(10, 20);
+    node.cluster.place("7", 2);
+    node.cluster.claim(2, "7", second, end);
+    node.cluster.place("7", 1);
+    assert_eq!(node.hand_out(due).await.unwrap(), done("7"));
+    assert_eq!(node.flushed().0, "0-6,8-250");
+    let closed = node.flush().await.unwrap();
+    assert_eq!(closed.first(), Some(&(second, String::new())), "what is claimed comes first");
+    assert_eq!((node.flushed(), node.fact(second).records), (whole(), 1));
 }
 
 #[tokio::test]
