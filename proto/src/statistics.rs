@@ -45,6 +45,10 @@ pub struct WindowCounts {
     pub counts: Vec<ValueCount>,
     /// What `counts` leaves out.
     pub other: Other,
+    /// In the part of a closed window that one node has: the slots that it is the part of, as
+    /// ranges, `0-84,90`. Such a part is never complete, and is not printed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<String>,
 }
 
 /// What is missing of a window.

@@ -11,7 +11,7 @@ use futures::future::{self, BoxFuture};
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use sheaf_proto::cluster::{Cluster, Member};
 use sheaf_proto::statistics::{Account, Ledger, WindowCounts};
 use tokio::sync::watch;
@@ -76,8 +76,36 @@ impl Statistics {
         reader.ok_or_else(|| AdminError::Unavailable("the node is starting".to_owned()))
     }
 
-    async fn closed(&self, limit: usize) -> Result<Vec<Box<RawValue>>, AdminError> {
+    async fn closed(&self, scope: Scope, limit: usize) -> Result<Vec<Box<RawValue>>, AdminError> {
         let reader = self.reader()?;
+        match scope {
+            Scope::Node => self.parts(&reader, limit).await,
+            Scope::Cluster => self.printed(&reader, limit).await,
+        }
+    }
+
+    /// What this node has of closed windows, the newest first.
+    async fn parts(&self, reader: &Reader, limit: usize) -> Result<Vec<Box<RawValue>>, AdminError> {
+        let windows = counted_windows(&reader.gathering.facts.borrow());
+        let mut parts = Vec::new();
+        for (number, window) in windows {
+            if parts.len() == limit {
+                break;
+            }
+            let part = reader.gathering.part(number, window, self.values_max).await;
+            if let Some(part) = part.map_err(failed)? {
+                parts.push(to_raw_value(&part).map_err(failed)?);
+            }
+        }
+        Ok(parts)
+    }
+
+    /// What was printed of closed windows, the newest first.
+    async fn printed(
+        &self,
+        reader: &Reader,
+        limit: usize,
+    ) -> Result<Vec<Box<RawValue>>, AdminError> {
         let facts = reader.gathering.facts.borrow().clone();
         let windows = printed_windows(&facts);
         self.forget_all_but(&windows);
@@ -86,7 +114,7 @@ impl Statistics {
             if lines.len() == limit {
                 break;
             }
-            if let Some(line) = self.line(&reader, number, window, printed).await? {
+            if let Some(line) = self.line(reader, number, window, printed).await? {
                 lines.push(RawValue::from_string(line.to_string()).map_err(failed)?);
             }
         }
@@ -160,6 +188,17 @@ fn printed_windows(facts: &Facts) -> Vec<(u32, Window, Printed)> {
     });
     let mut windows: Vec<_> = windows.collect();
     windows.sort_by_key(|&(number, window, _)| Reverse((window.end, number)));
+    windows
+}
+
+/// The windows of which some slot has flushed records, the newest first.
+fn counted_windows(facts: &Facts) -> Vec<(u32, Window)> {
+    let windows = facts.aggregations().iter().flat_map(|(&number, aggregation)| {
+        let counted = aggregation.windows.iter().filter(|(_, fact)| fact.records > 0);
+        counted.map(move |(&start, fact)| (number, Window { start, end: fact.end }))
+    });
+    let mut windows: Vec<_> = windows.collect();
+    windows.sort_by_key(|&(number, window)| Reverse((window.end, number)));
     windows
 }
 
@@ -258,9 +297,10 @@ impl Node for Statistics {
 
     fn closed_windows(
         &self,
+        scope: Scope,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Box<RawValue>>, AdminError>> {
-        self.closed(limit).boxed()
+        self.closed(scope, limit).boxed()
     }
 
     fn follow_windows(
