@@ -148,6 +148,7 @@ fn member(member: cluster::Member) -> service::Member {
         segments: member.segments,
         lag: member.lag,
         clock_offset_micros: member.clock_offset_micros,
+        filling: member.filling,
     }
 }
 
