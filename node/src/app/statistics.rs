@@ -1,6 +1,7 @@
 //! What the admin port asks of the node.
 
 mod following; // windows as they are printed
+mod ledger; // what came in against what went out
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,7 @@ use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use serde_json::value::{RawValue, to_raw_value};
 use sheaf_proto::cluster::{Cluster, Member};
-use sheaf_proto::statistics::{Account, Ledger, WindowCounts};
+use sheaf_proto::statistics::{Ledger, WindowCounts};
 use tokio::sync::watch;
 use tracing::debug;
 
@@ -22,7 +23,6 @@ use crate::app::engine::Reader;
 use crate::app::metrics::Metrics;
 use crate::checkpoint::Digest;
 use crate::checkpoint::facts::Facts;
-use crate::checkpoint::facts::aggregations::Aggregation;
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::windows::Printed;
 use crate::checkpoint::printed;
@@ -37,7 +37,6 @@ use crate::event::node::NodeId;
 use crate::event::time::Window;
 use crate::intake::Intake;
 use crate::intake::admission::{Closed, Why};
-use crate::journal::Extent;
 use following::Following;
 
 /// How long another node may take to say what it has.
@@ -157,26 +156,6 @@ impl Statistics {
     }
 }
 
-/// An aggregation's side of the ledger, with so many records that are not flushed, and so many
-/// that repeat others.
-fn account(aggregation: &Aggregation, pending: u64, deduplicated: u64) -> Account {
-    let Aggregation { name, ledger, losses, .. } = aggregation;
-    let accepted = ledger.accepted.records.saturating_sub(deduplicated);
-    let has_lost = ledger.lost != Extent::default() || !losses.is_empty();
-    // Of what was lost some slots had flushed their part before.
-    let rest = accepted.saturating_sub(ledger.flushed + pending);
-    Account {
-        aggregation: name.clone(),
-        accepted,
-        flushed: ledger.flushed,
-        distinct: ledger.distinct,
-        duplicate: ledger.flushed.saturating_sub(ledger.distinct),
-        pending,
-        lost: if has_lost { rest } else { 0 },
-        deduplicated,
-    }
-}
-
 /// The windows of which a line was agreed on that is never followed by another, the newest
 /// first.
 fn printed_windows(facts: &Facts) -> Vec<(u32, Window, Printed)> {
@@ -233,29 +212,7 @@ impl Statistics {
     async fn draw_up(&self, reader: &Reader, scope: Scope) -> Ledger {
         let live = self.live(reader, scope, 0).await;
         let facts = reader.gathering.facts.borrow().clone();
-        let cut = facts.latest_cut().number;
-        let is_at_cut = |live: &Live| live.pending.as_ref().is_some_and(|p| p.cut == cut);
-        let mut balanced = live.iter().all(is_at_cut);
-        let mut accounts = Vec::new();
-        for (number, aggregation) in facts.aggregations() {
-            let pending = live.iter().filter_map(|live| live.pending.as_ref()?.records.get(number));
-            // Every node knows of all.
-            let repeated =
-                live.iter().filter_map(|live| live.pending.as_ref()?.repeated.get(number));
-            let repeated = repeated.max().copied().unwrap_or(0);
-            let account = account(aggregation, pending.sum(), repeated);
-            let entries = facts.balance(*number).is_none_or(|balance| balance.holds());
-            let Account { accepted, flushed, pending, lost, .. } = account;
-            balanced &= entries && accepted == flushed + pending + lost;
-            accounts.push(account);
-        }
-        let mut rejected = BTreeMap::new();
-        for (reason, records) in live.iter().flat_map(|live| &live.rejected) {
-            *rejected.entry(reason.clone()).or_default() += records;
-        }
-        let accepted = live.iter().map(|live| live.accepted).sum::<u64>();
-        let received = accepted + rejected.values().sum::<u64>();
-        Ledger { received, accepted, rejected, aggregations: accounts, balanced }
+        ledger::draw_up(&facts, &live, scope)
     }
 
     fn forget_all_but(&self, windows: &[(u32, Window, Printed)]) {

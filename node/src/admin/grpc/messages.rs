@@ -102,6 +102,7 @@ fn account(account: statistics::Account) -> service::Account {
         duplicate: account.duplicate,
         pending: account.pending,
         lost: account.lost,
+        deduplicated: account.deduplicated,
     }
 }
 
