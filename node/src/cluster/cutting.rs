@@ -110,15 +110,15 @@ impl Cutter {
             *told = silent;
             differs
         });
-        for (&id, segment) in facts.segments() {
+        let growing = facts.segments().iter().filter(|(_, segment)| segment.end().is_none());
+        for (&id, segment) in growing.filter(|(_, segment)| leases.is_silent(segment.writer, now)) {
             let Segment { writer, floor, .. } = *segment;
-            if segment.state == SegmentState::Open && leases.is_silent(writer, now) {
+            if segment.state == SegmentState::Open {
                 let ceiling = leases.ceiling(writer, floor);
                 warn!(node = %writer, segment = id, %ceiling, "a silent member's segment is sealed");
                 self.consensus.propose(Command::BeginSeal { segment: id, ceiling }).await?;
-            } else if segment.state == SegmentState::Sealing && leases.is_silent(writer, now) {
-                self.seal(facts, id, segment).await?;
             }
+            self.seal(facts, id, segment).await?;
         }
         Ok(())
     }
