@@ -16,8 +16,13 @@ pub const LEASE: Duration = Duration::from_secs(10);
 /// How long a node may be silent before its segment is sealed.
 const SILENCE: Duration = Duration::from_secs(4);
 
+/// How long, if all that is heard is that nobody listens at its address: long enough that it
+/// was asked twice.
+const ABSENCE: Duration = Duration::from_millis(1_500);
+
 // A pause that is not sealed costs no acknowledgement either.
 const _: () = assert!(2 * SILENCE.as_nanos() < LEASE.as_nanos());
+const _: () = assert!(ABSENCE.as_nanos() < SILENCE.as_nanos());
 
 /// The lease of a segment that was opened after a cut at this time, until another is given.
 pub fn first(floor: UnixNanos) -> UnixNanos {
@@ -34,12 +39,15 @@ pub struct Leases {
     began: UnixNanos,
     granted: BTreeMap<NodeId, UnixNanos>,
     heard: BTreeMap<NodeId, UnixNanos>,
+    /// Where nobody was found the last time.
+    gone: BTreeSet<NodeId>,
 }
 
 impl Leases {
     /// Nothing yet: the node begins to lead.
     pub fn begin(now: UnixNanos) -> Leases {
-        Leases { began: now, granted: BTreeMap::new(), heard: BTreeMap::new() }
+        let (granted, heard, gone) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Leases { began: now, granted, heard, gone }
     }
 
     /// The lease that a node is offered. It may have it, whether it answers or not.
@@ -58,12 +66,23 @@ impl Leases {
     /// A node has answered.
     pub fn hear(&mut self, node: NodeId, now: UnixNanos) {
         self.heard.insert(node, now);
+        self.gone.remove(&node);
+    }
+
+    /// A node has not answered; perhaps because nobody listens at its address.
+    pub fn miss(&mut self, node: NodeId, is_gone: bool) {
+        if is_gone {
+            self.gone.insert(node);
+        } else {
+            self.gone.remove(&node);
+        }
     }
 
     /// Whether a node has been silent for too long.
     pub fn is_silent(&self, node: NodeId, now: UnixNanos) -> bool {
         let heard = self.heard.get(&node).copied().unwrap_or(self.began).max(self.began);
-        after(heard, SILENCE) < now
+        let patience = if self.gone.contains(&node) { ABSENCE } else { SILENCE };
+        after(heard, patience) < now
     }
 
     /// A time at which a node has stamped nothing in a segment with this floor, nor later:
@@ -110,5 +129,21 @@ mod tests {
         leases.hear(NODE, at(105));
         assert!(!leases.is_silent(NODE, at(109)));
         assert!(leases.is_silent(NODE, at(110)));
+    }
+
+    #[test]
+    fn a_node_that_is_not_there_is_waited_for_a_shorter_time_and_one_that_is_back_is_not() {
+        let mut leases = Leases::begin(at(100));
+        leases.hear(NODE, at(105));
+        leases.miss(NODE, true);
+        assert!(!leases.is_silent(NODE, at(106)));
+        assert!(leases.is_silent(NODE, at(107)));
+        assert!(!leases.is_silent(NodeId(3), at(104)));
+        leases.miss(NODE, false);
+        assert!(!leases.is_silent(NODE, at(109)), "somebody listens there again");
+        leases.miss(NODE, true);
+        leases.hear(NODE, at(108));
+        assert!(!leases.is_silent(NODE, at(112)));
+        assert_eq!(leases.ceiling(NODE, at(50)), at(110), "what it may stamp is as it was");
     }
 }
