@@ -281,7 +281,9 @@ impl Node {
             }
             let now = self.surroundings.clock.now();
             let done = running.engine.cut(now);
+            // It may wait for a part that has failed.
             tokio::select! {
+                error = running.failed() => return Some(error),
                 () = stop.cancelled() => return None,
                 done = done => if let Err(error) = done { return Some(error) },
             }

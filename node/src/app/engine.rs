@@ -127,7 +127,7 @@ pub struct Engine {
     rejected: RejectedRecord,
     standing: Arc<Standing>,
     facts: watch::Receiver<Arc<Facts>>,
-    cutter: tokio::sync::Mutex<Cutter>,
+    cutter: Arc<tokio::sync::Mutex<Cutter>>,
     raft: Raft,
     key: FingerprintKey,
     consensus: Arc<dyn Consensus>,
@@ -161,7 +161,8 @@ impl Engine {
         let mut replayed = check_journal(Arc::clone(&store)).await?;
         let proposals = Proposals::new(raft.clone(), members.clone());
         let departures = Departures::new(proposals.clone());
-        let consensus: Arc<dyn Consensus> = Arc::new(proposals);
+        let lead = Arc::new(proposals);
+        let consensus: Arc<dyn Consensus> = Arc::clone(&lead) as _;
         let node = identity.node;
         if !leaves(&raft.facts().borrow(), node) {
             register(&*consensus, &settings).await?;
@@ -305,14 +306,9 @@ impl Engine {
         parts
             .run("clocks", async move { Ok(comparing.run().await.map_err(Disagreement::from)?) })?;
         let stamping = Stamping { node, own: lending.clone(), members: members.clone() };
-        let cutter = Cutter::new(
-            Arc::clone(&consensus),
-            Arc::new(stamping),
-            Arc::new(members),
-            silent,
-            clocks.clone(),
-        );
-        let cutter = tokio::sync::Mutex::new(cutter);
+        let cutter =
+            Cutter::new(lead, Arc::new(stamping), Arc::new(members), silent, clocks.clone());
+        let cutter = Arc::new(tokio::sync::Mutex::new(cutter));
         let (key, packed) = (identity.fingerprint_key, Mutex::default());
         let reader = Reader { lending, gathering, departures, clocks, store };
         Ok(Engine {
@@ -413,11 +409,14 @@ impl Engine {
     ///
     /// # Errors
     /// When the node takes no part any more.
-    pub async fn cut(&self, now: UnixNanos) -> Result<(), EngineError> {
-        if let Some(term) = self.raft.leading() {
-            self.cutter.lock().await.cut(term, now).await?;
+    pub fn cut(&self, now: UnixNanos) -> impl Future<Output = Result<(), EngineError>> + use<> {
+        let (leads, cutter) = (self.raft.leading().is_some(), Arc::clone(&self.cutter));
+        async move {
+            if leads {
+                cutter.lock().await.cut(now).await?;
+            }
+            Ok(())
         }
-        Ok(())
     }
 
     /// Waits until an aggregation counts, and there are some that [`Engine::open`] has not

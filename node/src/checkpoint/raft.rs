@@ -20,7 +20,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::alias::{EntryOf, LogIdOf, SnapshotMetaOf, StoredMembershipOf, VoteOf};
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::RaftError;
+use openraft::errors::{Fatal, RaftError};
+use openraft::impls::ProgressResponder;
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::rt::deterministic_rng::DeterministicRng;
 use openraft::{ChangeMembers, Config, Instant as _, ReadPolicy, SnapshotPolicy};
@@ -209,6 +210,22 @@ impl Raft {
         // Only entries of Raft's own have no answer.
         let outcome = written.data.ok_or(ProposeError::Undecided)?;
         Ok(Decision { index: written.log_id.index, outcome })
+    }
+
+    /// As [`Raft::propose`], if this node still leads in `term`: what a leader has found out
+    /// may be wrong once another has led.
+    ///
+    /// # Errors
+    /// As [`Raft::propose`].
+    pub async fn propose_in(&self, term: Term, command: Command) -> Result<Applied, ProposeError> {
+        let (responder, written) = ProgressResponder::complete_only();
+        let writing = async {
+            self.core.write(command).with_leader(term).responder(responder).await?;
+            let written = written.await.map_err(|_| Fatal::Stopped)?;
+            written.map_err(RaftError::APIError)
+        };
+        let outcome = decided(writing).await?.data.ok_or(ProposeError::Undecided)?;
+        outcome.map_err(ProposeError::Refused)
     }
 
     /// Adds a member that learns and does not vote. It catches up from then on:

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::aggregation::definition::Kind;
-use crate::checkpoint::facts::command::Command;
+use crate::checkpoint::facts::command::{Applied, Command};
 use crate::checkpoint::facts::segments::{Segment, SegmentState};
 use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::checkpoint::raft::Term;
@@ -53,9 +53,24 @@ pub trait AskStamped: Send + Sync {
     ) -> BoxFuture<'a, Result<BTreeMap<SegmentId, Stamped>, Unanswered>>;
 }
 
+/// What only the cluster's leader does.
+pub trait Lead: Consensus {
+    /// Makes sure that this node leads, and that its facts have all that was decided before.
+    /// Returns the term; `None` if it does not, or nobody can tell.
+    fn confirm(&self) -> BoxFuture<'_, Result<Option<Term>, Disagreement>>;
+
+    /// As [`Consensus::propose`], if this node still leads in `term`. `None` if it does not, or
+    /// nobody can tell.
+    fn propose_in(
+        &self,
+        term: Term,
+        command: Command,
+    ) -> BoxFuture<'_, Result<Option<Applied>, Disagreement>>;
+}
+
 /// Makes cuts while this node leads.
 pub struct Cutter {
-    consensus: Arc<dyn Consensus>,
+    lead: Arc<dyn Lead>,
     members: Arc<dyn AskStamped>,
     copies: Arc<dyn AskCopies>,
     /// The members that did not answer last time: nobody waits for them.
@@ -72,28 +87,32 @@ impl Cutter {
     /// A cutter of this cluster, which tells `told` of those who do not answer any more,
     /// and gives leases to those whose `clocks` are right.
     pub fn new(
-        consensus: Arc<dyn Consensus>,
+        lead: Arc<dyn Lead>,
         members: Arc<dyn AskStamped>,
         copies: Arc<dyn AskCopies>,
         told: watch::Sender<Silent>,
         clocks: Clocks,
     ) -> Cutter {
         let (silent, leases) = (BTreeSet::new(), None);
-        Cutter { consensus, members, copies, silent, leases, told, clocks }
+        Cutter { lead, members, copies, silent, leases, told, clocks }
     }
 
-    /// As the leader in `term`, has the cluster cut at the last whole second at or before
-    /// `now`, and before at the end of each window that something may be in and that has no
-    /// cut at its end. Renews the leases, and begins to seal the segments of those who have
-    /// been silent for too long.
+    /// If this node leads, has the cluster cut at the last whole second at or before `now`,
+    /// and before at the end of each window that something may be in and that has no cut at its
+    /// end. Renews the leases, and begins to seal the segments of those who have been silent for
+    /// too long.
+    ///
+    /// Another leader comes only after this one was confirmed for the last time: so it knows an
+    /// end of all leases that this one gave, for they count from `now`, which was before.
     ///
     /// # Errors
     /// When the node takes no part any more. If another leader was faster, nothing happens.
-    pub async fn cut(&mut self, term: Term, now: UnixNanos) -> Result<(), Disagreement> {
+    pub async fn cut(&mut self, now: UnixNanos) -> Result<(), Disagreement> {
+        let Some(term) = self.lead.confirm().await? else { return Ok(()) };
         if self.leases.as_ref().is_none_or(|(leading, _)| *leading != term) {
-            self.leases = Some((term, Leases::begin(now)));
+            self.leases = Some((term, Leases::begin(now, self.clocks.bound())));
         }
-        let facts = self.consensus.facts().borrow().clone();
+        let facts = self.lead.facts().borrow().clone();
         let (latest, time) = (facts.latest_cut().time, now.whole_second());
         if time <= latest {
             return Ok(());
@@ -103,9 +122,11 @@ impl Cutter {
         let last = told.chain(last_sealed(&facts)).max().unwrap_or_default();
         for time in ends(&lengths(&facts), latest, time, last) {
             let stamped = self.ask(&facts, time, now).await;
-            self.propose(&facts, time, stamped).await?;
+            if !self.agree(term, &facts, time, stamped).await? {
+                return Ok(());
+            }
         }
-        self.propose(&facts, time, stamped).await?;
+        self.agree(term, &facts, time, stamped).await?;
         self.seal_silent(&facts, now).await
     }
 
@@ -126,9 +147,12 @@ impl Cutter {
             if segment.state == SegmentState::Open {
                 let ceiling = leases.ceiling(writer, floor);
                 warn!(node = %writer, segment = id, %ceiling, "a silent member's segment is sealed");
-                self.consensus.propose(Command::BeginSeal { segment: id, ceiling }).await?;
+                let begin = Command::BeginSeal { segment: id, ceiling };
+                if !self.propose(*term, begin).await? {
+                    continue;
+                }
             }
-            self.seal(facts, id, segment).await?;
+            self.seal(*term, facts, id, segment).await?;
         }
         Ok(())
     }
@@ -136,44 +160,45 @@ impl Cutter {
     /// Ends a segment whose writer is silent, where its other copies end.
     async fn seal(
         &self,
+        term: Term,
         facts: &Facts,
         id: SegmentId,
         segment: &Segment,
     ) -> Result<(), Disagreement> {
         let reached = sealing::fence(&*self.copies, facts, id, segment).await;
-        let Some(command) = sealing::seal(id, &reached) else { return Ok(()) };
-        match self.consensus.propose(command).await {
-            // Its writer is back, and was faster.
+        let Some((one, others)) = reached.split_first() else { return Ok(()) };
+        if self.propose(term, sealing::seal(id, one, others)).await? {
+            info!(segment = id, copies = reached.len(), "a silent member's segment is sealed");
+        }
+        Ok(())
+    }
+
+    /// Says whether the cluster does it: another leader may be faster, or a writer that is back.
+    async fn propose(&self, term: Term, command: Command) -> Result<bool, Disagreement> {
+        match self.lead.propose_in(term, command).await {
             Err(Disagreement::Refused(refused)) => {
-                debug!(%refused, segment = id, "a segment is not sealed");
-                Ok(())
+                debug!(%refused, "what the leader proposes was refused");
+                Ok(false)
             }
-            proposed => {
-                info!(segment = id, copies = reached.len(), "a silent member's segment is sealed");
-                proposed.map(drop)
-            }
+            proposed => Ok(proposed?.is_some()),
         }
     }
 
-    async fn propose(
+    /// Has the cluster agree on a cut, and says whether it does.
+    async fn agree(
         &self,
+        term: Term,
         before: &Facts,
         time: UnixNanos,
         stamped: BTreeMap<SegmentId, Stamped>,
-    ) -> Result<(), Disagreement> {
-        let facts = self.consensus.facts().borrow().clone();
+    ) -> Result<bool, Disagreement> {
+        let facts = self.lead.facts().borrow().clone();
         let number = facts.latest_cut().number + 1;
         // Of one that was opened or sealed since, more is known the next time.
         let is_as_before = |id: &SegmentId| facts.segments().get(id) == before.segments().get(id);
         let stamped = stamped.into_iter().filter(|(id, _)| is_as_before(id));
         let stamped = stamped.map(|(id, stamped)| (id, stamped.before)).collect();
-        match self.consensus.propose(Command::Cut { number, time, stamped }).await {
-            Err(Disagreement::Refused(refused)) => {
-                debug!(%refused, "a cut was refused");
-                Ok(())
-            }
-            proposed => proposed.map(drop),
-        }
+        self.propose(term, Command::Cut { number, time, stamped }).await
     }
 
     /// How much is stamped before a time of each segment of which somebody has to tell. All

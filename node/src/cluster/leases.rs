@@ -16,8 +16,8 @@ pub const LEASE: Duration = Duration::from_secs(10);
 /// How long a node may be silent before its segment is sealed.
 const SILENCE: Duration = Duration::from_secs(4);
 
-/// How long, if all that is heard is that nobody listens at its address: long enough that it
-/// was asked twice.
+/// How long, if all that is heard is that nobody listens at its address. It is asked each second,
+/// so that it was asked twice.
 const ABSENCE: Duration = Duration::from_millis(1_500);
 
 // A pause that is not sealed costs no acknowledgement either.
@@ -37,6 +37,8 @@ pub type Silent = (Term, BTreeSet<NodeId>);
 pub struct Leases {
     /// When it began to lead.
     began: UnixNanos,
+    /// What earlier leaders allowed ended by then.
+    earlier: UnixNanos,
     granted: BTreeMap<NodeId, UnixNanos>,
     heard: BTreeMap<NodeId, UnixNanos>,
     /// Where nobody was found the last time.
@@ -44,10 +46,12 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// Nothing yet: the node begins to lead.
-    pub fn begin(now: UnixNanos) -> Leases {
+    /// Nothing yet: the node begins to lead. The clock of an earlier leader may be ahead by
+    /// `clock_bound`.
+    pub fn begin(now: UnixNanos, clock_bound: Duration) -> Leases {
+        let earlier = after(now, LEASE + clock_bound);
         let (granted, heard, gone) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Leases { began: now, granted, heard, gone }
+        Leases { began: now, earlier, granted, heard, gone }
     }
 
     /// The lease that a node is offered. It may have it, whether it answers or not.
@@ -89,7 +93,7 @@ impl Leases {
     /// neither this leader nor an earlier one has allowed it more.
     pub fn ceiling(&self, node: NodeId, floor: UnixNanos) -> UnixNanos {
         let granted = self.granted.get(&node).copied().unwrap_or_default();
-        granted.max(after(self.began, LEASE)).max(first(floor))
+        granted.max(self.earlier).max(first(floor))
     }
 }
 
@@ -104,26 +108,28 @@ mod tests {
 
     const NODE: NodeId = NodeId(2);
 
+    const CLOCK_BOUND: Duration = Duration::from_secs(2);
+
     fn at(second: u64) -> UnixNanos {
         UnixNanos(second * SECOND)
     }
 
     #[test]
     fn a_ceiling_is_past_all_that_any_leader_allowed() {
-        let mut leases = Leases::begin(at(100));
-        assert_eq!(leases.ceiling(NODE, at(50)), at(110), "an earlier leader's");
+        let mut leases = Leases::begin(at(100), CLOCK_BOUND);
+        assert_eq!(leases.ceiling(NODE, at(50)), at(112), "an earlier leader's");
         assert_eq!(leases.ceiling(NODE, at(105)), at(115), "the first one of the segment");
         assert_eq!(leases.grant(NODE, at(120)), at(130));
         assert_eq!(leases.ceiling(NODE, at(50)), at(130));
         assert_eq!(leases.grant(NODE, at(90)), at(130), "a clock that went back takes nothing");
         assert_eq!(leases.keep(NODE), at(130), "no more than before");
-        assert_eq!(leases.ceiling(NodeId(3), at(50)), at(110));
+        assert_eq!(leases.ceiling(NodeId(3), at(50)), at(112));
         assert_eq!(leases.keep(NodeId(3)), at(0));
     }
 
     #[test]
     fn a_node_is_silent_when_it_has_not_answered_this_leader_for_a_while() {
-        let mut leases = Leases::begin(at(100));
+        let mut leases = Leases::begin(at(100), CLOCK_BOUND);
         assert!(!leases.is_silent(NODE, at(104)));
         assert!(leases.is_silent(NODE, at(105)));
         leases.hear(NODE, at(105));
@@ -133,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_node_that_is_not_there_is_waited_for_a_shorter_time_and_one_that_is_back_is_not() {
-        let mut leases = Leases::begin(at(100));
+        let mut leases = Leases::begin(at(100), CLOCK_BOUND);
         leases.hear(NODE, at(105));
         leases.miss(NODE, true);
         assert!(!leases.is_silent(NODE, at(106)));
@@ -144,6 +150,6 @@ mod tests {
         leases.miss(NODE, true);
         leases.hear(NODE, at(108));
         assert!(!leases.is_silent(NODE, at(112)));
-        assert_eq!(leases.ceiling(NODE, at(50)), at(110), "what it may stamp is as it was");
+        assert_eq!(leases.ceiling(NODE, at(50)), at(112), "what it may stamp is as it was");
     }
 }

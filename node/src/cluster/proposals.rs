@@ -7,12 +7,15 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::command::{Applied, Command};
 use crate::checkpoint::facts::refused::Refused;
-use crate::checkpoint::raft::{self, DECISION_WAIT, Decision, Raft, Status, Stopped};
+use crate::checkpoint::raft::{
+    self, DECISION_WAIT, Decision, ProposeError, Raft, Status, Stopped, Term,
+};
+use crate::cluster::cutting::Lead;
 use crate::cluster::departures;
 use crate::cluster::peers::{Member, PeerError, Reply};
 use crate::flush::feed::{Consensus, Disagreement};
@@ -145,8 +148,8 @@ impl Proposals {
         if leader.id == before.id {
             return match departures::decide(&self.raft, command.clone()).await {
                 Ok(decision) => Ok(Reply::Done(decision)),
-                Err(raft::ProposeError::NotLeader { leader }) => Ok(Reply::NotLeader { leader }),
-                Err(raft::ProposeError::Stopped(stopped)) => Err(stopped.into()),
+                Err(ProposeError::NotLeader { leader }) => Ok(Reply::NotLeader { leader }),
+                Err(ProposeError::Stopped(stopped)) => Err(stopped.into()),
                 Err(error) => Err(Setback::Again(error.to_string())),
             };
         }
@@ -181,6 +184,33 @@ impl Consensus for Proposals {
             }
         };
         deciding.boxed()
+    }
+}
+
+impl Lead for Proposals {
+    fn confirm(&self) -> BoxFuture<'_, Result<Option<Term>, Disagreement>> {
+        self.raft.read_index().map(as_leader).boxed()
+    }
+
+    fn propose_in(
+        &self,
+        term: Term,
+        command: Command,
+    ) -> BoxFuture<'_, Result<Option<Applied>, Disagreement>> {
+        self.raft.propose_in(term, command).map(as_leader).boxed()
+    }
+}
+
+/// What came of something that only a leader does.
+fn as_leader<T>(done: Result<T, ProposeError>) -> Result<Option<T>, Disagreement> {
+    match done {
+        Ok(done) => Ok(Some(done)),
+        Err(ProposeError::Refused(refused)) => Err(refused.into()),
+        Err(ProposeError::Stopped(stopped)) => Err(stopped.into()),
+        Err(error) => {
+            debug!(%error, "this node does not lead, as far as it can tell");
+            Ok(None)
+        }
     }
 }
 

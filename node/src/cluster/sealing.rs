@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
-use tracing::{debug, warn};
+use tracing::debug;
 
-use crate::checkpoint::facts::command::Command;
+use crate::checkpoint::facts::command::{Applied, Command};
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::segments::{Segment, SegmentState};
 use crate::checkpoint::facts::{Facts, SegmentId};
@@ -88,24 +88,39 @@ pub async fn fence(
     join_all(asked).await.into_iter().flatten().collect()
 }
 
-/// The command that ends a segment where the shortest copy ends that was reached.
-pub fn seal(segment: SegmentId, reached: &[Reached]) -> Option<Command> {
-    let &Reached { end, until, .. } = shortest(reached)?;
+/// The command that ends a segment where the shortest ends of the copies that were reached.
+pub fn seal(segment: SegmentId, one: &Reached, others: &[Reached]) -> Command {
+    let mut reached: Vec<_> = others.iter().chain([one]).collect();
     let holders = reached.iter().map(|reached| reached.node).collect();
-    Some(Command::Seal { segment, end, until, holders })
+    reached.sort_by_key(|reached| reached.end.entries);
+    let shortest = match is_to_fail("planted-seal-longest") {
+        true => reached.last(),
+        false => reached.first(),
+    };
+    let &Reached { end, until, .. } = *shortest.unwrap_or(&one);
+    Command::Seal { segment, end, until, holders }
 }
 
-fn shortest(reached: &[Reached]) -> Option<&Reached> {
-    let end = |reached: &&Reached| reached.end.entries;
-    match is_to_fail("planted-seal-longest") {
-        true => reached.iter().max_by_key(end),
-        false => reached.iter().min_by_key(end),
+/// Has the cluster fix the end of a segment where the shortest copy ends that is reached, this
+/// node's own among them.
+async fn propose_end(
+    consensus: &dyn Consensus,
+    members: &dyn AskCopies,
+    facts: &Facts,
+    id: SegmentId,
+    segment: &Segment,
+    here: Reached,
+) -> Result<Applied, Disagreement> {
+    if segment.state == SegmentState::Open {
+        consensus.propose(Command::BeginSeal { segment: id, ceiling: here.until }).await?;
     }
+    let others = fence(members, facts, id, segment).await;
+    consensus.propose(seal(id, &here, &others)).await
 }
 
 /// Has the cluster fix the end of a segment to which this node, its writer, appends nothing
-/// more and of which it has so much; returns where that is. `None` if the cluster needs the
-/// segment no more, or has given it up: it may have ended anywhere then.
+/// more and of which it has so much; returns where that is. `None` if nobody can tell, because
+/// the segment was lost.
 ///
 /// # Errors
 /// When the facts do not allow it, or the node takes no part any more.
@@ -117,27 +132,16 @@ pub async fn seal_own(
 ) -> Result<Option<u64>, Disagreement> {
     loop {
         let facts = facts(consensus);
-        let Some(known) = facts.segments().get(&segment) else { return Ok(None) };
-        if let Some(end) = known.end() {
+        if let Some(end) = facts.end_of(segment) {
             return Ok(Some(end.entries));
         }
-        if known.state == SegmentState::Open {
-            consensus.propose(Command::BeginSeal { segment, ceiling: here.until }).await?;
-        }
-        let mut reached = fence(members, &facts, segment, known).await;
-        reached.push(here);
-        let Some(command) = seal(segment, &reached) else { return Ok(None) };
-        match consensus.propose(command).await {
-            // An empty one is gone from the facts at once.
-            Ok(_) => return Ok(shortest(&reached).map(|shortest| shortest.end.entries)),
-            // The leader was faster; the facts say where it ends.
-            Err(Disagreement::Refused(Refused::OtherEnd { .. })) => {}
-            Err(Disagreement::Refused(
-                refused @ (Refused::Lost { .. } | Refused::NoSegment { .. }),
-            )) => {
-                warn!(segment, %refused, "the segment is given up");
-                return Ok(None);
-            }
+        let Some(known) = facts.segments().get(&segment) else { return Ok(None) };
+        match propose_end(consensus, members, &facts, segment, known, here).await {
+            // If the leader was faster, the facts say by now where it ends.
+            Ok(_)
+            | Err(Disagreement::Refused(
+                Refused::OtherEnd { .. } | Refused::Lost { .. } | Refused::NoSegment { .. },
+            )) => {}
             Err(error) => return Err(error),
         }
     }
@@ -185,7 +189,7 @@ fn end(
 /// where: what lies beyond was never acknowledged.
 pub fn beyond_the_end(facts: &Facts, replay: &Replay) -> Vec<(SegmentId, u64)> {
     let found = replay.segments.iter().filter_map(|(&segment, found)| {
-        let end = facts.segments().get(&segment)?.end()?.entries;
+        let end = facts.end_of(segment)?.entries;
         (found.marks.end().entries > end).then_some((segment, end))
     });
     found.collect()

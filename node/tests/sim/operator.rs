@@ -48,13 +48,27 @@ pub(crate) struct Orders(Arc<Mutex<Given>>);
 #[derive(Default)]
 struct Given {
     orders: Vec<Order>,
+    /// Those that some node has refused: another may have carried them out.
+    refused: Vec<Order>,
     /// The machines whose nodes were drained.
     left: Vec<usize>,
 }
 
+impl Given {
+    /// Takes an order out, and says whether it was there.
+    fn take(&mut self, order: &Order) -> bool {
+        let before = self.orders.len() + self.refused.len();
+        self.orders.retain(|known| known != order);
+        self.refused.retain(|known| known != order);
+        self.orders.len() + self.refused.len() < before
+    }
+}
+
 impl Orders {
     pub(crate) fn give(&self, order: Order) {
-        self.lock().orders.push(order);
+        let mut given = self.lock();
+        given.refused.retain(|refused| *refused != order);
+        given.orders.push(order);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -74,7 +88,8 @@ impl Orders {
     pub(crate) async fn carry_out(self, through: Arc<dyn admin::Node>) {
         loop {
             sleep(AGAIN_AFTER).await;
-            for order in self.all() {
+            let refused = self.lock().refused.clone();
+            for order in self.all().into_iter().chain(refused) {
                 let members = through.cluster().members;
                 let is_meant = |member: &&Member| member.address == order.address;
                 if let Some(member) = members.iter().find(is_meant) {
@@ -86,26 +101,26 @@ impl Orders {
 
     async fn carry_out_one(&self, order: &Order, member: &Member, through: &dyn admin::Node) {
         match (order.act, member.state) {
-            (Act::Drain, MemberState::Drained) => self.end(order, true),
-            (Act::Forget, MemberState::Forgotten) => self.end(order, false),
+            (Act::Drain, MemberState::Drained) => {
+                let mut given = self.lock();
+                if given.take(order) {
+                    given.left.push(order.node);
+                }
+            }
+            (Act::Forget, MemberState::Forgotten) => drop(self.lock().take(order)),
             (Act::Drain, MemberState::Draining) => {}
+            (Act::Drain, _) if !self.all().contains(order) => {}
             (Act::Drain, _) => {
                 // The others cannot do without it.
                 if let Err(AdminError::Refused(_)) = through.drain(member.id).await {
-                    self.end(order, false);
+                    let mut given = self.lock();
+                    if given.take(order) {
+                        given.refused.push(order.clone());
+                    }
                 }
             }
             // One that is refused now is not for ever: the others take over first.
             (Act::Forget, _) => drop(through.forget(member.id).await),
-        }
-    }
-
-    fn end(&self, order: &Order, has_left: bool) {
-        let mut given = self.lock();
-        let before = given.orders.len();
-        given.orders.retain(|known| known != order);
-        if has_left && given.orders.len() < before {
-            given.left.push(order.node);
         }
     }
 

@@ -56,6 +56,11 @@ impl Segment {
         }
     }
 
+    /// All that the segment has, once it is sealed, and was not lost.
+    fn whole(&self) -> Option<Extent> {
+        self.end().filter(|_| self.nodes().next().is_some())
+    }
+
     /// All that the segment has, once it is sealed and nothing in it is stamped at `time`
     /// or later; once it is lost, at any time, for nobody can tell.
     pub(super) fn all_before(&self, time: UnixNanos) -> Option<Extent> {
@@ -82,6 +87,9 @@ impl Segment {
 pub(super) struct Segments {
     pub(super) last: SegmentId,
     pub(super) known: BTreeMap<SegmentId, Segment>,
+    /// The newest segment of each writer that nobody needs any more, and all that it has: the
+    /// writer may have to hear where it ended.
+    pub(super) over: BTreeMap<NodeId, (SegmentId, Extent)>,
 }
 
 impl Segments {
@@ -91,6 +99,16 @@ impl Segments {
             if let SegmentState::Sealed { holders, .. } = &mut segment.state {
                 holders.remove(&node);
             }
+        }
+        self.over.remove(&node);
+    }
+
+    /// Leaves out a segment that nobody needs any more.
+    fn remove(&mut self, id: SegmentId) {
+        let Some(segment) = self.known.remove(&id) else { return };
+        let newest = self.over.get(&segment.writer).is_none_or(|&(newest, _)| newest < id);
+        if let Some(end) = segment.whole().filter(|_| newest) {
+            self.over.insert(segment.writer, (id, end));
         }
     }
 
@@ -226,7 +244,14 @@ impl Facts {
             (self.trimmed_by(&resumed, id) >= end).then_some(id)
         };
         let over: Vec<_> = self.segments.known.iter().filter_map(trimmed).collect();
-        self.segments.known.retain(|id, _| !over.contains(id));
+        over.into_iter().for_each(|id| self.segments.remove(id));
+    }
+
+    /// All that a segment has, once it is sealed, and was not lost. Of the segments that nobody
+    /// needs any more only the newest of each writer is known.
+    pub fn end_of(&self, segment: SegmentId) -> Option<Extent> {
+        let over = self.segments.over.values().find(|(over, _)| *over == segment);
+        self.segments.known.get(&segment).map_or(over.map(|(_, end)| *end), Segment::whole)
     }
 }
 
@@ -282,6 +307,39 @@ mod tests {
         cluster.cut(7, &[]);
         let segment = cluster.open(1, &[1]);
         assert_eq!(cluster.facts.segments()[&segment].floor, at(7));
+    }
+
+    #[test]
+    fn where_a_writers_newest_segment_ended_is_known_when_nobody_needs_it_any_more() {
+        let mut cluster = Cluster::of(2);
+        let [first, second] = [3, 0].map(|entries| {
+            let segment = cluster.open(1, &[1, 2]);
+            cluster.seal(segment, 5, entries, &[1]);
+            segment
+        });
+        assert!(!cluster.facts.segments().contains_key(&second), "it has nothing");
+        assert_eq!(cluster.facts.end_of(first), Some(extent(3)));
+        assert_eq!(cluster.facts.end_of(second), Some(extent(0)));
+        cluster.cut(10, &[]);
+        cluster.flush(window(0, 10));
+        assert!(cluster.facts.segments().is_empty());
+        assert_eq!(cluster.facts.end_of(first), None, "its writer knows: it has opened another");
+        assert_eq!(cluster.facts.end_of(second), Some(extent(0)));
+    }
+
+    #[test]
+    fn nobody_knows_where_a_segment_ended_that_was_lost() {
+        let mut cluster = Cluster::of(3);
+        let segment = cluster.open(1, &[1, 3]);
+        cluster.cut(5, &[(segment, 2)]);
+        cluster.seal(segment, 6, 4, &[3]);
+        assert_eq!(cluster.facts.end_of(segment), Some(extent(4)));
+        cluster.accept(Command::Forget { node: node(3) });
+        assert_eq!(cluster.facts.end_of(segment), None);
+        cluster.cut(10, &[]);
+        cluster.flush(window(0, 10));
+        assert!(cluster.facts.segments().is_empty());
+        assert_eq!(cluster.facts.end_of(segment), None);
     }
 
     #[test]

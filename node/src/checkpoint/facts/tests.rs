@@ -214,6 +214,8 @@ fn facts_are_the_json_that_earlier_versions_wrote() {
     cluster.seal(sealed, 12, 3, &[1]);
     cluster.accept(Command::BeginSeal { segment: lost, ceiling: at(10) });
     cluster.accept(Command::Forget { node: node(3) });
+    let empty = cluster.open(1, &[1, 2]);
+    cluster.seal(empty, 12, 0, &[2]);
     let json = serde_json::to_string_pretty(&cluster.facts).unwrap();
     assert_eq!(cluster.facts.segments()[&open].end(), None);
     assert_eq!(json, include_str!("tests/facts.json").trim_end());

@@ -89,8 +89,46 @@ impl AskCopies for Members {
     }
 }
 
+/// A node that leads in a term, if any; and perhaps not any more.
+struct Leader {
+    cluster: Arc<Cluster>,
+    term: Mutex<Option<Term>>,
+}
+
+impl Consensus for Leader {
+    fn facts(&self) -> watch::Receiver<Arc<Facts>> {
+        self.cluster.facts()
+    }
+
+    fn propose(&self, _: Command) -> BoxFuture<'_, Result<Applied, Disagreement>> {
+        panic!("another leader may have led since");
+    }
+}
+
+impl Lead for Leader {
+    fn confirm(&self) -> BoxFuture<'_, Result<Option<Term>, Disagreement>> {
+        ready(Ok(*self.term.lock().unwrap())).boxed()
+    }
+
+    fn propose_in(
+        &self,
+        term: Term,
+        command: Command,
+    ) -> BoxFuture<'_, Result<Option<Applied>, Disagreement>> {
+        let leads = *self.term.lock().unwrap() == Some(term);
+        async move {
+            if !leads {
+                return Ok(None);
+            }
+            self.cluster.propose(command).await.map(Some)
+        }
+        .boxed()
+    }
+}
+
 struct Setting {
     cluster: Arc<Cluster>,
+    leader: Arc<Leader>,
     members: Arc<Members>,
     cutter: Cutter,
     clocks: Clocks,
@@ -101,15 +139,20 @@ impl Setting {
     fn of(nodes: u64) -> Setting {
         let (cluster, members) = (Cluster::of(nodes), Arc::new(Members::default()));
         let (telling, told) = watch::channel(<_>::default());
-        let (consensus, copies) = (Arc::clone(&cluster) as _, Arc::clone(&members) as _);
+        let leader = Leader { cluster: Arc::clone(&cluster), term: Mutex::new(Some(TERM)) };
+        let (leader, copies) = (Arc::new(leader), Arc::clone(&members) as _);
         let clocks = Clocks::new(Duration::from_secs(1));
-        let cutter =
-            Cutter::new(consensus, Arc::clone(&members) as _, copies, telling, clocks.clone());
-        Setting { cluster, members, cutter, clocks, told }
+        let (lead, asked) = (Arc::clone(&leader) as _, Arc::clone(&members) as _);
+        let cutter = Cutter::new(lead, asked, copies, telling, clocks.clone());
+        Setting { cluster, leader, members, cutter, clocks, told }
     }
 
     async fn cut(&mut self, second: u64) {
-        self.cutter.cut(TERM, UnixNanos(at(second).0 + 7)).await.unwrap();
+        self.cutter.cut(UnixNanos(at(second).0 + 7)).await.unwrap();
+    }
+
+    fn leads_in(&self, term: Option<Term>) {
+        *self.leader.term.lock().unwrap() = term;
     }
 
     /// Whether a segment is being sealed, and before when all of it is stamped then.
@@ -292,10 +335,11 @@ async fn a_leader_gives_everybody_time_to_answer_from_when_it_began_to_lead() {
     let segment = it.cluster.open(2);
     it.members.silence(2, true);
     it.cut(5).await;
-    it.cutter.cut(TERM + 1, at(30)).await.unwrap();
-    it.cutter.cut(TERM + 1, at(34)).await.unwrap();
+    it.leads_in(Some(TERM + 1));
+    it.cutter.cut(at(30)).await.unwrap();
+    it.cutter.cut(at(34)).await.unwrap();
     assert_eq!(it.sealing(segment), None);
-    it.cutter.cut(TERM + 1, at(35)).await.unwrap();
+    it.cutter.cut(at(35)).await.unwrap();
     assert_eq!(it.sealing(segment), Some(45));
 }
 
@@ -351,10 +395,36 @@ async fn a_leader_that_was_faster_is_no_failure() {
 }
 
 #[tokio::test]
+async fn a_node_that_cannot_tell_whether_it_leads_allows_nothing() {
+    let mut it = Setting::of(2);
+    let segment = it.cluster.open(2);
+    it.leads_in(None);
+    it.cut(5).await;
+    assert_eq!((it.members.asked(), it.cuts(segment)), (vec![], vec![]));
+    assert!(it.members.leases.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_leader_has_found_out_does_not_count_once_another_led() {
+    let mut it = Setting::of(2);
+    let segment = it.cluster.open(2);
+    it.cut(5).await;
+    it.members.silence(2, true);
+    let leader = Arc::clone(&it.leader);
+    let elects = move || *leader.term.lock().unwrap() = Some(TERM + 1);
+    *it.members.meanwhile.lock().unwrap() = Some(Box::new(elects));
+    it.cut(10).await;
+    assert_eq!((it.sealing(segment), it.cuts(segment)), (None, vec![(5, 0)]));
+    // The leader in between may have heard of the silent one at any time.
+    it.cut(11).await;
+    assert_eq!((it.sealing(segment), it.cuts(segment)), (None, vec![(5, 0), (10, 0), (11, 0)]));
+}
+
+#[tokio::test]
 async fn a_node_that_takes_no_part_any_more_makes_no_cut() {
     let mut it = Setting::of(1);
     it.cluster.end_at(1, Lost::Command);
-    let stopped = it.cutter.cut(TERM, at(5)).await;
+    let stopped = it.cutter.cut(at(5)).await;
     assert!(matches!(stopped, Err(Disagreement::Stopped(_))), "{stopped:?}");
 }
 

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::future::ready;
 use futures::poll;
+use tokio::sync::watch;
 
 use super::*;
 use crate::checkpoint::facts::command::Applied;
@@ -34,6 +35,23 @@ struct Lost;
 
 impl Mirror for Lost {
     fn write(&self, _: u64, _: Vec<Bytes>) {}
+}
+
+/// A node that hears what the cluster did only when it proposes something itself.
+struct Behind {
+    known: watch::Sender<Arc<Facts>>,
+    cluster: Arc<Cluster>,
+}
+
+impl Consensus for Behind {
+    fn facts(&self) -> watch::Receiver<Arc<Facts>> {
+        self.known.subscribe()
+    }
+
+    fn propose(&self, command: Command) -> BoxFuture<'_, Result<Applied, Disagreement>> {
+        let proposed = self.cluster.propose(command);
+        proposed.inspect(|_| drop(self.known.send_replace(self.cluster.now()))).boxed()
+    }
 }
 
 /// Node 1 with its disk.
@@ -164,8 +182,19 @@ async fn where_a_segment_ended_is_known_although_nobody_needs_it() {
     let end = seal_own(&*node.cluster, &node.others, own, here).await;
     assert_eq!(end, Ok(Some(0)), "the copy has none of them");
     assert!(!node.cluster.now().segments().contains_key(&own));
-    let end = seal_own(&*node.cluster, &node.others, own, here).await;
-    assert_eq!(end, Ok(None), "by now it is forgotten");
+    assert_eq!(beyond_the_end(&node.cluster.now(), &node.replay()), [(own, 0)]);
+}
+
+#[tokio::test]
+async fn a_segment_that_is_gone_when_it_is_to_be_sealed_has_its_end() {
+    let node = Node::new();
+    let own = node.live(0, 5).await;
+    node.cluster.cut(9, &[]);
+    let cluster = Arc::clone(&node.cluster);
+    let late = Behind { known: watch::Sender::new(cluster.now()), cluster };
+    node.seal().await.unwrap();
+    let here = Reached { node: NodeId(1), end: extent(3), until: behind(5) };
+    assert_eq!(seal_own(&late, &node.others, own, here).await, Ok(Some(0)));
 }
 
 #[tokio::test]
