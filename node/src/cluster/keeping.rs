@@ -39,7 +39,7 @@ impl Keeping {
             Kept::Table { aggregation, window, slots, summary, records } => {
                 let mut writing = self.results.begin(aggregation, window);
                 writing.count_records(records);
-                self.keep_table(writing, slots, summary, chunks).await
+                self.keep_table(writing, slots, summary.map(|summary| *summary), chunks).await
             }
             Kept::Carry(carry) => self.keep_carry(primary, carry, chunks).await,
         }

@@ -73,7 +73,7 @@ impl Sending {
             Some(_) => found.slots,
             None => found.slots.intersection(&slots),
         };
-        let (summary, records) = (found.summary.clone(), found.records_of(&slots));
+        let (summary, records) = (found.summary.clone().map(Box::new), found.records_of(&slots));
         let chunks = self.results.chunks(aggregation, window.end, found);
         let chunks = restrict::<_, _, ResultsError>(chunks.map(|chunk| Ok(chunk?)), slots);
         let chunks = chunks.map(|chunk| chunk.map(Bytes::from).map_err(not_now));

@@ -43,7 +43,7 @@ pub enum Kept {
         /// The slots whose results it has.
         slots: SlotSet,
         /// What it adds up to, in place of a table.
-        summary: Option<WindowCounts>,
+        summary: Option<Box<WindowCounts>>,
         /// Accepted records of each of these slots that has some.
         records: BTreeMap<Slot, u64>,
     },
