@@ -2,7 +2,7 @@
 
 mod view; // windows and the ledger as tables
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use sheaf_proto::{
     names::{CURRENT_WINDOWS_PATH, LEDGER_PATH, WINDOWS_PATH},
     statistics::{Ledger, WindowCounts},
@@ -28,6 +28,29 @@ pub(crate) struct Options {
     /// Show the ledger instead: what came in against what went out
     #[arg(long)]
     ledger: bool,
+    /// Whose figures to show
+    #[arg(long, value_enum, default_value_t)]
+    scope: Scope,
+}
+
+/// Whose figures are shown.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Scope {
+    /// Those of all nodes
+    #[default]
+    Cluster,
+    /// What the node that is asked has
+    Node,
+}
+
+impl Scope {
+    /// Where a node is asked for them.
+    fn of(self, path: &str) -> String {
+        match self {
+            Scope::Cluster => path.to_owned(),
+            Scope::Node => format!("{path}?scope=node"),
+        }
+    }
 }
 
 /// Asks the node and prints its answers; with `--watch`, until it is interrupted.
@@ -40,15 +63,15 @@ pub(crate) async fn stats(options: &Options) -> Result<(), ShowError> {
 
 async fn ask(authority: &Authority, options: &Options) -> Result<String, QueryError> {
     if options.ledger {
-        let body = query::get(authority, LEDGER_PATH).await?;
+        let body = query::get(authority, &options.scope.of(LEDGER_PATH)).await?;
         let ledger: Ledger = query::read(authority, LEDGER_PATH, &body)?;
         return Ok(match options.show.output {
             Output::Table => view::ledger(&ledger),
             Output::Json => body,
         });
     }
-    let current = query::get(authority, CURRENT_WINDOWS_PATH).await?;
-    let closed = query::get(authority, WINDOWS_PATH).await?;
+    let current = query::get(authority, &options.scope.of(CURRENT_WINDOWS_PATH)).await?;
+    let closed = query::get(authority, &options.scope.of(WINDOWS_PATH)).await?;
     let open_windows: Vec<WindowCounts> = query::read(authority, CURRENT_WINDOWS_PATH, &current)?;
     let closed_windows: Vec<WindowCounts> = query::read(authority, WINDOWS_PATH, &closed)?;
     Ok(match options.show.output {
@@ -91,6 +114,21 @@ mod tests {
         assert_eq!(printed.unwrap(), r#"{"current":[],"windows":[ ]}"#);
         let printed = print(&[("200 OK", LEDGER)], &["--ledger", "-o", "json"]).await;
         assert_eq!(printed.unwrap(), LEDGER);
+    }
+
+    #[tokio::test]
+    async fn a_nodes_own_figures_are_asked_for_by_their_scope() {
+        for (more, path) in [
+            (&["--scope", "node"][..], "/v1/windows/current?scope=node"),
+            (&["--scope", "node", "--ledger"], "/v1/ledger?scope=node"),
+            (&["--scope", "cluster"], "/v1/windows/current"),
+        ] {
+            let words = print(&[("404 Not Found", "")], more).await.unwrap_err();
+            assert_eq!(words, format!("sheaf: ask NODE for {path}: 404 Not Found"));
+        }
+        let missing = [("200 OK", "[]"), ("404 Not Found", "")];
+        let words = print(&missing, &["--scope", "node"]).await.unwrap_err();
+        assert_eq!(words, "sheaf: ask NODE for /v1/windows?scope=node: 404 Not Found");
     }
 
     #[tokio::test]

@@ -27,10 +27,13 @@ pub trait Node: Send + Sync + 'static {
     /// Whether senders may come; `Err` says why not. Never tied to a peer.
     fn readiness(&self) -> Result<(), String>;
 
-    /// The windows that closed in the last hour, newest first, at most `limit`:
-    /// the very objects that went to stdout.
-    fn closed_windows(&self, limit: usize)
-    -> BoxFuture<'_, Result<Vec<Box<RawValue>>, AdminError>>;
+    /// The windows that closed in the last hour, newest first, at most `limit`: the very
+    /// objects that went to stdout; or this node's part of each that has records.
+    fn closed_windows(
+        &self,
+        scope: Scope,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Box<RawValue>>, AdminError>>;
 
     /// Each window of which no other line follows, as it is printed: first those of the last
     /// hour that ended later than `after`, or else from the next one on. Ends with an error.
@@ -65,7 +68,7 @@ pub trait Node: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// What this node has received, and counted of its slots.
+    /// What this node has received, and counted of the slots that it leads.
     Node,
     /// What all nodes have.
     #[default]

@@ -14,6 +14,7 @@ mod cluster {
     pub(crate) mod nodes; // their folders and addresses
     #[cfg(feature = "failpoints")]
     mod owning; // what all owners of a slot have
+    mod parts; // what each of them has
     mod repeats; // a client that sends requests again
     mod scaling; // many come and many go
     mod tally; // what it has to add up to

@@ -45,6 +45,10 @@ pub struct WindowCounts {
     pub counts: Vec<ValueCount>,
     /// What `counts` leaves out.
     pub other: Other,
+    /// In the part of a closed window that one node has: the slots that it is the part of, as
+    /// ranges, `0-84,90`. Such a part is never complete, and is not printed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<String>,
 }
 
 /// What is missing of a window.
@@ -105,18 +109,22 @@ pub struct Other {
     pub count: u64,
 }
 
-/// What came in against what went out, for the node and for each aggregation.
+/// What came in against what went out, of all nodes that are reached or of one, and for each
+/// aggregation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// Records in requests that could be read: accepted and rejected together.
     pub received: u64,
-    /// Records that were made durable and acknowledged, as often as they were.
+    /// Records that were made durable and acknowledged, as often as they were. What nodes
+    /// accepted that are gone or not reached counts as far as the newest cut, and an aggregation
+    /// that was there, tell of it.
     pub accepted: u64,
-    /// Records that were refused for good, by reason.
+    /// Records that were refused for good, by reason, by the nodes that are reached.
     pub rejected: BTreeMap<String, u64>,
     /// One account per aggregation; each sees every accepted record.
     pub aggregations: Vec<Account>,
-    /// Whether every sum below and above adds up.
+    /// Whether every sum below and above adds up; of one node, whether none is too large, as
+    /// others have the rest of what is pending.
     pub balanced: bool,
 }
 
@@ -134,7 +142,7 @@ pub struct Account {
     pub distinct: u64,
     /// Of the flushed records, those that had been counted before.
     pub duplicate: u64,
-    /// Records in windows that are still open.
+    /// Records in windows that are still open; of one node, in its part of them.
     pub pending: u64,
     /// Accepted records that were lost with nodes that were forgotten.
     #[serde(default)]

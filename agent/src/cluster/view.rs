@@ -74,8 +74,19 @@ fn head(cluster: &Cluster) -> String {
 }
 
 fn members(members: &[Member]) -> String {
-    let heads =
-        ["node", "address", "zone", "state", "role", "reachable", "slots", "owned", "lag", "clock"];
+    let heads = [
+        "node",
+        "address",
+        "zone",
+        "state",
+        "role",
+        "reachable",
+        "slots",
+        "owned",
+        "filling",
+        "lag",
+        "clock",
+    ];
     let mut table = Table::new(6, heads);
     for member in members {
         table.row([
@@ -87,6 +98,7 @@ fn members(members: &[Member]) -> String {
             known(member.reachable.map(|reachable| if reachable { "yes" } else { "NO" })),
             member.slots.to_string(),
             member.owned.to_string(),
+            member.filling.to_string(),
             known(member.lag.map(grouped)),
             known(member.clock_offset_micros.map(clock)),
         ]);
@@ -177,7 +189,7 @@ mod tests {
     fn a_cluster_is_a_table_of_its_members() {
         let unreachable = json!({
             "zone": null, "state": "joining", "role": "learner", "reachable": false,
-            "slots": 0, "owned": 5, "lag": 12_345, "clock_offset_micros": 3_000_040,
+            "slots": 0, "owned": 5, "filling": 85, "lag": 12_345, "clock_offset_micros": 3_000_040,
         });
         let gone = json!({
             "state": "drained", "role": "none", "reachable": null, "slots": 0, "owned": 0,
@@ -191,10 +203,10 @@ mod tests {
         let lines = [
             "cluster 5ea1c0de-0000-4000-8000-000000000000: \
              node 1 leads, term 4, epoch 37; node 2 answers",
-            "  node  address              zone  state    role     reachable  slots  owned     lag       clock",
-            "  1     sheaf-0.sheaf:9465   a     active   leader   yes          128    256       0           -",
-            "  2     sheaf-1.sheaf:9465   -     joining  learner  NO             0      5  12,345  +3000.0 ms",
-            "  13    sheaf-12.sheaf:9465  a     drained  none     -              0      0       -           -",
+            "  node  address              zone  state    role     reachable  slots  owned  filling     lag       clock",
+            "  1     sheaf-0.sheaf:9465   a     active   leader   yes          128    256        0       0           -",
+            "  2     sheaf-1.sheaf:9465   -     joining  learner  NO             0      5       85  12,345  +3000.0 ms",
+            "  13    sheaf-12.sheaf:9465  a     drained  none     -              0      0        0       -           -",
         ];
         assert_eq!(shown(json!({ "members": members }), false), lines);
     }

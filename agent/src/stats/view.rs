@@ -38,9 +38,12 @@ fn newest(closed: &[WindowCounts], limit: usize) -> impl Iterator<Item = &Window
 
 fn window(counts: &WindowCounts, open: bool, top: usize) -> String {
     let WindowCounts { attribute, window, distinct, .. } = counts;
+    let part = counts.slots.as_ref().map(|slots| format!("slots {}", printable(slots)));
     let mut notes = Vec::new();
     if open {
         notes.push("so far");
+    } else if let Some(part) = &part {
+        notes.push(part);
     } else if counts.settled {
         notes.push("incomplete for good");
     } else if !counts.complete {
@@ -188,6 +191,8 @@ mod tests {
         assert!(heads[0].contains("(so far, at most)"), "{text}");
         assert!(!heads[1].contains('('), "{text}");
         assert!(heads[2].contains("(incomplete)"), "{text}");
+        let part = window(json!({"complete": false, "slots": "0-84"}));
+        assert!(shown(part, 0)[0].contains("03:00:10Z (slots 0-84): 1,205"));
     }
 
     #[test]

@@ -60,6 +60,8 @@ async fn metrics(State(node): State<Arc<dyn Node>>) -> Response {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WindowsQuery {
+    #[serde(default)]
+    scope: Scope,
     limit: Option<usize>,
 }
 
@@ -67,9 +69,10 @@ async fn closed_windows(
     State(node): State<Arc<dyn Node>>,
     query: Result<Query<WindowsQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
-    let Query(query) = query.map_err(|rejection| Refusal::query(&rejection))?;
-    let limit = query.limit.unwrap_or(WINDOWS_DEFAULT).min(WINDOWS_MAX);
-    Ok(Json(node.closed_windows(limit).await?).into_response())
+    let Query(WindowsQuery { scope, limit }) =
+        query.map_err(|rejection| Refusal::query(&rejection))?;
+    let limit = limit.unwrap_or(WINDOWS_DEFAULT).min(WINDOWS_MAX);
+    Ok(Json(node.closed_windows(scope, limit).await?).into_response())
 }
 
 #[derive(Deserialize)]

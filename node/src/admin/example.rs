@@ -19,6 +19,8 @@ pub(super) struct Fake {
     pub(super) not_ready: Option<&'static str>,
     /// The oldest first.
     pub(super) lines: Vec<String>,
+    /// What of them is the node's own.
+    pub(super) parts: Vec<String>,
     pub(super) broken: bool,
     /// After which window somebody is to follow.
     pub(super) after: Option<Timestamp>,
@@ -31,9 +33,11 @@ impl Node for Fake {
 
     fn closed_windows(
         &self,
+        scope: Scope,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Box<RawValue>>, AdminError>> {
-        let newest_first = self.lines.iter().rev().take(limit);
+        let lines = if scope == Scope::Node { &self.parts } else { &self.lines };
+        let newest_first = lines.iter().rev().take(limit);
         let raw = newest_first.map(|line| RawValue::from_string(line.clone()).unwrap()).collect();
         ready(Ok(raw)).boxed()
     }

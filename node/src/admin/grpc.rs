@@ -85,8 +85,9 @@ impl Statistics for Service {
         &self,
         request: tonic::Request<service::ListWindowsRequest>,
     ) -> Answer<Windows> {
-        let limit = request.into_inner().limit.map_or(WINDOWS_DEFAULT, |limit| limit as usize);
-        let lines = self.node.closed_windows(limit.min(WINDOWS_MAX)).await?;
+        let service::ListWindowsRequest { limit, scope } = request.into_inner();
+        let limit = limit.map_or(WINDOWS_DEFAULT, |limit| limit as usize).min(WINDOWS_MAX);
+        let lines = self.node.closed_windows(self::scope(scope)?, limit).await?;
         Ok(Response::new(stream::iter(lines).map(|line| read(line.get())).boxed()))
     }
 

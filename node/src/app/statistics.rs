@@ -1,6 +1,7 @@
 //! What the admin port asks of the node.
 
 mod following; // windows as they are printed
+mod ledger; // what came in against what went out
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,9 +12,9 @@ use futures::future::{self, BoxFuture};
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use sheaf_proto::cluster::{Cluster, Member};
-use sheaf_proto::statistics::{Account, Ledger, WindowCounts};
+use sheaf_proto::statistics::{Ledger, WindowCounts};
 use tokio::sync::watch;
 use tracing::debug;
 
@@ -22,7 +23,6 @@ use crate::app::engine::Reader;
 use crate::app::metrics::Metrics;
 use crate::checkpoint::Digest;
 use crate::checkpoint::facts::Facts;
-use crate::checkpoint::facts::aggregations::Aggregation;
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::facts::windows::Printed;
 use crate::checkpoint::printed;
@@ -37,7 +37,6 @@ use crate::event::node::NodeId;
 use crate::event::time::Window;
 use crate::intake::Intake;
 use crate::intake::admission::{Closed, Why};
-use crate::journal::Extent;
 use following::Following;
 
 /// How long another node may take to say what it has.
@@ -76,8 +75,36 @@ impl Statistics {
         reader.ok_or_else(|| AdminError::Unavailable("the node is starting".to_owned()))
     }
 
-    async fn closed(&self, limit: usize) -> Result<Vec<Box<RawValue>>, AdminError> {
+    async fn closed(&self, scope: Scope, limit: usize) -> Result<Vec<Box<RawValue>>, AdminError> {
         let reader = self.reader()?;
+        match scope {
+            Scope::Node => self.parts(&reader, limit).await,
+            Scope::Cluster => self.printed(&reader, limit).await,
+        }
+    }
+
+    /// What this node has of closed windows, the newest first.
+    async fn parts(&self, reader: &Reader, limit: usize) -> Result<Vec<Box<RawValue>>, AdminError> {
+        let windows = counted_windows(&reader.gathering.facts.borrow());
+        let mut parts = Vec::new();
+        for (number, window) in windows {
+            if parts.len() == limit {
+                break;
+            }
+            let part = reader.gathering.part(number, window, self.values_max).await;
+            if let Some(part) = part.map_err(failed)? {
+                parts.push(to_raw_value(&part).map_err(failed)?);
+            }
+        }
+        Ok(parts)
+    }
+
+    /// What was printed of closed windows, the newest first.
+    async fn printed(
+        &self,
+        reader: &Reader,
+        limit: usize,
+    ) -> Result<Vec<Box<RawValue>>, AdminError> {
         let facts = reader.gathering.facts.borrow().clone();
         let windows = printed_windows(&facts);
         self.forget_all_but(&windows);
@@ -86,7 +113,7 @@ impl Statistics {
             if lines.len() == limit {
                 break;
             }
-            if let Some(line) = self.line(&reader, number, window, printed).await? {
+            if let Some(line) = self.line(reader, number, window, printed).await? {
                 lines.push(RawValue::from_string(line.to_string()).map_err(failed)?);
             }
         }
@@ -129,26 +156,6 @@ impl Statistics {
     }
 }
 
-/// An aggregation's side of the ledger, with so many records that are not flushed, and so many
-/// that repeat others.
-fn account(aggregation: &Aggregation, pending: u64, deduplicated: u64) -> Account {
-    let Aggregation { name, ledger, losses, .. } = aggregation;
-    let accepted = ledger.accepted.records.saturating_sub(deduplicated);
-    let has_lost = ledger.lost != Extent::default() || !losses.is_empty();
-    // Of what was lost some slots had flushed their part before.
-    let rest = accepted.saturating_sub(ledger.flushed + pending);
-    Account {
-        aggregation: name.clone(),
-        accepted,
-        flushed: ledger.flushed,
-        distinct: ledger.distinct,
-        duplicate: ledger.flushed.saturating_sub(ledger.distinct),
-        pending,
-        lost: if has_lost { rest } else { 0 },
-        deduplicated,
-    }
-}
-
 /// The windows of which a line was agreed on that is never followed by another, the newest
 /// first.
 fn printed_windows(facts: &Facts) -> Vec<(u32, Window, Printed)> {
@@ -160,6 +167,17 @@ fn printed_windows(facts: &Facts) -> Vec<(u32, Window, Printed)> {
     });
     let mut windows: Vec<_> = windows.collect();
     windows.sort_by_key(|&(number, window, _)| Reverse((window.end, number)));
+    windows
+}
+
+/// The windows of which some slot has flushed records, the newest first.
+fn counted_windows(facts: &Facts) -> Vec<(u32, Window)> {
+    let windows = facts.aggregations().iter().flat_map(|(&number, aggregation)| {
+        let counted = aggregation.windows.iter().filter(|(_, fact)| fact.records > 0);
+        counted.map(move |(&start, fact)| (number, Window { start, end: fact.end }))
+    });
+    let mut windows: Vec<_> = windows.collect();
+    windows.sort_by_key(|&(number, window)| Reverse((window.end, number)));
     windows
 }
 
@@ -194,29 +212,7 @@ impl Statistics {
     async fn draw_up(&self, reader: &Reader, scope: Scope) -> Ledger {
         let live = self.live(reader, scope, 0).await;
         let facts = reader.gathering.facts.borrow().clone();
-        let cut = facts.latest_cut().number;
-        let is_at_cut = |live: &Live| live.pending.as_ref().is_some_and(|p| p.cut == cut);
-        let mut balanced = live.iter().all(is_at_cut);
-        let mut accounts = Vec::new();
-        for (number, aggregation) in facts.aggregations() {
-            let pending = live.iter().filter_map(|live| live.pending.as_ref()?.records.get(number));
-            // Every node knows of all.
-            let repeated =
-                live.iter().filter_map(|live| live.pending.as_ref()?.repeated.get(number));
-            let repeated = repeated.max().copied().unwrap_or(0);
-            let account = account(aggregation, pending.sum(), repeated);
-            let entries = facts.balance(*number).is_none_or(|balance| balance.holds());
-            let Account { accepted, flushed, pending, lost, .. } = account;
-            balanced &= entries && accepted == flushed + pending + lost;
-            accounts.push(account);
-        }
-        let mut rejected = BTreeMap::new();
-        for (reason, records) in live.iter().flat_map(|live| &live.rejected) {
-            *rejected.entry(reason.clone()).or_default() += records;
-        }
-        let accepted = live.iter().map(|live| live.accepted).sum::<u64>();
-        let received = accepted + rejected.values().sum::<u64>();
-        Ledger { received, accepted, rejected, aggregations: accounts, balanced }
+        ledger::draw_up(&facts, &live, scope)
     }
 
     fn forget_all_but(&self, windows: &[(u32, Window, Printed)]) {
@@ -258,9 +254,10 @@ impl Node for Statistics {
 
     fn closed_windows(
         &self,
+        scope: Scope,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Box<RawValue>>, AdminError>> {
-        self.closed(limit).boxed()
+        self.closed(scope, limit).boxed()
     }
 
     fn follow_windows(

@@ -51,7 +51,7 @@ impl Copying {
         takes_sums: bool,
     ) -> Result<(), CopyError> {
         let tables = self.members.tables(address, number, window.end, ANSWER_WAIT).await?;
-        for Listed { table, slots, summary } in tables {
+        for Listed { table, slots, summary, records } in tables {
             let slots = match &summary {
                 Some(_) if takes_sums || lacks.contains(0) => slots,
                 Some(_) => continue,
@@ -61,6 +61,7 @@ impl Copying {
                 continue;
             }
             let mut writing = self.results.begin(number, window);
+            writing.count_records(records);
             let named = (number, window.end, table);
             let mut chunks = self.members.results(address, named, slots, ANSWER_WAIT).await?;
             while let Some(chunk) = chunks.next().await {

@@ -29,6 +29,16 @@ const ANSWER_WAIT: Duration = Duration::from_millis(500);
 /// stamped in older ones, nothing can be missing: nobody stamps for as long without a leader.
 const CUTS_MAX: usize = 1 << 12;
 
+/// Why a member does not say how much is stamped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Unanswered {
+    /// In words.
+    pub reason: String,
+    /// Nobody listens where it is reached: it is not there, rather than slow.
+    pub is_gone: bool,
+}
+
 /// Asks members how much is stamped before a time.
 pub trait AskStamped: Send + Sync {
     /// What a member says of its segments, or why it says nothing. It may stamp until
@@ -40,7 +50,7 @@ pub trait AskStamped: Send + Sync {
         time: UnixNanos,
         lease: UnixNanos,
         within: Duration,
-    ) -> BoxFuture<'a, Result<BTreeMap<SegmentId, Stamped>, String>>;
+    ) -> BoxFuture<'a, Result<BTreeMap<SegmentId, Stamped>, Unanswered>>;
 }
 
 /// What only the cluster's leader does.
@@ -131,15 +141,18 @@ impl Cutter {
             *told = silent;
             differs
         });
-        for (&id, segment) in facts.segments() {
+        let growing = facts.segments().iter().filter(|(_, segment)| segment.end().is_none());
+        for (&id, segment) in growing.filter(|(_, segment)| leases.is_silent(segment.writer, now)) {
             let Segment { writer, floor, .. } = *segment;
-            if segment.state == SegmentState::Open && leases.is_silent(writer, now) {
+            if segment.state == SegmentState::Open {
                 let ceiling = leases.ceiling(writer, floor);
                 warn!(node = %writer, segment = id, %ceiling, "a silent member's segment is sealed");
-                self.propose(*term, Command::BeginSeal { segment: id, ceiling }).await?;
-            } else if segment.state == SegmentState::Sealing && leases.is_silent(writer, now) {
-                self.seal(*term, facts, id, segment).await?;
+                let begin = Command::BeginSeal { segment: id, ceiling };
+                if !self.propose(*term, begin).await? {
+                    continue;
+                }
             }
+            self.seal(*term, facts, id, segment).await?;
         }
         Ok(())
     }
@@ -222,9 +235,10 @@ impl Cutter {
                         unknown.get(id).is_some_and(|segment| tellers(segment).any(|n| n == node))
                     }));
                 }
-                Err(reason) => {
+                Err(error) => {
+                    leases.miss(node, error.is_gone);
                     if silent.insert(node) {
-                        warn!(%node, reason, "a member does not say how much it has stamped");
+                        warn!(%node, %error, "a member does not say how much it has stamped");
                     }
                 }
             }

@@ -1,5 +1,7 @@
 //! Merged statistics: the results of all slots, from whoever has them, added up.
 
+mod part; // what one node has of them
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -12,10 +12,9 @@ use crate::checkpoint::facts::{Facts, Slot};
 use crate::cluster::peers::{Chunks, Declined, Kept};
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
-use crate::event::time::Window;
 use crate::flush::FlushError;
 use crate::flush::carried::{CarriedWindows, Incoming};
-use crate::flush::results::Results;
+use crate::flush::results::{Results, Writing};
 
 /// Keeps what primaries send.
 #[derive(Clone)]
@@ -37,8 +36,10 @@ impl Keeping {
     /// When it does not come in full, cannot be kept, or is not the sender's to send.
     pub async fn keep(&self, primary: NodeId, kept: Kept, chunks: Chunks) -> Result<(), Declined> {
         match kept {
-            Kept::Table { aggregation, window, slots, summary } => {
-                self.keep_table((aggregation, window), slots, summary, chunks).await
+            Kept::Table { aggregation, window, slots, summary, records } => {
+                let mut writing = self.results.begin(aggregation, window);
+                writing.count_records(records);
+                self.keep_table(writing, slots, summary.map(|summary| *summary), chunks).await
             }
             Kept::Carry(carry) => self.keep_carry(primary, carry, chunks).await,
         }
@@ -46,12 +47,11 @@ impl Keeping {
 
     async fn keep_table(
         &self,
-        (aggregation, window): (u32, Window),
+        mut writing: Writing,
         slots: SlotSet,
         summary: Option<WindowCounts>,
         mut chunks: Chunks,
     ) -> Result<(), Declined> {
-        let mut writing = self.results.begin(aggregation, window);
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk?;
             blocking::in_place(|| writing.push(chunk.into())).map_err(not_now)?;
@@ -275,7 +275,8 @@ mod tests {
         let carried = Kept::Carry(carry("0-9", 5).0);
         it.keeping.keep(NodeId(1), carried, cut_off()).await.unwrap_err();
         let (window, slots) = (window(0, 10), slots("0-9"));
-        let table = Kept::Table { aggregation: 0, window, slots, summary: None };
+        let (summary, records) = (None, BTreeMap::from([(7, 2)]));
+        let table = Kept::Table { aggregation: 0, window, slots, summary, records };
         it.keeping.keep(NodeId(1), table.clone(), cut_off()).await.unwrap_err();
         assert_eq!(it.kept(), []);
         assert_eq!(std::fs::read_dir(&it.keeping.carried.scratch).unwrap().count(), 0);

@@ -16,8 +16,13 @@ pub const LEASE: Duration = Duration::from_secs(10);
 /// How long a node may be silent before its segment is sealed.
 const SILENCE: Duration = Duration::from_secs(4);
 
+/// How long, if all that is heard is that nobody listens at its address. It is asked each second,
+/// so that it was asked twice.
+const ABSENCE: Duration = Duration::from_millis(1_500);
+
 // A pause that is not sealed costs no acknowledgement either.
 const _: () = assert!(2 * SILENCE.as_nanos() < LEASE.as_nanos());
+const _: () = assert!(ABSENCE.as_nanos() < SILENCE.as_nanos());
 
 /// The lease of a segment that was opened after a cut at this time, until another is given.
 pub fn first(floor: UnixNanos) -> UnixNanos {
@@ -36,6 +41,8 @@ pub struct Leases {
     earlier: UnixNanos,
     granted: BTreeMap<NodeId, UnixNanos>,
     heard: BTreeMap<NodeId, UnixNanos>,
+    /// Where nobody was found the last time.
+    gone: BTreeSet<NodeId>,
 }
 
 impl Leases {
@@ -43,7 +50,8 @@ impl Leases {
     /// `clock_bound`.
     pub fn begin(now: UnixNanos, clock_bound: Duration) -> Leases {
         let earlier = after(now, LEASE + clock_bound);
-        Leases { began: now, earlier, granted: BTreeMap::new(), heard: BTreeMap::new() }
+        let (granted, heard, gone) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Leases { began: now, earlier, granted, heard, gone }
     }
 
     /// The lease that a node is offered. It may have it, whether it answers or not.
@@ -62,12 +70,23 @@ impl Leases {
     /// A node has answered.
     pub fn hear(&mut self, node: NodeId, now: UnixNanos) {
         self.heard.insert(node, now);
+        self.gone.remove(&node);
+    }
+
+    /// A node has not answered; perhaps because nobody listens at its address.
+    pub fn miss(&mut self, node: NodeId, is_gone: bool) {
+        if is_gone {
+            self.gone.insert(node);
+        } else {
+            self.gone.remove(&node);
+        }
     }
 
     /// Whether a node has been silent for too long.
     pub fn is_silent(&self, node: NodeId, now: UnixNanos) -> bool {
         let heard = self.heard.get(&node).copied().unwrap_or(self.began).max(self.began);
-        after(heard, SILENCE) < now
+        let patience = if self.gone.contains(&node) { ABSENCE } else { SILENCE };
+        after(heard, patience) < now
     }
 
     /// A time at which a node has stamped nothing in a segment with this floor, nor later:
@@ -116,5 +135,21 @@ mod tests {
         leases.hear(NODE, at(105));
         assert!(!leases.is_silent(NODE, at(109)));
         assert!(leases.is_silent(NODE, at(110)));
+    }
+
+    #[test]
+    fn a_node_that_is_not_there_is_waited_for_a_shorter_time_and_one_that_is_back_is_not() {
+        let mut leases = Leases::begin(at(100), CLOCK_BOUND);
+        leases.hear(NODE, at(105));
+        leases.miss(NODE, true);
+        assert!(!leases.is_silent(NODE, at(106)));
+        assert!(leases.is_silent(NODE, at(107)));
+        assert!(!leases.is_silent(NodeId(3), at(104)));
+        leases.miss(NODE, false);
+        assert!(!leases.is_silent(NODE, at(109)), "somebody listens there again");
+        leases.miss(NODE, true);
+        leases.hear(NODE, at(108));
+        assert!(!leases.is_silent(NODE, at(112)));
+        assert_eq!(leases.ceiling(NODE, at(50)), at(112), "what it may stamp is as it was");
     }
 }

@@ -129,6 +129,7 @@ impl Holdings for Lending {
         let listed = found.map(|found| Listed {
             table: found.table,
             slots: found.slots,
+            records: found.records_of(&found.slots),
             summary: found.summary,
         });
         Ok(listed.collect())

@@ -112,6 +112,7 @@ mod tests {
             unknown: 1,
             counts: values.iter().map(count).collect(),
             other: Other { values: other, count: other },
+            slots: None,
         }
     }
 

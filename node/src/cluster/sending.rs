@@ -73,11 +73,12 @@ impl Sending {
             Some(_) => found.slots,
             None => found.slots.intersection(&slots),
         };
-        let summary = found.summary.clone();
+        let (summary, records) = (found.summary.clone().map(Box::new), found.records_of(&slots));
         let chunks = self.results.chunks(aggregation, window.end, found);
         let chunks = restrict::<_, _, ResultsError>(chunks.map(|chunk| Ok(chunk?)), slots);
         let chunks = chunks.map(|chunk| chunk.map(Bytes::from).map_err(not_now));
-        Ok((Sent::Table { aggregation, window, slots, summary }, stream::iter(chunks).boxed()))
+        let sent = Sent::Table { aggregation, window, slots, summary, records };
+        Ok((sent, stream::iter(chunks).boxed()))
     }
 
     async fn send(&self, node: NodeId, sent: Sent, chunks: Chunks) -> Result<(), NotKept> {

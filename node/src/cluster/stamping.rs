@@ -7,9 +7,9 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use crate::checkpoint::facts::SegmentId;
-use crate::cluster::cutting::AskStamped;
+use crate::cluster::cutting::{AskStamped, Unanswered};
 use crate::cluster::lending::Lending;
-use crate::cluster::peers::{self, Holdings as _};
+use crate::cluster::peers::{self, Declined, Holdings as _, PeerError};
 use crate::event::node::NodeId;
 use crate::event::time::UnixNanos;
 use crate::journal::Stamped;
@@ -32,12 +32,18 @@ impl AskStamped for Stamping {
         time: UnixNanos,
         lease: UnixNanos,
         within: Duration,
-    ) -> BoxFuture<'a, Result<BTreeMap<SegmentId, Stamped>, String>> {
+    ) -> BoxFuture<'a, Result<BTreeMap<SegmentId, Stamped>, Unanswered>> {
         if node == self.node {
+            let unanswered =
+                |error: Declined| Unanswered { reason: error.to_string(), is_gone: false };
             let own = self.own.stamped(time, lease);
-            return own.map(|told| told.map_err(|error| error.to_string())).boxed();
+            return own.map(move |told| told.map_err(unanswered)).boxed();
         }
+        let unanswered = |error: PeerError| {
+            let is_gone = matches!(error, PeerError::Gone(_));
+            Unanswered { reason: error.to_string(), is_gone }
+        };
         let asked = self.members.stamped(address, time, lease, within);
-        asked.map(|told| told.map_err(|error| error.to_string())).boxed()
+        asked.map(move |told| told.map_err(unanswered)).boxed()
     }
 }

@@ -214,7 +214,11 @@ impl Delivery {
             }
         };
         let totals = closed.iter().flat_map(|closed| &closed.slots);
-        let totals = totals.map(|totals| (totals.slot, *totals)).collect();
+        let totals: BTreeMap<_, _> = totals.map(|totals| (totals.slot, *totals)).collect();
+        if !is_whole {
+            let records = totals.iter().map(|(&slot, totals)| (slot, totals.records));
+            written.count_records(records.collect());
+        }
         let found = Found { aggregation: aggregation.number, window, totals };
         let counts = closed.map(|Closed { counts, .. }| counts).unwrap_or_default();
         let summary = is_whole.then(|| statistics(&aggregation.definition, window, counts));

@@ -3,12 +3,14 @@
 //! A table's chunks are written while its window closes. Nobody sees them before
 //! [`Results::finish`] says whose they are; what a crash leaves behind goes with the hour.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sheaf_proto::statistics::WindowCounts;
 
 use crate::aggregation::distinct_logs::count_table::MalformedTable;
+use crate::checkpoint::facts::Slot;
 use crate::event::slots::SlotSet;
 use crate::event::time::{SECOND, UnixNanos, Window};
 use crate::store::{Batch, Store, StoreError, Table, keys};
@@ -30,6 +32,10 @@ pub struct SlotResults {
     /// What the table would add up to, in place of a table: of all slots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<WindowCounts>,
+    /// Accepted records of each slot that has some, whatever other slots it names: a table
+    /// knows distinct ones only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub records: BTreeMap<Slot, u64>,
     /// Which table it is.
     pub table: u64,
     chunks: u32,
@@ -52,6 +58,7 @@ pub struct Writing {
     aggregation: u32,
     window: Window,
     table: u64,
+    records: BTreeMap<Slot, u64>,
     chunks: u32,
     /// The last chunk, which is not on disk yet: most tables are written at once.
     last: Option<Vec<u8>>,
@@ -66,7 +73,8 @@ impl Results {
     /// Begins a table of a window.
     pub fn begin(&self, aggregation: u32, window: Window) -> Writing {
         let (store, table) = (Arc::clone(&self.store), fastrand::u64(..));
-        Writing { store, aggregation, window, table, chunks: 0, last: None }
+        let records = BTreeMap::new();
+        Writing { store, aggregation, window, table, records, chunks: 0, last: None }
     }
 
     /// Makes durable that a table has the results of `slots`, and no earlier table any more, or
@@ -82,8 +90,9 @@ impl Results {
     ) -> Result<(), StoreError> {
         let mut batch = self.store.batch();
         written.put_last(&mut batch)?;
-        let Writing { aggregation, window: Window { end, .. }, table, chunks, .. } = written;
-        let result = SlotResults { slots, summary, table, chunks };
+        let Writing { aggregation, window: Window { end, .. }, table, records, chunks, .. } =
+            written;
+        let result = SlotResults { slots, summary, records, table, chunks };
         for earlier in self.find(aggregation, end)? {
             let key = keys::result(end, aggregation, earlier.table);
             let rest: SlotSet =
@@ -134,10 +143,24 @@ impl Results {
     }
 }
 
+impl SlotResults {
+    /// Accepted records of each of these slots, if it has results of it and some records.
+    pub fn records_of(&self, slots: &SlotSet) -> BTreeMap<Slot, u64> {
+        let counted = self.slots.intersection(slots);
+        let records = self.records.iter().filter(|(slot, _)| counted.contains(**slot));
+        records.map(|(&slot, &records)| (slot, records)).collect()
+    }
+}
+
 impl Writing {
     /// What the table is called.
     pub fn table(&self) -> u64 {
         self.table
+    }
+
+    /// Says how many records were accepted in each slot that has some.
+    pub fn count_records(&mut self, records: BTreeMap<Slot, u64>) {
+        self.records = records;
     }
 
     /// Writes the next chunk, at the latest when the table is finished.
@@ -223,6 +246,35 @@ mod tests {
         assert_eq!(found(&results, SECOND), expected);
         keep(&results, SECOND, "0-9", &["c"]);
         assert_eq!(found(&results, SECOND), [("0-9".to_owned(), vec!["c".to_owned()])]);
+    }
+
+    #[test]
+    fn records_go_with_the_slots_that_they_were_counted_in() {
+        let results = results();
+        let mut writing = results.begin(1, window(SECOND));
+        writing.count_records(BTreeMap::from([(0, 5), (9, 7)]));
+        results.finish(writing, "0-9".parse().unwrap(), None).unwrap();
+        keep(&results, SECOND, "9", &[]);
+        let all = SlotSet::all(256);
+        let found = results.find(1, UnixNanos(SECOND)).unwrap();
+        let mut records: Vec<_> = found.iter().map(|found| found.records_of(&all)).collect();
+        records.sort();
+        assert_eq!(records, [BTreeMap::new(), BTreeMap::from([(0, 5)])]);
+        assert!(found.iter().all(|found| found.records_of(&SlotSet::default()).is_empty()));
+    }
+
+    /// Bytes on disk: as they were written before there were records, and since.
+    #[test]
+    fn the_bytes_of_what_is_known_of_a_table_are_fixed() {
+        let before = r#"{"slots":"0-9","table":7,"chunks":2}"#;
+        let since = r#"{"slots":"0-9","records":{"0":5,"9":7},"table":7,"chunks":2}"#;
+        let records = BTreeMap::from([(0, 5), (9, 7)]);
+        for (json, records) in [(before, BTreeMap::new()), (since, records)] {
+            let slots = "0-9".parse().unwrap();
+            let result = SlotResults { slots, summary: None, records, table: 7, chunks: 2 };
+            assert_eq!(serde_json::to_string(&result).unwrap(), json);
+            assert_eq!(serde_json::from_str::<SlotResults>(json).unwrap(), result);
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub fn statistics(definition: &Definition, window: Window, counts: Counts) -> Wi
         unknown: counts.unknown,
         counts: values.collect(),
         other: Other { values: counts.other_values, count: counts.other_count },
+        slots: None,
     }
 }
 

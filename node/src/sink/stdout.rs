@@ -105,6 +105,7 @@ mod tests {
             unknown: 1,
             counts: vec![count("baz", 2), count("bar", 1), count("qux", 1)],
             other: Other::default(),
+            slots: None,
         }
     }
 

@@ -129,15 +129,13 @@ impl Campaign {
         let mut running: Vec<_> = self.running.iter_mut().flatten().collect();
         let acknowledged = requests.iter().filter(|request| request.acknowledged);
         let acknowledged = acknowledged.map(|request| request.records).sum();
-        let all = running.len() == count;
+        let all_run = running.len() == count;
         let ledgers: Vec<_> =
-            running.iter_mut().map(|node| settled_ledger(node, acknowledged, all)).collect();
+            running.iter_mut().map(|node| settled_ledger(node, acknowledged, all_run)).collect();
         assert!(ledgers.iter().all(|ledger| *ledger == ledgers[0]), "{ledgers:#?}");
-        // Results of a node that does not run are not shown.
-        let shows = if all { running.len() } else { 0 };
+        // What a node counted that does not run any more another owner has.
         let windows: Vec<_> = running
             .iter_mut()
-            .take(shows)
             .map(|node| {
                 eventually("the windows of all records", || {
                     let windows = get(node, "/v1/windows?limit=36000")?;
@@ -176,16 +174,15 @@ impl Campaign {
     }
 }
 
-/// A node's ledger of the cluster once everything is flushed. What a node has accepted is
-/// known while it runs.
+/// A node's ledger of the cluster once everything is flushed. What is pending is known while
+/// all nodes run; what they have accepted, always.
 fn settled_ledger(node: &mut Process, acknowledged: u64, all_run: bool) -> Ledger {
     eventually("a ledger with nothing pending", || {
         let ledger: Ledger = serde_json::from_str(&get(node, "/v1/ledger")?).ok()?;
         let [account] = ledger.aggregations.as_slice() else { return None };
         // What was stamped after the latest cut is in no account yet.
-        let is_known = !all_run || account.accepted == ledger.accepted;
-        let is_over = account.accepted >= acknowledged && account.flushed == account.accepted;
-        if !is_known || !is_over {
+        let is_known = account.accepted >= acknowledged && account.accepted == ledger.accepted;
+        if !is_known || account.flushed != account.accepted {
             return None;
         }
         assert!(!all_run || ledger.balanced && account.pending == 0, "{ledger:?}");

@@ -70,6 +70,38 @@ async fn closed_windows_are_the_very_objects_that_were_printed() {
 }
 
 #[tokio::test]
+async fn closed_windows_are_the_clusters_or_the_nodes_part_of_them() {
+    let node = || Fake {
+        lines: vec!["{\"whole\":1}".into()],
+        parts: vec!["{\"part\":1}".into(), "{\"part\":2}".into()],
+        ..Fake::default()
+    };
+    let whole = r#"[{"whole":1}]"#;
+    for (query, windows) in [
+        ("", whole),
+        ("?scope=cluster", whole),
+        ("?scope=node", r#"[{"part":2},{"part":1}]"#),
+        ("?scope=node&limit=1", r#"[{"part":2}]"#),
+    ] {
+        assert_eq!(get_from(node(), &format!("/v1/windows{query}")).await.body, windows, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_scope_is_refused_alike_by_all_that_have_one() {
+    let ask = async |path| {
+        let answer = get_from(Fake::default(), &format!("{path}?scope=nobody")).await;
+        (answer.status, answer.json())
+    };
+    let refused = ask(LEDGER_PATH).await;
+    assert_eq!(refused.0, StatusCode::BAD_REQUEST);
+    assert!(refused.1["error"].as_str().unwrap().contains("`nobody`"), "{}", refused.1);
+    for path in [WINDOWS_PATH, CURRENT_WINDOWS_PATH] {
+        assert_eq!(ask(path).await, refused, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_bad_question_is_answered_with_what_is_wrong_in_it() {
     for (path, word) in [("/v1/windows?limit=many", "limit"), ("/v1/windows?limt=1", "limt")] {
         let answer = get_from(Fake::default(), path).await;

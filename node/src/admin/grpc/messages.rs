@@ -26,6 +26,7 @@ pub(super) fn window(window: statistics::WindowCounts) -> service::Window {
         unknown: window.unknown,
         counts: window.counts.into_iter().map(value_count).collect(),
         other: Some(service::Other { values: window.other.values, count: window.other.count }),
+        slots: window.slots.unwrap_or_default(),
     }
 }
 
@@ -101,6 +102,7 @@ fn account(account: statistics::Account) -> service::Account {
         duplicate: account.duplicate,
         pending: account.pending,
         lost: account.lost,
+        deduplicated: account.deduplicated,
     }
 }
 
@@ -147,6 +149,7 @@ fn member(member: cluster::Member) -> service::Member {
         segments: member.segments,
         lag: member.lag,
         clock_offset_micros: member.clock_offset_micros,
+        filling: member.filling,
     }
 }
 

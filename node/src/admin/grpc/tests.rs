@@ -45,7 +45,8 @@ fn end_of(window: &service::Window) -> String {
 #[tokio::test]
 async fn closed_windows_come_newest_first_and_no_more_than_are_asked_for() {
     let asked = |limit| async move {
-        all(client(counted()).list_windows(ListWindowsRequest { limit }).await).await
+        let request = ListWindowsRequest { limit, ..Default::default() };
+        all(client(counted()).list_windows(request).await).await
     };
     let (first, lost) = ("2026-11-21T03:00:10Z", "2026-11-21T03:00:20Z");
     assert_eq!(asked(None).await, [lost, first]);
@@ -57,7 +58,7 @@ async fn closed_windows_come_newest_first_and_no_more_than_are_asked_for() {
 /// Wire format: what a client of another version reads.
 #[tokio::test]
 async fn a_message_has_all_that_the_line_has_and_its_bytes_never_change() {
-    let request = ListWindowsRequest { limit: Some(1) };
+    let request = ListWindowsRequest { limit: Some(1), ..Default::default() };
     let windows = client(counted()).list_windows(request).await.unwrap().into_inner();
     let windows: Vec<_> = windows.try_collect().await.unwrap();
     let expected = concat!(
@@ -77,6 +78,28 @@ async fn a_message_has_all_that_the_line_has_and_its_bytes_never_change() {
         "820100",                       // other
     );
     assert_eq!(hex(&windows[0].encode_to_vec()), expected);
+}
+
+#[tokio::test]
+async fn closed_windows_are_the_clusters_or_the_nodes_part_of_them() {
+    let part = FIRST.replace(r#""complete":true"#, r#""slots":"0-84","complete":false"#);
+    let listed = |scope: i32| {
+        let node = Fake { parts: vec![part.clone()], ..counted() };
+        async move {
+            let request = ListWindowsRequest { limit: None, scope };
+            let windows = client(node).list_windows(request).await?.into_inner();
+            let windows: Vec<_> = windows.try_collect().await?;
+            Ok::<_, Status>(windows.into_iter().map(|window| (window.slots, window.complete)))
+        }
+    };
+    let parts = listed(service::Scope::Node.into()).await.unwrap().collect::<Vec<_>>();
+    assert_eq!(parts, [("0-84".to_owned(), false)]);
+    for scope in [service::Scope::Unspecified, service::Scope::Cluster] {
+        let whole = listed(scope.into()).await.unwrap().collect::<Vec<_>>();
+        assert_eq!(whole, [(String::new(), false), (String::new(), true)]);
+    }
+    let status = listed(3).await.err().unwrap();
+    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "there is no scope 3"));
 }
 
 fn hex(bytes: &[u8]) -> String {

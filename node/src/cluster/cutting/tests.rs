@@ -16,6 +16,8 @@ struct Members {
     /// By node and segment, the seconds in which it has stamped an entry each.
     stamps: Mutex<BTreeMap<(u64, SegmentId), Vec<u64>>>,
     silent: Mutex<BTreeSet<u64>>,
+    /// Of these, nobody listens where they are reached.
+    gone: Mutex<BTreeSet<u64>>,
     /// By node and segment, what a copy has that takes no more.
     copies: Mutex<BTreeMap<(u64, SegmentId), Stamped>>,
     asked: Mutex<Vec<(u64, UnixNanos, Duration)>>,
@@ -54,7 +56,7 @@ impl AskStamped for Members {
         time: UnixNanos,
         lease: UnixNanos,
         within: Duration,
-    ) -> BoxFuture<'a, Result<BTreeMap<SegmentId, Stamped>, String>> {
+    ) -> BoxFuture<'a, Result<BTreeMap<SegmentId, Stamped>, Unanswered>> {
         self.leases.lock().unwrap().insert(node.0, lease.0 / SECOND);
         assert_eq!(address, format!("node-{node}:9465"));
         self.asked.lock().unwrap().push((node.0, time, within));
@@ -62,7 +64,8 @@ impl AskStamped for Members {
             meanwhile();
         }
         if self.silent.lock().unwrap().contains(&node.0) {
-            return ready(Err("it is silent".to_owned())).boxed();
+            let is_gone = self.gone.lock().unwrap().contains(&node.0);
+            return ready(Err(Unanswered { reason: "it is silent".to_owned(), is_gone })).boxed();
         }
         let stamps = self.stamps.lock().unwrap();
         let own = stamps.iter().filter(|((of, _), _)| *of == node.0);
@@ -286,7 +289,7 @@ async fn the_segment_of_a_silent_member_ends_where_its_shortest_copy_ends() {
     it.members.silence(2, true);
     let reached = |entries| Stamped { before: extent(entries), last: at(5) };
     it.members.copies.lock().unwrap().extend([((3, 1), reached(5)), ((4, 1), reached(4))]);
-    for second in 6..12 {
+    for second in 6..=10 {
         it.cut(second).await;
     }
     let facts = it.cluster.now();
@@ -310,6 +313,20 @@ async fn the_segment_of_a_member_that_is_silent_for_too_long_is_sealed_behind_it
     it.members.silence(2, false);
     it.cut(11).await;
     assert_eq!((it.sealing(other), &it.told.borrow().1), (Some(20), &BTreeSet::new()));
+}
+
+#[tokio::test]
+async fn the_segment_of_a_member_that_is_gone_is_sealed_sooner_and_behind_the_same_lease() {
+    let mut it = Setting::of(2);
+    let segment = it.cluster.open(2);
+    it.cut(5).await;
+    it.members.silence(2, true);
+    it.members.gone.lock().unwrap().insert(2);
+    it.cut(6).await;
+    assert_eq!((it.sealing(segment), &it.told.borrow().1), (None, &BTreeSet::new()));
+    it.cut(7).await;
+    assert_eq!(it.sealing(segment), Some(17), "it was offered that much");
+    assert_eq!(*it.told.borrow(), (TERM, [NodeId(2)].into()));
 }
 
 #[tokio::test]

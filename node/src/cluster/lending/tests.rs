@@ -106,7 +106,7 @@ async fn what_is_stamped_is_told_here_and_to_others() {
     };
     assert_eq!(ask(1).await, Ok(told.clone()), "nobody is at its own address");
     assert_eq!(ask(2).await, Ok(told));
-    assert!(ask(3).await.unwrap_err().contains("nobody is at node-3:9465"));
+    assert!(ask(3).await.unwrap_err().reason.contains("nobody is at node-3:9465"));
     it.lending.journal.close();
     everybody_waits().await;
     assert!(ask(1).await.is_err() && ask(2).await.is_err());

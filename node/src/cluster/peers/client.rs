@@ -36,6 +36,9 @@ pub enum PeerError {
     /// what was asked.
     #[error("{0}")]
     Unreachable(String),
+    /// Nobody listens at its address: it is not there, rather than slow.
+    #[error("{0}")]
+    Gone(String),
     /// It took too long. It may have done what was asked.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
@@ -180,18 +183,25 @@ impl From<Status> for PeerError {
             | Code::InvalidArgument
             | Code::OutOfRange
             | Code::Unimplemented => PeerError::Refused(status.message().to_owned()),
-            _ => PeerError::Unreachable(cause(&status)),
+            _ => unreachable(&status),
         }
     }
 }
 
 /// What lies behind a status: the system's own words, if the connection failed.
-fn cause(status: &Status) -> String {
+fn unreachable(status: &Status) -> PeerError {
     let mut innermost = status.source();
     while let Some(source) = innermost.and_then(Error::source) {
         innermost = Some(source);
     }
-    innermost.map_or_else(|| status.message().to_owned(), ToString::to_string)
+    let Some(innermost) = innermost else {
+        return PeerError::Unreachable(status.message().to_owned());
+    };
+    let system = innermost.downcast_ref::<io::Error>().map(io::Error::kind);
+    match system {
+        Some(io::ErrorKind::ConnectionRefused) => PeerError::Gone(innermost.to_string()),
+        _ => PeerError::Unreachable(innermost.to_string()),
+    }
 }
 
 impl From<Malformed> for PeerError {

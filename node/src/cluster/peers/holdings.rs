@@ -10,7 +10,7 @@ use sheaf_proto::statistics::WindowCounts;
 
 use super::Declined;
 use crate::checkpoint::carries::Carry;
-use crate::checkpoint::facts::SegmentId;
+use crate::checkpoint::facts::{SegmentId, Slot};
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::{UnixNanos, Window};
@@ -27,6 +27,8 @@ pub struct Listed {
     pub slots: SlotSet,
     /// What it adds up to, in place of a table.
     pub summary: Option<WindowCounts>,
+    /// Accepted records of each of these slots that has some.
+    pub records: BTreeMap<Slot, u64>,
 }
 
 /// Something that an owner of slots is to keep for their primary.
@@ -41,7 +43,9 @@ pub enum Kept {
         /// The slots whose results it has.
         slots: SlotSet,
         /// What it adds up to, in place of a table.
-        summary: Option<WindowCounts>,
+        summary: Option<Box<WindowCounts>>,
+        /// Accepted records of each of these slots that has some.
+        records: BTreeMap<Slot, u64>,
     },
     /// What is carried of an open window; its file follows.
     Carry(Carry),

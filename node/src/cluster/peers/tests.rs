@@ -53,7 +53,7 @@ fn refusal<T: fmt::Debug>(answer: Result<T, PeerError>) -> String {
 /// Makes sure that nobody was reached, and returns why.
 fn trouble<T: fmt::Debug>(answer: Result<T, PeerError>) -> String {
     match answer {
-        Err(PeerError::Unreachable(reason)) => reason,
+        Err(PeerError::Unreachable(reason) | PeerError::Gone(reason)) => reason,
         other => panic!("{other:?}"),
     }
 }
@@ -207,12 +207,13 @@ async fn what_a_node_declines_arrives_with_its_reason() {
 }
 
 #[tokio::test]
-async fn nobody_is_unreachable_and_the_system_says_why() {
+async fn where_nobody_listens_there_is_nobody_and_the_system_says_why() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
-    let reason = trouble(Peers::over_tcp().hello(&address, DEADLINE).await);
-    assert!(reason.starts_with("Connection refused"), "{reason}");
+    let answer = Peers::over_tcp().hello(&address, DEADLINE).await;
+    let is_gone = |reason: &str| reason.starts_with("Connection refused");
+    assert!(matches!(&answer, Err(PeerError::Gone(reason)) if is_gone(reason)), "{answer:?}");
 }
 
 #[tokio::test]

@@ -37,6 +37,7 @@ fn printed(name: &str, (start, end): (i64, i64), records: u64, counts: &[(&str, 
         unknown: 0,
         counts: counts.iter().map(count).collect(),
         other: Other::default(),
+        slots: None,
     };
     let aggregation = u32::from(name == "by-group");
     Event::Delivered { node: 0, aggregation, revision: 1, counts: Box::new(counts) }

@@ -83,10 +83,12 @@ async fn tables_are_listed_and_arrive_chunk_by_chunk() {
         unknown: 2,
         counts: Vec::new(),
         other: Other::default(),
+        slots: None,
     };
+    let (records, none) = (BTreeMap::from([(9, 5)]), BTreeMap::new());
     let listed = vec![
-        Listed { table: u64::MAX, slots: slots("9"), summary: None },
-        Listed { table: 1, slots: slots("0-8"), summary: Some(summary) },
+        Listed { table: u64::MAX, slots: slots("9"), summary: None, records },
+        Listed { table: 1, slots: slots("0-8"), summary: Some(summary), records: none },
     ];
     let tables = Ok(listed.clone());
     let node = Node::start(Script { tables, results: Arc::new(results), ..Script::member() });

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use sheaf_proto::peer;
 
 use super::Malformed;
-use crate::checkpoint::facts::SegmentId;
+use crate::checkpoint::facts::{SegmentId, Slot};
 use crate::cluster::peers::{Batch, CHUNK_BYTES_MAX, Listed, Part, Stamped};
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
@@ -27,6 +27,17 @@ pub(in crate::cluster::peers) fn to_slots(slots: SlotSet) -> Bytes {
 
 pub(in crate::cluster::peers) fn slots(bytes: &[u8]) -> Result<SlotSet, Malformed> {
     bytes.try_into().map(SlotSet::from_bytes).map_err(|_| Malformed("slots"))
+}
+
+pub(in crate::cluster::peers) fn to_records(records: &BTreeMap<Slot, u64>) -> BTreeMap<u32, u64> {
+    records.iter().map(|(&slot, &records)| (slot.into(), records)).collect()
+}
+
+pub(in crate::cluster::peers) fn records(
+    message: BTreeMap<u32, u64>,
+) -> Result<BTreeMap<Slot, u64>, Malformed> {
+    let slot = |slot: u32| Slot::try_from(slot).map_err(|_| Malformed("records"));
+    message.into_iter().map(|(of, records)| Ok((slot(of)?, records))).collect()
 }
 
 pub(in crate::cluster::peers) fn to_stamped(
@@ -171,10 +182,11 @@ pub(in crate::cluster::peers) fn decided(json: &[u8]) -> Result<Decided, Malform
 pub(in crate::cluster::peers) fn to_tables(
     tables: &[Listed],
 ) -> Result<peer::TablesResponse, Malformed> {
-    let listed = tables.iter().map(|Listed { table, slots, summary }| {
+    let listed = tables.iter().map(|Listed { table, slots, summary, records }| {
         let summary = summary.as_ref().map(serde_json::to_vec).transpose();
         let summary = summary.map_err(|_| Malformed("tables.summary"))?.map(Bytes::from);
-        Ok(peer::Table { table: *table, slots: to_slots(*slots), summary })
+        let (slots, records) = (to_slots(*slots), to_records(records));
+        Ok(peer::Table { table: *table, slots, summary, records })
     });
     Ok(peer::TablesResponse { tables: listed.collect::<Result<_, Malformed>>()? })
 }
@@ -182,10 +194,11 @@ pub(in crate::cluster::peers) fn to_tables(
 pub(in crate::cluster::peers) fn tables(
     message: peer::TablesResponse,
 ) -> Result<Vec<Listed>, Malformed> {
-    let listed = message.tables.into_iter().map(|peer::Table { table, slots: set, summary }| {
+    let listed = message.tables.into_iter().map(|listed| {
+        let peer::Table { table, slots: set, summary, records: of } = listed;
         let summary = summary.map(|summary| serde_json::from_slice(&summary)).transpose();
         let summary = summary.map_err(|_| Malformed("tables.summary"))?;
-        Ok(Listed { table, slots: slots(&set)?, summary })
+        Ok(Listed { table, slots: slots(&set)?, summary, records: records(of)? })
     });
     listed.collect()
 }
@@ -264,6 +277,20 @@ mod tests {
         for length in [0, 31, 33] {
             assert_eq!(slots(&vec![0; length]), Err(Malformed("slots")));
         }
+    }
+
+    #[test]
+    fn the_bytes_of_tables_are_fixed() {
+        let (slots, records) = ([255].into_iter().collect(), BTreeMap::from([(255, 5)]));
+        let listed = vec![Listed { table: 7, slots, summary: None, records }];
+        let table = [0x09, 7, 0, 0, 0, 0, 0, 0, 0];
+        let (set, records) =
+            ([&[0x12, 32][..], &[0; 31], &[0x80]].concat(), [0x22, 5, 0x08, 0xff, 1, 0x10, 5]);
+        let of = [&table[..], &set, &records].concat();
+        let bytes = [&[0x0a, of.len() as u8][..], &of].concat();
+        assert_eq!(to_tables(&listed).unwrap().encode_to_vec(), bytes);
+        assert_eq!(tables(peer::TablesResponse::decode(&bytes[..]).unwrap()), Ok(listed));
+        assert_eq!(super::records(BTreeMap::from([(256, 5)])), Err(Malformed("records")));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use futures::stream::{self, StreamExt as _};
 use sheaf_proto::peer::{self, carried_response, keep_begin, keep_request};
 use tonic::Streaming;
 
-use super::holdings::{slots, to_slots};
+use super::holdings::{records, slots, to_records, to_slots};
 use super::{Declined, Malformed};
 use crate::checkpoint::carries::Carry;
 use crate::cluster::peers::{CarriedPart, Chunks, Kept};
@@ -20,7 +20,7 @@ pub(in crate::cluster::peers) fn to_begin(
     kept: &Kept,
 ) -> Result<peer::KeepRequest, Malformed> {
     let kept = match kept {
-        Kept::Table { aggregation, window: Window { start, end }, slots, summary } => {
+        Kept::Table { aggregation, window: Window { start, end }, slots, summary, records } => {
             let summary = summary.as_ref().map(serde_json::to_vec).transpose();
             keep_begin::Kept::Table(peer::KeptTable {
                 aggregation: *aggregation,
@@ -28,6 +28,7 @@ pub(in crate::cluster::peers) fn to_begin(
                 end: end.0,
                 slots: to_slots(*slots),
                 summary: summary.map_err(|_| Malformed("table.summary"))?.map(Bytes::from),
+                records: to_records(records),
             })
         }
         Kept::Carry(carry) => keep_begin::Kept::Carry(to_json(carry)?),
@@ -55,13 +56,15 @@ pub(in crate::cluster::peers) fn kept(
             aggregation,
             start,
             end,
-            slots: of,
+            slots: set,
             summary,
+            records: of,
         }) => {
             let summary = summary.map(|summary| serde_json::from_slice(&summary)).transpose();
             let summary = summary.map_err(|_| Malformed("table.summary"))?;
             let window = Window { start: UnixNanos(start), end: UnixNanos(end) };
-            Kept::Table { aggregation, window, slots: slots(&of)?, summary }
+            let (slots, records) = (slots(&set)?, records(of)?);
+            Kept::Table { aggregation, window, slots, summary, records }
         }
         keep_begin::Kept::Carry(carry) => Kept::Carry(json(&carry)?),
     };
@@ -134,7 +137,8 @@ mod tests {
 
     fn table() -> Kept {
         let window = Window { start: UnixNanos(1), end: UnixNanos(2) };
-        Kept::Table { aggregation: 3, window, slots: [255].into_iter().collect(), summary: None }
+        let (slots, records) = ([255].into_iter().collect(), BTreeMap::from([(255, 5)]));
+        Kept::Table { aggregation: 3, window, slots, summary: None, records }
     }
 
     fn read(message: Option<peer::KeepRequest>) -> Result<Kept, Malformed> {
@@ -167,7 +171,8 @@ mod tests {
     fn the_bytes_of_what_is_kept_are_fixed() {
         let number = |tag, byte| [tag, byte, 0, 0, 0, 0, 0, 0, 0];
         let slots = [&[0x22, 32][..], &[0; 31], &[0x80]].concat();
-        let of = [&[0x08, 3][..], &number(0x11, 1), &number(0x19, 2), &slots].concat();
+        let records = [0x32, 5, 0x08, 0xff, 1, 0x10, 5];
+        let of = [&[0x08, 3][..], &number(0x11, 1), &number(0x19, 2), &slots, &records].concat();
         let head = [0x0a, of.len() as u8 + 2, 0x12, of.len() as u8];
         let table = to_begin(None, &table()).unwrap().encode_to_vec();
         assert_eq!(table, [&head[..], &of].concat());

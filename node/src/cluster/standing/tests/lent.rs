@@ -1,5 +1,6 @@
 //! Journals and results, lent and taken back.
 
+use std::collections::BTreeMap;
 use std::sync::Weak;
 
 use futures::stream::{self, StreamExt as _};
@@ -76,7 +77,12 @@ impl Holdings for Engine {
 
     fn tables(&self, aggregation: u32, _: UnixNanos) -> Result<Vec<Listed>, Declined> {
         let slots = SlotSet::default();
-        Ok(vec![Listed { table: u64::from(aggregation), slots, summary: None }])
+        Ok(vec![Listed {
+            table: u64::from(aggregation),
+            slots,
+            summary: None,
+            records: BTreeMap::new(),
+        }])
     }
 
     fn results(&self, _: u32, _: UnixNanos, _: u64, _: SlotSet) -> Result<Chunks, Declined> {
