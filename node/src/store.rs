@@ -11,9 +11,11 @@ mod rocks; // in a folder; alone names `rocksdb`
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::sleep;
 
 use crate::failpoint::{is_to_fail, may_die};
 
@@ -96,6 +98,8 @@ trait Backend: Send + Sync {
     fn release(&self, table: Table, from: &[u8], to: &[u8]) -> Result<(), Reason>;
     fn note(&self) -> Result<Vec<u8>, Reason>;
     fn write_note(&self, note: &[u8]) -> Result<(), Reason>;
+    /// How long the disk makes the next write wait, if not in the write itself.
+    fn delay(&self) -> Option<Duration>;
 }
 
 /// Writes that a backend gathers.
@@ -155,6 +159,14 @@ impl Store {
     /// Starts a batch: nothing of it is seen or kept before [`Store::commit`].
     pub fn batch(&self) -> Batch<'_> {
         Batch { store: self, writes: self.backend.writes() }
+    }
+
+    /// Waits until the disk takes a write: at no time where the write itself waits for it, but
+    /// for a while on a slow [`Disk`], whose machine has no thread that could stand still.
+    pub async fn ready(&self) {
+        if let Some(delay) = self.backend.delay() {
+            sleep(delay).await;
+        }
     }
 
     /// Makes a batch of this store durable, whole or not at all: one write, one sync.

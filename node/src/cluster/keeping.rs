@@ -56,6 +56,7 @@ impl Keeping {
             let chunk = chunk?;
             blocking::in_place(|| writing.push(chunk.into())).map_err(not_now)?;
         }
+        self.results.store().ready().await;
         blocking::in_place(|| self.results.finish(writing, slots, summary)).map_err(not_now)
     }
 

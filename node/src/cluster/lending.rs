@@ -114,14 +114,22 @@ impl Holdings for Lending {
         frames: Vec<Bytes>,
     ) -> BoxFuture<'_, Result<u64, Declined>> {
         let copies = self.copies.clone();
-        let copying = blocking::run(move || copies.append(segment, first, &frames));
-        async move { copying.await.map_err(not_now)?.map_err(not_now) }.boxed()
+        async move {
+            copies.ready().await;
+            let copying = blocking::run(move || copies.append(segment, first, &frames));
+            copying.await.map_err(not_now)?.map_err(not_now)
+        }
+        .boxed()
     }
 
     fn fence(&self, segment: SegmentId) -> BoxFuture<'_, Result<Option<Stamped>, Declined>> {
         let copies = self.copies.clone();
-        let fencing = blocking::run(move || copies.fence(segment));
-        async move { fencing.await.map_err(not_now)?.map_err(not_now) }.boxed()
+        async move {
+            copies.ready().await;
+            let fencing = blocking::run(move || copies.fence(segment));
+            fencing.await.map_err(not_now)?.map_err(not_now)
+        }
+        .boxed()
     }
 
     fn tables(&self, aggregation: u32, end: UnixNanos) -> Result<Vec<Listed>, Declined> {

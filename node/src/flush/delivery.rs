@@ -177,6 +177,7 @@ impl Delivery {
                 self.complete(&found, None, numbers.clone()).await?;
             }
             let kept = Kept { aggregation: number, window, table: written.table() };
+            self.results.store().ready().await;
             self.results.finish(written, claimed, summary)?;
             may_die("flush-after-deliver");
             completed = self.complete(&found, Some(&kept), numbers).await?;

@@ -106,6 +106,11 @@ impl Copies {
         Ok(())
     }
 
+    /// Waits until the disk takes a write.
+    pub async fn ready(&self) {
+        self.store.ready().await;
+    }
+
     /// Makes entries durable that follow those before; returns how many there are then.
     /// Blocks for as long as that takes.
     ///

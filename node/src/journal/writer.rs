@@ -8,6 +8,8 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::executor::block_on;
+
 use crate::event::time::{Clock, SECOND, UnixNanos};
 use crate::failpoint::is_to_fail;
 use crate::journal::acknowledging::{Acknowledging, Asked, Written};
@@ -85,7 +87,7 @@ impl Writer {
             && let Some(work) = self.journal.queue.next(pace)
         {
             pace = Pace::begin(work.appends.len());
-            done = self.work(work);
+            done = block_on(self.work(work));
         }
         self.end();
         done
@@ -102,7 +104,7 @@ impl Writer {
             && let Some(work) = self.journal.queue.next_as_task(pace).await
         {
             pace = Pace::begin(work.appends.len());
-            done = self.work(work);
+            done = self.work(work).await;
         }
         self.end();
         done
@@ -116,9 +118,12 @@ impl Writer {
         self.journal.shown.close();
     }
 
-    fn work(&mut self, Work { changes, questions, appends }: Work) -> Result<(), JournalError> {
+    async fn work(
+        &mut self,
+        Work { changes, questions, appends }: Work,
+    ) -> Result<(), JournalError> {
         for change in changes {
-            self.change(change)?;
+            self.change(change).await?;
         }
         for question in questions {
             self.answer(question);
@@ -127,11 +132,11 @@ impl Writer {
             self.waiting.extend(appends);
             return Ok(());
         }
-        self.commit_all(appends)
+        self.commit_all(appends).await
     }
 
     /// Whoever wanted a change may have gone.
-    fn change(&mut self, change: Change) -> Result<(), JournalError> {
+    async fn change(&mut self, change: Change) -> Result<(), JournalError> {
         match change {
             Change::Suspend { answer } => {
                 self.is_suspended = true;
@@ -145,14 +150,14 @@ impl Writer {
                 let _ = answer.send(written.unwrap_or_default());
             }
             Change::Seal { end, answer } => {
-                self.seal(end)?;
+                self.seal(end).await?;
                 let _ = answer.send(());
             }
             Change::Open { opening, answer } => {
-                self.open(opening)?;
+                self.open(opening).await?;
                 let _ = answer.send(());
                 let waiting = mem::take(&mut self.waiting);
-                self.commit_all(waiting)?;
+                self.commit_all(waiting).await?;
             }
             Change::Refuse if self.is_suspended => {
                 refuse(mem::take(&mut self.waiting), AppendError::NoSegment);
@@ -162,11 +167,12 @@ impl Writer {
         Ok(())
     }
 
-    fn seal(&mut self, end: Option<u64>) -> Result<(), JournalError> {
+    async fn seal(&mut self, end: Option<u64>) -> Result<(), JournalError> {
         let Some(open) = self.open.take() else { return Ok(()) };
         let rest = open.acknowledging.end(end)?;
         let index = open.next.index - rest.len() as u64;
         let here = Position { index, ..open.next };
+        self.journal.store.ready().await;
         replay::seal_segment(&self.journal.store, here, open.records_before)?;
         self.journal.shown.seal();
         self.records -= rest.iter().map(|written| written.records).sum::<u64>();
@@ -180,10 +186,11 @@ impl Writer {
         Ok(())
     }
 
-    fn open(&mut self, opening: Opening) -> Result<(), JournalError> {
+    async fn open(&mut self, opening: Opening) -> Result<(), JournalError> {
         let Opening { segment, floor, lease, mirrors } = opening;
         let (journal, records_before) = (&self.journal, self.records);
         let store = Arc::clone(&journal.store);
+        store.ready().await;
         replay::open_segment(&store, segment, records_before, &journal.segments.ends())?;
         journal.segments.open(segment, records_before);
         let tail = Arc::new(Tail::new(segment, records_before));
@@ -214,16 +221,16 @@ impl Writer {
         }
     }
 
-    fn commit_all(&mut self, appends: Vec<Append>) -> Result<(), JournalError> {
+    async fn commit_all(&mut self, appends: Vec<Append>) -> Result<(), JournalError> {
         let mut appends = appends.into_iter().peekable();
         while appends.peek().is_some() {
             let group = take_group(&mut appends);
-            self.commit(group)?;
+            self.commit(group).await?;
         }
         Ok(())
     }
 
-    fn commit(&mut self, group: Vec<Append>) -> Result<(), JournalError> {
+    async fn commit(&mut self, group: Vec<Append>) -> Result<(), JournalError> {
         let began = Instant::now();
         let mut now = self.clock.now();
         if is_to_fail("planted-stamp-ahead") {
@@ -253,6 +260,7 @@ impl Writer {
         for mirror in &open.mirrors {
             mirror.write(first.index, written.iter().map(|entry| entry.frame.clone()).collect());
         }
+        self.journal.store.ready().await;
         let mut batch = self.journal.store.batch();
         for (index, entry) in (first.index..).zip(&written) {
             batch.put(Table::Journal, &keys::entry(first.segment, index), &entry.frame)?;
@@ -283,4 +291,28 @@ fn take_group(appends: &mut std::iter::Peekable<std::vec::IntoIter<Append>>) -> 
         group.push(append);
     }
     group
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::FutureExt as _;
+    use tokio::time::timeout;
+
+    use crate::journal::example::{Life, replayed};
+    use crate::store::Disk;
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_acknowledged_before_a_slow_disk_has_it() {
+        fastrand::seed(1);
+        let disk = Disk::default();
+        let life = Life::begin(&disk, 1, 3).await;
+        life.append(2, 10).await;
+        disk.delay_writes(Some(Duration::from_secs(100)));
+        assert!(timeout(Duration::from_secs(1), life.append(1, 10)).await.is_err());
+        assert_eq!(life.stamped(9).now_or_never(), None, "what was asked later waits");
+        disk.crash();
+        assert_eq!(replayed(&disk).entries, 2);
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::store::{Backend, Reason, Scan, Table, Writes};
 
@@ -31,6 +32,8 @@ struct Content {
     /// The store that is open.
     open: Option<u64>,
     writes_fail: bool,
+    /// How long a write waits at most, if it waits.
+    delay: Option<Duration>,
     syncs_are_skipped: bool,
 }
 
@@ -49,6 +52,13 @@ impl Disk {
     /// Whether every write fails from now on, as on a disk that is full or broken.
     pub fn fail_writes(&self, fail: bool) {
         self.lock().writes_fail = fail;
+    }
+
+    /// Has [`Store::ready`] wait for up to so long from now on, as on a disk that is slow.
+    ///
+    /// [`Store::ready`]: crate::store::Store::ready
+    pub fn delay_writes(&self, longest: Option<Duration>) {
+        self.lock().delay = longest;
     }
 
     /// Whether commits leave out their sync from now on: a fault that a simulation has
@@ -219,6 +229,10 @@ impl Backend for Database {
         }
         Ok(())
     }
+
+    fn delay(&self) -> Option<Duration> {
+        Some(self.disk.lock().delay?.mul_f64(fastrand::f64()))
+    }
 }
 
 struct Batch<'a> {
@@ -258,6 +272,8 @@ impl Writes for Batch<'_> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
     use crate::store::{Store, StoreError};
 
@@ -404,6 +420,23 @@ mod tests {
         }
         disk.crash();
         assert_eq!(reopen(&disk).note().unwrap(), [9 - NOTES_CACHED_MAX as u8]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_waits_for_a_disk_while_it_is_slow() {
+        let disk = Disk::default();
+        let store = reopen(&disk);
+        let longest = Duration::from_secs(1);
+        let mut waited = [None, Some(longest), None].map(|delay| (delay, Duration::ZERO));
+        for (delay, waited) in &mut waited {
+            let began = Instant::now();
+            disk.delay_writes(*delay);
+            store.ready().await;
+            *waited = began.elapsed();
+        }
+        let [before, slow, after] = waited.map(|(_, waited)| waited);
+        assert!(slow > Duration::ZERO && slow <= longest, "{slow:?}");
+        assert_eq!((before, after), (Duration::ZERO, Duration::ZERO));
     }
 
     #[test]

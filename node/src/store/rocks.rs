@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
@@ -82,6 +83,10 @@ impl Backend for Database {
 
     fn write_note(&self, note: &[u8]) -> Result<(), Reason> {
         self.note.write_all_at(note, 0).map_err(|error| of_note(&error))
+    }
+
+    fn delay(&self) -> Option<Duration> {
+        None
     }
 }
 

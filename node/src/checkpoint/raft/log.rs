@@ -11,7 +11,7 @@ use std::ops::{Bound, RangeBounds};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{LogIdOptionExt, OptionalSend};
 
-use super::record::{Damage, Record, RecordError, Records};
+use super::record::{Change, Damage, Record, RecordError, Records};
 use super::{Entry, LogId, TypeConfig, Vote};
 use crate::failpoint::is_to_fail;
 
@@ -55,6 +55,15 @@ impl Log {
     fn records(&self) -> &Records {
         &self.reader.records
     }
+
+    /// Makes what `fill` writes durable before it returns.
+    async fn write(
+        &self,
+        fill: impl FnOnce(&mut Change<'_>) -> Result<(), RecordError>,
+    ) -> Result<(), RecordError> {
+        self.records().ready().await;
+        self.records().write(fill)
+    }
 }
 
 impl RaftLogStorage<TypeConfig> for Log {
@@ -72,12 +81,12 @@ impl RaftLogStorage<TypeConfig> for Log {
         if is_to_fail("planted-vote-unkept") {
             return Ok(());
         }
-        Ok(self.records().write(|change| change.put(Record::Vote, vote))?)
+        Ok(self.write(|change| change.put(Record::Vote, vote)).await?)
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         let Some(committed) = committed else { return Ok(()) };
-        Ok(self.records().write(|change| change.put(Record::Committed, &committed))?)
+        Ok(self.write(|change| change.put(Record::Committed, &committed)).await?)
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
@@ -94,29 +103,31 @@ impl RaftLogStorage<TypeConfig> for Log {
         I::IntoIter: OptionalSend,
     {
         let mut last = self.last;
-        self.records().write(|change| {
+        self.write(|change| {
             entries.into_iter().try_for_each(|entry| {
                 last = Some(entry.log_id);
                 change.put(Record::Entry(entry.log_id.index), &entry)
             })
-        })?;
+        })
+        .await?;
         self.last = last;
         flushed.io_completed(Ok(()));
         Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
-        self.records().write(|change| change.delete_entries(last.next_index(), u64::MAX))?;
+        self.write(|change| change.delete_entries(last.next_index(), u64::MAX)).await?;
         self.last = self.last.min(last);
         Ok(())
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
         let from = self.purged.next_index();
-        self.records().write(|change| {
+        self.write(|change| {
             change.put(Record::Purged, &upto)?;
             change.delete_entries(from, upto.index + 1)
-        })?;
+        })
+        .await?;
         self.purged = Some(upto);
         self.last = self.last.max(self.purged);
         Ok(())
@@ -170,16 +181,18 @@ fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
 mod tests {
     use std::path::Path;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use openraft::EntryPayload;
     use openraft::vote::RaftLeaderId;
     use tempfile::TempDir;
+    use tokio::time::timeout;
 
     use super::*;
     use crate::checkpoint::raft::LeaderId;
     use crate::checkpoint::raft::tests::example::{count_up, large};
     use crate::event::node::NodeId;
-    use crate::store::{Store, Table, keys};
+    use crate::store::{Disk, Store, Table, keys};
 
     fn open(folder: &Path) -> Result<Log, RecordError> {
         Log::open(Records::new(Arc::new(Store::open(folder).unwrap())).0)
@@ -300,6 +313,21 @@ mod tests {
         drop(log);
         let error = open(folder.path()).err().unwrap().to_string();
         assert_eq!(error, "Raft's vote cannot be used: it is missing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn neither_a_vote_nor_an_entry_is_there_before_a_slow_disk_has_it() {
+        fastrand::seed(1);
+        let (disk, moment) = (Disk::default(), Duration::from_secs(1));
+        let store = Arc::new(Store::in_memory(&disk).unwrap());
+        let mut log = Log::open(Records::new(store).0).unwrap();
+        disk.delay_writes(Some(100 * moment));
+        timeout(moment, log.save_vote(&vote(1))).await.unwrap_err();
+        timeout(moment, log.append([entry(1, 0)], IOFlushed::noop())).await.unwrap_err();
+        assert_eq!(log.get_log_reader().await.read_vote().await.unwrap(), None);
+        assert_eq!(ids(&mut log).await, (None, None));
+        log.save_vote(&vote(1)).await.unwrap();
+        assert_eq!(log.get_log_reader().await.read_vote().await.unwrap(), Some(vote(1)));
     }
 
     #[tokio::test]

@@ -164,6 +164,11 @@ impl Records {
         Ok(entries)
     }
 
+    /// Waits until the disk takes a write.
+    pub(super) async fn ready(&self) {
+        self.store.ready().await;
+    }
+
     /// Makes what `fill` writes durable, whole or not at all, before it returns.
     pub(super) fn write(
         &self,
