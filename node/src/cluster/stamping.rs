@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use tokio::time::timeout;
 
 use crate::checkpoint::facts::SegmentId;
 use crate::cluster::cutting::{AskStamped, Unanswered};
 use crate::cluster::lending::Lending;
-use crate::cluster::peers::{self, Declined, Holdings as _, PeerError};
+use crate::cluster::peers::{self, Holdings as _, PeerError};
 use crate::event::node::NodeId;
 use crate::event::time::UnixNanos;
 use crate::journal::Stamped;
@@ -34,10 +35,14 @@ impl AskStamped for Stamping {
         within: Duration,
     ) -> BoxFuture<'a, Result<BTreeMap<SegmentId, Stamped>, Unanswered>> {
         if node == self.node {
-            let unanswered =
-                |error: Declined| Unanswered { reason: error.to_string(), is_gone: false };
-            let own = self.own.stamped(time, lease);
-            return own.map(move |told| told.map_err(unanswered)).boxed();
+            let unanswered = |reason: String| Unanswered { reason, is_gone: false };
+            // Its answer waits for the segment's other copies, which may be gone.
+            let told = timeout(within, self.own.stamped(time, lease));
+            return async move {
+                let told = told.await.map_err(|_| format!("no answer within {within:?}"));
+                told.and_then(|told| told.map_err(|error| error.to_string())).map_err(unanswered)
+            }
+            .boxed();
         }
         let unanswered = |error: PeerError| {
             let is_gone = matches!(error, PeerError::Gone(_));

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::*;
 use crate::aggregation::distinct_logs::count_table::{MalformedTable, Table, merge};
 use crate::cluster::cutting::AskStamped as _;
@@ -11,7 +13,8 @@ use crate::event::time::{Clock, SECOND};
 use crate::flush::example::node::{Life, Node, Source, everybody_waits};
 use crate::flush::example::{Cluster, at, entry, framed, slots};
 use crate::flush::feed::Consensus as _;
-use crate::journal::{AppendError, Extent, Opening, Replay};
+use crate::journal::{AppendError, Extent, Mirror, Opening, Replay};
+use crate::store::{Disk, Store};
 
 const END: UnixNanos = UnixNanos(10 * SECOND);
 
@@ -110,6 +113,41 @@ async fn what_is_stamped_is_told_here_and_to_others() {
     it.lending.journal.close();
     everybody_waits().await;
     assert!(ask(1).await.is_err() && ask(2).await.is_err());
+}
+
+/// Another copy that never has anything.
+struct Silent;
+
+impl Mirror for Silent {
+    fn write(&self, _: u64, _: Vec<Bytes>) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_copies_are_silent_is_not_waited_for_even_by_itself() {
+    let it = Setting::new().await;
+    let (floor, lease, mirrors) = (at(1), at(20), vec![Arc::new(Silent) as _]);
+    it.lending.journal.open(Opening { segment: 7, floor, lease, mirrors }).await.unwrap();
+    let append = it.lending.journal.append(framed(0, &[(7, 1)]), 1, Box::new(()));
+    timeout(Duration::from_secs(1), append).await.unwrap_err();
+    let (own, members) = (it.lending.clone(), Arc::new(Mesh::default()).member());
+    let stamping = Stamping { node: NodeId(1), own, members };
+    let within = Duration::from_secs(1);
+    let asked = stamping.stamped(NodeId(1), "", at(12), at(22), within);
+    let told = timeout(2 * within, asked).await.unwrap();
+    assert_eq!(told.unwrap_err().reason, "no answer within 1s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_says_nothing_before_a_slow_disk_has_it() {
+    fastrand::seed(1);
+    let (it, disk, moment) = (Setting::new().await, Disk::default(), Duration::from_secs(1));
+    let copies = Copies::open(Arc::new(Store::in_memory(&disk).unwrap())).unwrap();
+    let lending = Lending { copies, ..it.lending.clone() };
+    lending.begin_copy(7).unwrap();
+    disk.delay_writes(Some(100 * moment));
+    timeout(moment, lending.copy(7, 0, Vec::new())).await.unwrap_err();
+    timeout(moment, lending.fence(7)).await.unwrap_err();
+    assert_eq!(lending.copy(7, 0, Vec::new()).await, Ok(0), "it was not fenced");
 }
 
 #[tokio::test(start_paused = true)]
