@@ -30,7 +30,7 @@ const SEEDS: u64 = 8;
 const PLANTED_SEEDS: u64 = 200;
 
 /// Bugs that are planted in the node, and the check that finds each.
-const PLANTED: [(&str, &str); 21] = [
+const PLANTED: [(&str, &str); 23] = [
     ("store-sync-is-missing", "lost"),
     ("planted-acknowledge-anyway", "lost"),
     ("planted-stamps-below-cut", "lost"),
@@ -52,6 +52,8 @@ const PLANTED: [(&str, &str); 21] = [
     ("planted-stamp-without-lease", "ledger"),
     ("planted-fold-as-it-arrives", "stamp"),
     ("planted-vote-unkept", "halted"),
+    ("planted-print-once", "lost"),
+    ("planted-print-first", "key"),
 ];
 
 #[test]

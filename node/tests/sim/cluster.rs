@@ -22,12 +22,18 @@ const TICK: Duration = Duration::from_millis(5);
 const LATENCY_MAX: Duration = Duration::from_millis(15);
 /// Bytes of messages that a connection holds.
 const TCP_CAPACITY: usize = 1 << 16;
+/// How long others are slow, and then away, before a machine goes.
+const FALTERING: Duration = Duration::from_millis(300);
+/// How long a write takes at most on a disk that is slow.
+const SLOW_MAX: Duration = Duration::from_millis(400);
 /// How long whoever watches over a process waits before it starts another one.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// Before this nothing is done to the cluster.
 const CALM: Duration = Duration::from_secs(4);
 /// How long things are done to it.
 const FAULTS: Duration = Duration::from_secs(16);
+/// How long a machine has no power, for windows to be printed without what it has.
+const LONG: Duration = Duration::from_secs(20);
 /// Milliseconds after a whole second in which the most important things happen.
 const AFTER_SECOND: u64 = 150;
 /// How long senders go on when all faults are over.
@@ -49,6 +55,8 @@ pub(crate) struct Plan {
     copies: usize,
     /// Whether nodes come and go.
     changes: Changes,
+    /// Whether one machine has no power for so long that windows are printed without it.
+    is_long: bool,
 }
 
 impl Plan {
@@ -61,7 +69,8 @@ impl Plan {
             _ => Changes::None,
         };
         let copies = if founders > 1 { [2, 1, 3][(seed % 3) as usize] } else { 1 };
-        Plan { seed, founders, copies, changes }
+        let is_long = founders > 1 && copies == 1 && changes == Changes::None;
+        Plan { seed, founders, copies, changes, is_long }
     }
 }
 
@@ -90,11 +99,20 @@ pub(crate) fn run(plan: Plan) -> (Vec<Happened>, Vec<Contradiction>) {
     let mut rng = fastrand::Rng::with_seed(plan.seed);
     let mut cluster = Cluster::new(plan);
     cluster.run_for(CALM);
-    let end = cluster.sim.elapsed() + FAULTS;
+    let mut end = cluster.sim.elapsed() + FAULTS;
+    if plan.is_long {
+        cluster.inflict(Fault::Power(rng.usize(..plan.founders)), LONG);
+        end += LONG / 2;
+    }
     while cluster.sim.elapsed() < end {
         let fault = Fault::random(&cluster.choice(plan), &mut rng);
         let longest = 1 << rng.u32(8..13);
         let lasting = Duration::from_millis(rng.u64(50..longest));
+        if let Fault::Destroy(node) = fault
+            && rng.u8(..4) > 0
+        {
+            cluster.falter(node, &mut rng);
+        }
         cluster.inflict(fault, lasting);
         let pause = Duration::from_millis(rng.u64(100..2200));
         cluster.run_for(if rng.bool() { cluster.until_second(pause, &mut rng) } else { pause });
@@ -177,6 +195,9 @@ impl Cluster<'_> {
             self.undo.pop();
             self.undo(&self.done[fault].clone());
         }
+        for node in self.world.prints.take_cut() {
+            self.sim.crash(self.addresses[node]);
+        }
         for left in self.world.orders.take_left() {
             self.remove_machine(left, false);
         }
@@ -208,6 +229,16 @@ impl Cluster<'_> {
         self.sim.crash(self.addresses[node]);
     }
 
+    /// Has the copies of what a machine writes differ, and be sealed, just before it goes: all
+    /// others end while they write what it sent them, and begin anew.
+    fn falter(&mut self, going: usize, rng: &mut fastrand::Rng) {
+        let others: Vec<_> = self.present.iter().copied().filter(|&node| node != going).collect();
+        others.iter().for_each(|&node| self.inflict(Fault::Slow(node), FALTERING));
+        self.run_for(FALTERING);
+        others.iter().for_each(|&node| self.inflict(Fault::Kill(node), FALTERING));
+        self.run_for(FALTERING * 2 + FALTERING.mul_f64(2.0 * rng.f64()));
+    }
+
     fn inflict(&mut self, fault: Fault, lasting: Duration) {
         self.note(format!("{fault}, for {lasting:?}"));
         match &fault {
@@ -216,7 +247,9 @@ impl Cluster<'_> {
                     self.machines[*node].disk.crash();
                 }
                 self.sim.crash(self.addresses[*node]);
-                self.down.insert(*node, self.sim.elapsed() + lasting);
+                let until = self.sim.elapsed() + lasting;
+                let down = self.down.entry(*node).or_insert(until);
+                *down = until.max(*down);
             }
             Fault::Isolate(node) => {
                 self.others(*node)
@@ -240,7 +273,9 @@ impl Cluster<'_> {
                 self.machines[*node].skew.store(by * 1_000_000, Ordering::Relaxed);
             }
             Fault::Broken(node) => self.machines[*node].disk.fail_writes(true),
+            Fault::Slow(node) => self.machines[*node].disk.delay_writes(Some(SLOW_MAX)),
             Fault::Full(node) => self.machines[*node].is_full.store(true, Ordering::Relaxed),
+            Fault::Print { is_out } => self.world.prints.cut_power(Some(*is_out)),
             Fault::Join => self.add_machine(),
             Fault::Drain(node) => self.order(Act::Drain, *node),
             Fault::Destroy(node) => {
@@ -282,7 +317,10 @@ impl Cluster<'_> {
             // It stays wrong until it jumps again.
             Fault::Clock(..) => {}
             Fault::Broken(node) => self.machines[*node].disk.fail_writes(false),
+            Fault::Slow(node) => self.machines[*node].disk.delay_writes(None),
             Fault::Full(node) => self.machines[*node].is_full.store(false, Ordering::Relaxed),
+            // It waits for the next line.
+            Fault::Print { .. } => {}
             // Nobody can take it back.
             Fault::Join | Fault::Drain(_) | Fault::Destroy(_) => {}
         }
@@ -292,6 +330,7 @@ impl Cluster<'_> {
     fn calm(&mut self) {
         self.undo.clear();
         self.down.clear();
+        self.world.prints.cut_power(None);
         for fault in self.done.clone() {
             self.undo(&fault);
         }

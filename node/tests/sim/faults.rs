@@ -30,6 +30,10 @@ pub(crate) enum Fault {
     Broken(usize),
     /// A disk is nearly full.
     Full(usize),
+    /// A disk takes long for each write.
+    Slow(usize),
+    /// The power of the machine that prints next is cut, before the line is out or after.
+    Print { is_out: bool },
     /// Another machine comes, whose node joins.
     Join,
     /// A node is to hand over what it has; then its machine goes.
@@ -74,7 +78,9 @@ impl Choice {
             return None;
         }
         let one = self.present[rng.usize(..self.present.len())];
-        match (rng.bool(), self.changes) {
+        // As long as none has come, none may be lost.
+        let is_to_come = self.guests == 0 && self.changes == Changes::Forgetting;
+        match (rng.bool() || is_to_come, self.changes) {
             (true, _) => may_join.then_some(Fault::Join),
             (false, Changes::Draining) => may_leave.then_some(Fault::Drain(one)),
             // As long as no other has left, the rest has a majority.
@@ -98,16 +104,18 @@ impl Fault {
         let one = present[place];
         let other = present[(place + rng.usize(1..present.len().max(2))) % present.len()];
         let bound = CLOCK_BOUND.as_millis() as i64;
-        match rng.u8(..if present.len() > 1 { 13 } else { 6 }) {
+        match rng.u8(..if present.len() > 1 { 16 } else { 9 }) {
             0 | 1 => Fault::Power(one),
             2 => Fault::Kill(one),
             3 => Fault::Clock(one, rng.i64(-bound..=bound)),
             4 => Fault::Broken(one),
             5 => Fault::Full(one),
-            6 | 7 => Fault::Isolate(one),
-            8 => Fault::OneWay(one, other),
-            9 | 10 => Fault::Hold(one, other),
-            11 => Fault::Freeze(one),
+            6 => Fault::Slow(one),
+            7 | 8 => Fault::Print { is_out: rng.bool() },
+            9 | 10 => Fault::Isolate(one),
+            11 => Fault::OneWay(one, other),
+            12 | 13 => Fault::Hold(one, other),
+            14 => Fault::Freeze(one),
             _ => Fault::Delay(one, other, Duration::from_millis(rng.u64(20..400))),
         }
     }
@@ -126,6 +134,9 @@ impl fmt::Display for Fault {
             Fault::Clock(node, by) => write!(f, "the clock of node {node} is ahead by {by} ms"),
             Fault::Broken(node) => write!(f, "the disk of node {node} takes no writes"),
             Fault::Full(node) => write!(f, "the disk of node {node} is full"),
+            Fault::Slow(node) => write!(f, "the disk of node {node} is slow"),
+            Fault::Print { is_out: true } => f.write_str("who prints next loses power after that"),
+            Fault::Print { is_out: false } => f.write_str("who prints next loses power before"),
             Fault::Join => f.write_str("another node comes"),
             Fault::Drain(node) => write!(f, "node {node} is to be drained"),
             Fault::Destroy(node) => write!(f, "node {node} is gone, and to be forgotten"),

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::stream::{self, Stream};
@@ -63,6 +64,8 @@ pub(crate) struct World {
     pub(crate) is_sending: Arc<AtomicBool>,
     /// Which nodes are to go.
     pub(crate) orders: Orders,
+    /// Who is to lose power when it prints.
+    pub(crate) prints: Prints,
 }
 
 impl Default for World {
@@ -72,6 +75,7 @@ impl Default for World {
             numbers: Numbers::default(),
             is_sending: Arc::new(AtomicBool::new(true)),
             orders: Orders::default(),
+            prints: Prints::default(),
         }
     }
 }
@@ -171,8 +175,11 @@ impl Machine {
             let skew = skew.load(Ordering::Relaxed);
             UnixNanos(true_time().0.saturating_add_signed(skew))
         });
-        let history = world.history;
-        let sink = move || Box::new(Observed { node: number, history: history.clone() }) as _;
+        let (observed, of) = (world, disk.clone());
+        let sink = move || {
+            let (world, disk) = (observed.clone(), of.clone());
+            Box::new(Observed { node: number, disk, world }) as _
+        };
         Surroundings {
             clock,
             entropy: Entropy::of_simulation(fastrand_fill),
@@ -232,10 +239,42 @@ fn settings(folder: &Path, own: IpAddr, initial: &[IpAddr], copies: usize) -> Se
     }
 }
 
+/// Who is to lose power when it prints; clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Prints(Arc<Mutex<Cuts>>);
+
+#[derive(Default)]
+struct Cuts {
+    /// Whether whoever prints next is to lose power, and if the line is out by then.
+    next: Option<bool>,
+    /// The machines that have lost power so.
+    cut: Vec<usize>,
+}
+
+impl Prints {
+    pub(crate) fn cut_power(&self, next: Option<bool>) {
+        self.0.lock().unwrap().next = next;
+    }
+
+    /// The machines that have lost power since this was last asked.
+    pub(crate) fn take_cut(&self) -> Vec<usize> {
+        mem::take(&mut self.0.lock().unwrap().cut)
+    }
+
+    /// Whether a machine that prints loses power now, and if the line is out by then.
+    fn take(&self, node: usize) -> Option<bool> {
+        let mut cuts = self.0.lock().unwrap();
+        let next = cuts.next.take();
+        cuts.cut.extend(next.map(|_| node));
+        next
+    }
+}
+
 /// A sink that notes what it gets.
 struct Observed {
     node: usize,
-    history: History,
+    disk: Disk,
+    world: World,
 }
 
 impl Sink for Observed {
@@ -246,8 +285,16 @@ impl Sink for Observed {
     fn deliver(&mut self, key: &DeliveryKey, counts: &WindowCounts) -> Result<(), SinkError> {
         let DeliveryKey { aggregation, revision, .. } = *key;
         let (node, counts) = (self.node, Box::new(counts.clone()));
-        let delivered = Event::Delivered { node, aggregation, revision, counts };
-        self.history.add(true_time(), delivered);
+        let is_out = self.world.prints.take(node);
+        if is_out.is_some() {
+            let fault = format!("node {node} loses power as it prints");
+            self.world.history.add(true_time(), Event::Done { fault });
+            self.disk.crash();
+        }
+        if is_out != Some(false) {
+            let delivered = Event::Delivered { node, aggregation, revision, counts };
+            self.world.history.add(true_time(), delivered);
+        }
         Ok(())
     }
 }
