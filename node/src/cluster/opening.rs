@@ -126,7 +126,7 @@ impl Opener {
             if leaves(&facts, self.node) {
                 return Ok(None);
             }
-            self.seal_unused(&facts).await?;
+            self.seal_unused(None).await?;
             let wanted = wanted(&facts, self.copies);
             let ready = self.ready(&facts).await;
             let others = choose(&facts, self.node, wanted, &ready, avoided);
@@ -145,6 +145,8 @@ impl Opener {
             let command = Command::OpenSegment { writer: self.node, copies };
             match self.consensus.propose(command).await {
                 Ok(Applied::Segment(segment)) => {
+                    // One that was opened before, unheard of, may be known only now.
+                    self.seal_unused(Some(segment)).await?;
                     return Ok(Some((segment, self.begin(segment, &others).await)));
                 }
                 // It was opened, and the answer was lost; or one of them leaves by now.
@@ -244,10 +246,12 @@ impl Opener {
         Ok(())
     }
 
-    /// Seals segments of this life to which nothing was appended.
-    async fn seal_unused(&self, facts: &Facts) -> Result<(), OpenError> {
+    /// Seals segments of this life to which nothing was appended, but for the one to be used.
+    async fn seal_unused(&self, used: Option<SegmentId>) -> Result<(), OpenError> {
+        let facts = self.facts();
         let own = facts.segments().iter().filter(|(_, segment)| segment.writer == self.node);
-        for (&segment, known) in own.filter(|(_, segment)| segment.end().is_none()) {
+        let unused = own.filter(|(id, segment)| segment.end().is_none() && Some(**id) != used);
+        for (&segment, known) in unused {
             let here = Reached::new(self.node, known.floor, Stamped::default());
             seal_own(&*self.consensus, &self.members, segment, here).await?;
         }

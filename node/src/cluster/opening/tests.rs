@@ -170,6 +170,20 @@ async fn a_node_without_copies_goes_on_in_another_segment_when_one_is_sealed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_segment_whose_opening_was_not_heard_of_is_sealed_once_it_is() {
+    let it = Setting::of(2, 1);
+    let is_open = |command: &Command| matches!(command, Command::OpenSegment { .. });
+    let (writer, copies) = (NodeId(1), vec![NodeId(1)]);
+    it.cluster.before(is_open, Command::OpenSegment { writer, copies });
+    // The leader takes the node for silent.
+    it.cluster.before(is_open, Command::BeginSeal { segment: 1, ceiling: at(9) });
+    it.cluster.cut(3, &[]);
+    assert_eq!(it.append().await, Ok(position(2, 0)));
+    let facts = it.cluster.now();
+    assert_eq!((facts.end_of(1), facts.end_of(2)), (Some(Extent::default()), None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_acknowledged_before_all_copies_have_it() {
     let it = Setting::of(3, 2);
     assert_eq!(it.append().await, Err(AppendError::NoSegment), "nobody takes a copy");
