@@ -76,6 +76,7 @@ verify: setup ## Check format, lints and tests
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- --deny warnings
 	$(TEST) --workspace --features sheaf-node/failpoints --locked
+	@$(MAKE) --no-print-directory sim
 
 fix: setup ## Format, and apply what clippy suggests
 	cargo fmt --all

@@ -350,10 +350,10 @@ impl Delivery {
         slots: &SlotSet,
     ) -> Result<bool, FlushError> {
         let (kept, facts) = (self.carried.all()?, self.facts());
-        let known = facts.aggregations().get(&aggregation);
+        let (known, now) = (facts.aggregations().get(&aggregation), facts.latest_cut().time);
+        // Newer windows may have been flushed before: they did not wait for as much.
         let is_open = |slot, window: Window| {
-            slots.contains(slot)
-                && known.is_some_and(|known| known.progress(slot).through < window.end)
+            slots.contains(slot) && known.is_some_and(|known| known.waits_for(slot, window, now))
         };
         Ok(kept.iter().any(|carry| {
             carry.aggregation == aggregation
