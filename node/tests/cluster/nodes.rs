@@ -1,7 +1,10 @@
 //! Nodes that are to be one cluster.
 
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use sheaf_proto::cluster::{Cluster, MemberState};
 use tempfile::TempDir;
@@ -14,6 +17,21 @@ const COUNTING: &[&str] = &["--attribute", "request", "--stats-limit", "1000000"
 /// So short that many windows end in a test.
 const WINDOW: &[&str] = &["--window", "1s"];
 
+/// Below those that the system gives to connections, and to who asks for any port: one of them
+/// could take the port of a node that does not run at the moment.
+const PORTS: Range<u16> = 12_000..30_000;
+
+/// An address at which nobody listens, and that no other node of this process is given.
+fn address() -> String {
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
+    loop {
+        let port = PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return format!("127.0.0.1:{port}");
+        }
+    }
+}
+
 /// Nodes with a folder and an address each, that are to form a cluster together.
 pub(crate) struct Nodes {
     folder: TempDir,
@@ -24,10 +42,7 @@ pub(crate) struct Nodes {
 impl Nodes {
     /// So many nodes, of which none was started.
     pub(crate) fn new(count: usize) -> Nodes {
-        // They are given back only when all are known, so that they differ.
-        let listeners: Vec<_> =
-            (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let addresses = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
+        let addresses = (0..count).map(|_| address()).collect();
         Nodes { folder: tempfile::tempdir().unwrap(), copies: "2", addresses }
     }
 
