@@ -26,7 +26,7 @@ pub(super) fn window(window: statistics::WindowCounts) -> service::Window {
         unknown: window.unknown,
         counts: window.counts.into_iter().map(value_count).collect(),
         other: Some(service::Other { values: window.other.values, count: window.other.count }),
-        slots: window.slots.unwrap_or_default(),
+        slots: window.slots,
     }
 }
 

@@ -93,10 +93,10 @@ async fn closed_windows_are_the_clusters_or_the_nodes_part_of_them() {
         }
     };
     let parts = listed(service::Scope::Node.into()).await.unwrap().collect::<Vec<_>>();
-    assert_eq!(parts, [("0-84".to_owned(), false)]);
+    assert_eq!(parts, [(Some("0-84".to_owned()), false)]);
     for scope in [service::Scope::Unspecified, service::Scope::Cluster] {
         let whole = listed(scope.into()).await.unwrap().collect::<Vec<_>>();
-        assert_eq!(whole, [(String::new(), false), (String::new(), true)]);
+        assert_eq!(whole, [(None, false), (None, true)]);
     }
     let status = listed(3).await.err().unwrap();
     assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "there is no scope 3"));
