@@ -72,7 +72,7 @@ planted: setup ## Plant bugs in the node, and see that the simulation finds each
 	$(SIM) --nocapture --ignored --exact every_planted_bug_is_found
 
 # Changes no source and no lock file; exactly what CI runs.
-verify: setup ## Check format, lints and tests
+verify: setup ## Check format, lints and tests, and simulate 200 clusters
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- --deny warnings
 	$(TEST) --workspace --features sheaf-node/failpoints --locked

@@ -109,7 +109,8 @@ impl Facts {
         }
         if let Some(claimed) = progress.claimed {
             let answer = claimed.answer_to(&claim);
-            if !matches!(answer, ClaimAnswer::Diverged(_)) || !aggregation.has_lost(claim.window) {
+            let has_lost = aggregation.losses_of(claim.window).next().is_some();
+            if !matches!(answer, ClaimAnswer::Diverged(_)) || !has_lost {
                 return Ok(answer);
             }
             // What was claimed before it was lost nobody can fold again.

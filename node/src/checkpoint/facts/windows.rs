@@ -207,17 +207,16 @@ impl Aggregation {
         })
     }
 
-    /// Whether something that was lost may belong to a window.
-    pub(super) fn has_lost(&self, window: Window) -> bool {
-        self.losses.iter().any(|loss| loss.stamps.overlaps(window))
+    /// What was lost that may belong to a window.
+    pub(super) fn losses_of(&self, window: Window) -> impl Iterator<Item = &Loss> {
+        self.losses.iter().filter(move |loss| loss.stamps.overlaps(window))
     }
 
     /// Enters a slot's checkpoint. After one that misses something the window still waits
     /// for the slot.
     pub(super) fn flush_window(&mut self, slot: Slot, checkpoint: &Checkpoint, settings: Settings) {
         let Checkpoint { window, records, distinct, digest, incomplete, .. } = *checkpoint;
-        let losses = self.losses.iter().filter(|loss| loss.stamps.overlaps(window));
-        let lost: Vec<_> = losses.cloned().collect();
+        let lost: Vec<_> = self.losses_of(window).cloned().collect();
         let fact = self.window(window, settings);
         if incomplete {
             return;
