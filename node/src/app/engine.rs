@@ -11,9 +11,11 @@ use futures::TryFutureExt as _;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
+use crate::aggregation::definition::Definition;
 use crate::aggregation::distinct_logs::MemoryLimit;
+use crate::app::changing::Changing;
 use crate::app::folder;
 use crate::app::metrics::Metrics;
 use crate::app::settings::Settings;
@@ -26,6 +28,7 @@ use crate::checkpoint::identity::Identity;
 use crate::checkpoint::raft::Raft;
 use crate::checkpoint::rejected::RejectedRecord;
 use crate::cluster::adopting::Adopting;
+use crate::cluster::announcing::Announcing;
 use crate::cluster::awareness;
 use crate::cluster::clocks::{Clocks, Comparing};
 use crate::cluster::copying::Copying;
@@ -69,6 +72,8 @@ use parts::Parts;
 pub struct Start {
     /// The node's settings.
     pub settings: Settings,
+    /// What of them may change.
+    pub changing: Arc<Changing>,
     /// The node's database.
     pub store: Arc<Store>,
     /// Who the node is.
@@ -145,6 +150,7 @@ impl Engine {
     pub async fn start(start: Start) -> Result<Engine, EngineError> {
         let Start {
             settings,
+            changing,
             store,
             identity,
             raft,
@@ -164,8 +170,10 @@ impl Engine {
         let lead = Arc::new(proposals);
         let consensus: Arc<dyn Consensus> = Arc::clone(&lead) as _;
         let node = identity.node;
+        let mut aggregations = changing.aggregations.subscribe();
         if !leaves(&raft.facts().borrow(), node) {
-            register(&*consensus, &settings).await?;
+            let wanted = aggregations.borrow_and_update().clone();
+            consensus.propose(register(&wanted)?).await?;
         }
         seal_earlier(&*consensus, &members, node, &replayed).await?;
         let facts = consensus.facts();
@@ -285,6 +293,10 @@ impl Engine {
             members: members.clone(),
         };
         parts.run("hand-over", hand_over(leaving, adopting, filling, intake))?;
+
+        let zone = changing.zone.subscribe();
+        let announcing = Announcing { node, consensus: Arc::clone(&consensus), zone };
+        parts.run("announce", announce(announcing, aggregations))?;
 
         standing.attach(Arc::new(lending.clone()));
         let opener = Opener {
@@ -513,17 +525,40 @@ async fn check_journal(store: Arc<Store>) -> Result<Replay, EngineError> {
     Ok(checked?)
 }
 
-/// Makes the settings' aggregations the active ones.
-async fn register(consensus: &dyn Consensus, settings: &Settings) -> Result<(), EngineError> {
-    let wanted = settings.aggregations.iter().map(|definition| {
+/// Tells the cluster what is new of this node, and of what is to be counted.
+async fn announce(
+    announcing: Announcing,
+    mut aggregations: watch::Receiver<Vec<Definition>>,
+) -> Result<(), EngineError> {
+    let consensus = Arc::clone(&announcing.consensus);
+    let count = async move {
+        while aggregations.changed().await.is_ok() {
+            let wanted = aggregations.borrow_and_update().clone();
+            match consensus.propose(register(&wanted)?).await {
+                Ok(_) => info!("the cluster knows the other aggregations"),
+                Err(Disagreement::Refused(refused)) => {
+                    error!(%refused, "the aggregations stay as they were");
+                }
+                Err(stopped) => return Err(stopped.into()),
+            }
+        }
+        Ok(())
+    };
+    futures::try_join!(count, announcing.run().map_err(EngineError::from))?;
+    // Nothing changes any more.
+    std::future::pending().await
+}
+
+/// Makes these aggregations the active ones.
+fn register(aggregations: &[Definition]) -> Result<Command, EngineError> {
+    let wanted = aggregations.iter().map(|definition| {
         let name = definition.name.as_str().to_owned();
         let written = serde_json::to_value(definition);
         let written = written.map_err(|error| invalid(&name, &error))?;
         Ok((name, written))
     });
     let definitions = wanted.collect::<Result<_, EngineError>>()?;
-    consensus.propose(Command::Register { definitions }).await?;
-    Ok(())
+    Ok(Command::Register { definitions })
 }
 
 fn invalid(name: &str, error: &serde_json::Error) -> EngineError {
