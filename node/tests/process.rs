@@ -206,7 +206,7 @@ fn what_changes_the_cluster_is_taken_on_a_port_of_its_own() {
     let refused = drain_itself(node.admin().unwrap(), None);
     assert!(refused.status == 404 && refused.body.contains("--control-listen"), "{refused:?}");
     let refused = drain_itself(node.control().unwrap(), None);
-    assert!(refused.status == 409 && refused.body.contains("majority"), "{refused:?}");
+    assert!(refused.status == 409 && refused.body.contains("without node 1"), "{refused:?}");
 }
 
 #[test]
@@ -239,19 +239,19 @@ fn a_changed_settings_file_counts_without_a_restart() {
         fs::write(&new, format!("attribute: {attribute}\n{window}\nlogLevel: {level}\n")).unwrap();
         fs::rename(&new, &file).unwrap();
     };
-    settings("bar", "info");
+    settings("bar", "warn,sheaf_node::app=info,sheaf_node::app::watching=warn");
     let zone = folder.path().join("zone");
     let data = folder.path().join("data");
     let arguments = ["--config", file.to_str().unwrap(), "--zone-file", zone.to_str().unwrap()];
     let mut node = Process::start(&data, &arguments, &[]);
     eventually("a ready node", || get(&mut node, "/readyz").filter(|answer| answer.status == 200));
-    settings("foo", "debug");
+    settings("foo", "info");
     fs::write(&zone, "eu-1a").unwrap();
     eventually("records that are counted by the other attribute", || {
         send(&mut node, Form::Json, &[Some("bar")]);
         node.printed().contains(r#"{"aggregation":"by-foo""#).then_some(())
     });
-    eventually("events of the other level", || node.log().contains("DEBUG").then_some(()));
+    assert!(node.log().contains("the log has other events"), "{}", node.log());
     eventually("the zone among the facts", || {
         let cluster: Cluster = serde_json::from_str(&get(&mut node, "/v1/cluster")?.body).unwrap();
         (cluster.members[0].zone.as_deref() == Some("eu-1a")).then_some(())
@@ -270,8 +270,8 @@ fn a_node_tells_how_full_it_is_and_what_its_cluster_lacks() {
     assert!(metrics.contains("\nsheaf_queue_used_percent 0"), "{metrics}");
     let cluster = eventually("a cluster that has counted everything", || {
         let cluster: Cluster = serde_json::from_str(&get(&mut node, "/v1/cluster")?.body).unwrap();
-        (cluster.unfolded == Some(0)).then_some(cluster)
+        (cluster.unfolded == Some(0) && cluster.missing.is_empty()).then_some(cluster)
     });
-    assert_eq!((cluster.slots, cluster.missing), (Some(256), vec![]));
+    assert_eq!(cluster.slots, Some(256));
     assert_eq!(cluster.members[0].reachable, Some(true));
 }
