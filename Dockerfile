@@ -8,4 +8,4 @@ COPY sheaf-node sheaf sheaf-operator /usr/local/bin/
 # A number, so that Kubernetes sees that it is not root. Nothing below / is written but volumes.
 USER 65532:65532
 WORKDIR /
-CMD ["sheaf-node"]
+ENTRYPOINT ["sheaf-node"]
