@@ -83,11 +83,13 @@ planted: setup ## Plant bugs in the node, and see that the simulation finds each
 	$(SIM) --nocapture --ignored --exact every_planted_bug_is_found
 
 # Changes no source and no lock file; exactly what CI runs.
-verify: setup ## Check format, lints and tests, and simulate 200 clusters
+verify: setup ## Check format, lints and tests, simulate 200 clusters, and check the chart
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- --deny warnings
 	$(TEST) --workspace --features sheaf-node/failpoints --locked
 	@$(MAKE) --no-print-directory sim
+	@if command -v helm >/dev/null; then scripts/chart; \
+	  else echo "chart: there is no helm here, so the chart is not checked"; fi
 
 fix: setup ## Format, and apply what clippy suggests
 	cargo fmt --all
