@@ -197,7 +197,7 @@ fn lost(name: &str, (start, end): (i64, i64), records: u64, counts: &[(&str, u64
     let second = |second| Timestamp::from_second(second).unwrap();
     let (from, until) = (second(start), second(end));
     let (segments, slots) = (vec![1], String::new());
-    counts.lost = vec![Lost { node: 2, segments, slots, records: 1, from, until }];
+    counts.lost = vec![Lost { node: Some(2), segments, slots, records: 1, from, until }];
     (counts.complete, counts.settled) = (false, true);
     Event::Delivered { node, aggregation, revision, counts }
 }
