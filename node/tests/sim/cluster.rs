@@ -192,8 +192,9 @@ impl Cluster<'_> {
     fn choice(&self, plan: Plan) -> Choice {
         let has_orders = !self.world.orders.is_empty();
         let present: Vec<_> = self.present.iter().copied().collect();
-        let guests = self.machines.len() - self.founders.len();
-        Choice { present, guests, changes: plan.changes, has_orders }
+        let founders = self.founders.len();
+        let guests = self.machines.len() - founders;
+        Choice { present, founders, guests, changes: plan.changes, has_orders }
     }
 
     fn run_for(&mut self, time: Duration) {

@@ -62,6 +62,8 @@ pub(crate) enum Changes {
 pub(crate) struct Choice {
     /// The machines that there are.
     pub(crate) present: Vec<usize>,
+    /// How many there were at first.
+    pub(crate) founders: usize,
     /// How many have come.
     pub(crate) guests: usize,
     pub(crate) changes: Changes,
@@ -88,11 +90,14 @@ impl Choice {
             (true, _) => may_join.then_some(Fault::Join),
             (false, Changes::Draining) => may_leave.then_some(Fault::Drain(one)),
             // As long as no other has left, the rest has a majority.
-            (false, changes @ (Changes::Forgetting | Changes::Emptying)) => {
+            (false, Changes::Forgetting) => {
                 let is_first = self.guests >= 1 && may_leave;
-                let fault =
-                    if changes == Changes::Emptying { Fault::Empty } else { Fault::Destroy };
-                is_first.then_some(fault(one))
+                is_first.then_some(Fault::Destroy(one))
+            }
+            // Behind an address there are two at most, or who is to be forgotten is not clear.
+            (false, Changes::Emptying) => {
+                let is_first = self.guests >= 1 && may_leave && one < self.founders;
+                is_first.then_some(Fault::Empty(one))
             }
             (false, Changes::None) => None,
         }

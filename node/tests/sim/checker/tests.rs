@@ -215,6 +215,20 @@ fn a_window_loses_something_only_with_a_machine_that_is_gone_with_all_it_had() {
 }
 
 #[test]
+fn where_a_request_is_lost_its_repetition_counts() {
+    let mut history = honest();
+    history.push(at(9, Event::Left { node: 2, had_all: true }));
+    history[2].event = lost("by-id", (10, 11), 2, &[("0", 1), ("1", 1)]);
+    history[3].event = lost("by-group", (10, 15), 0, &[]);
+    history.push(at(21, printed("by-group", (15, 20), 2, &[("a", 1)])));
+    assert_eq!(checks(&history), ["sum"], "it was not sent again");
+    history.push(at(17, Event::Repeated { request: 0 }));
+    assert_eq!(checks(&history), Vec::<String>::new());
+    history.push(at(26, printed("by-group", (20, 25), 3, &[("a", 1)])));
+    assert_eq!(checks(&history), ["sum"], "there are not so many");
+}
+
+#[test]
 fn what_is_beside_the_lost_windows_must_not_be_lost() {
     let mut history = honest();
     history.push(at(9, Event::Left { node: 2, had_all: true }));
