@@ -8,6 +8,8 @@ pub const OTLP_HTTP_PORT: u16 = 4318;
 pub const ADMIN_PORT: u16 = 9464;
 /// The other nodes of a cluster.
 pub const PEER_PORT: u16 = 9465;
+/// What changes a cluster.
+pub const CONTROL_PORT: u16 = 9466;
 
 /// Where OTLP/HTTP takes logs.
 pub const OTLP_HTTP_LOGS_PATH: &str = "/v1/logs";
