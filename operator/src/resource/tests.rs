@@ -134,6 +134,7 @@ fn changes() -> Vec<(Value, Value, Option<&'static str>)> {
         (size("10Gi"), size("10240Mi"), None),
         (size("10Gi"), size("9Gi"), Some("cannot become smaller")),
         (size("2Ti"), size("1999Gi"), Some("cannot become smaller")),
+        (size("10Gi"), size("large"), Some("at least 1Gi")),
         (size("20Gi"), json!({}), Some("cannot become smaller")),
         (
             size("20Gi"),
@@ -202,7 +203,8 @@ fn each_rule_is_cheap_and_uses_what_rules_may() {
 proptest! {
     #[test]
     fn no_rule_refuses_what_an_autoscaler_writes(
-        copies in 1..=3, least in 1..=256, more in 0..=255, before in 1..=256, after in 1..=256,
+        copies in 1..=3_i32, least in 1..=256_i32, more in 0..=255_i32,
+        before in 1..=256_i32, after in 1..=256_i32,
     ) {
         let most = (least + more).min(256);
         prop_assume!(copies <= least);
