@@ -16,7 +16,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 NEXTEST := $(shell PATH='$(PATH)' command -v cargo-nextest)
 TEST := $(if $(NEXTEST),cargo nextest run,cargo test)
 
-.PHONY: help setup run demo cluster image chart test bench fuzz sim planted verify fix
+.PHONY: help setup run demo cluster crds image chart test bench fuzz sim planted verify fix
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -35,6 +35,9 @@ demo: setup ## Feed a node of its own, and compare what it prints with what it m
 cluster: setup ## Let three nodes count together, kill one, and compare
 	cargo build --release --package sheaf-node --package sheaf
 	@scripts/cluster $(TARGET)/release
+
+crds: setup ## Write the CustomResourceDefinition into crds/ and into the chart
+	cargo run --package sheaf-operator --bin crdgen
 
 image: setup ## Build the container image IMAGE on BASE_IMAGE
 	cargo build --release --package sheaf-node --package sheaf --package sheaf-operator
