@@ -1,0 +1,3 @@
+//! Runs Sheaf on Kubernetes.
+
+fn main() {}
