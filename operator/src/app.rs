@@ -7,8 +7,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use futures::StreamExt as _;
+use futures::future::join_all;
 use kube::client::ClientBuilder;
 use kube::runtime::controller;
 use kube::runtime::events::{Recorder, Reporter};
@@ -143,8 +143,10 @@ impl Operator {
         let scopes = self.settings.scopes();
         let controllers = scopes.iter().map(|scope| {
             let (stores, controller) = watches::watch(&self.client, scope, &installation);
-            let reporter =
-                Reporter { controller: MANAGED_BY.into(), instance: Some(self.settings.identity.clone()) };
+            let reporter = Reporter {
+                controller: MANAGED_BY.into(),
+                instance: Some(self.settings.identity.clone()),
+            };
             let context = Context {
                 client: self.client.clone(),
                 stores,
@@ -155,9 +157,11 @@ impl Operator {
                 metrics: Arc::clone(&self.metrics),
                 memories: Memories::default(),
             };
-            let rounds = controller
-                .graceful_shutdown_on(stop.clone().cancelled_owned())
-                .run(reconcile, |object, error, context| after_error(object, error, context), Arc::new(context));
+            let rounds = controller.graceful_shutdown_on(stop.clone().cancelled_owned()).run(
+                reconcile,
+                after_error,
+                Arc::new(context),
+            );
             rounds.for_each(|round| {
                 tell(round);
                 std::future::ready(())
@@ -199,7 +203,10 @@ impl Operator {
     }
 }
 
-type Round<E> = Result<(kube::runtime::reflector::ObjectRef<crate::resource::LogAggregator>, controller::Action), controller::Error<crate::reconcile::ReconcileError, E>>;
+type Round<E> = Result<
+    (kube::runtime::reflector::ObjectRef<crate::resource::LogAggregator>, controller::Action),
+    controller::Error<crate::reconcile::ReconcileError, E>,
+>;
 
 /// Errors of rounds were told where they happened; what is left is about watches.
 fn tell<E: std::error::Error + 'static>(round: Round<E>) {

@@ -198,7 +198,7 @@ mod tests {
             aggregator.metadata.uid = Some(uid.to_string());
             aggregator
         };
-        (0..17).for_each(|uid| drop(memories.failed(&named(uid))));
+        (0..17).for_each(|uid| _ = memories.failed(&named(uid)));
         memories.forget_all_but(&[Arc::new(named(16))]);
         assert_eq!(memories.failed(&named(0)).0, 2, "still few");
         memories.failed(&named(17));

@@ -157,8 +157,11 @@ impl Candidate {
         else {
             return Ok(());
         };
-        let free = LeaseSpec::default();
-        self.write(free, Some(observed.version)).await.map(drop)
+        match self.write(LeaseSpec::default(), Some(observed.version)).await {
+            // It has run out, and somebody else has it.
+            Err(LeaseError::Api(kube::Error::Api(status))) if status.is_conflict() => Ok(()),
+            written => written.map(drop),
+        }
     }
 
     /// Takes the lease if that is allowed.

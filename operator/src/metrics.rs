@@ -59,7 +59,11 @@ impl Default for Metrics {
         );
         registry.register("api_requests", "Requests to the API server", requests.clone());
         registry.register("leader", "Whether this operator is the one that acts", leads.clone());
-        registry.register("aggregators", "LogAggregators that are looked after", aggregators.clone());
+        registry.register(
+            "aggregators",
+            "LogAggregators that are looked after",
+            aggregators.clone(),
+        );
         metrics
     }
 }

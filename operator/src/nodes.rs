@@ -118,9 +118,7 @@ impl Nodes for Network {
                 status if status.is_success() => Ok(()),
                 StatusCode::CONFLICT => Err(NodeError::Refused(reason(&body))),
                 StatusCode::NOT_FOUND => Err(NodeError::Unknown(reason(&body))),
-                status => {
-                    Err(unanswered(to, &path, format!("{status}: {}", reason(&body))))
-                }
+                status => Err(unanswered(to, &path, format!("{status}: {}", reason(&body)))),
             }
         };
         asked.boxed()
@@ -151,7 +149,8 @@ fn question(
     path: &str,
     token: Option<&str>,
 ) -> http::Result<Request<Empty<Bytes>>> {
-    let mut request = Request::builder().method(method).uri(path).header(header::HOST, to.to_string());
+    let mut request =
+        Request::builder().method(method).uri(path).header(header::HOST, to.to_string());
     if let Some(token) = token {
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }

@@ -39,13 +39,13 @@ pub struct Existing {
 
 impl From<&ObjectMeta> for Existing {
     fn from(metadata: &ObjectMeta) -> Existing {
-        let owners = metadata.owner_references.iter().flatten();
-        let owner = owners.filter(|owner| owner.controller == Some(true)).map(|it| it.uid.clone());
+        let mut owners = metadata.owner_references.iter().flatten();
+        let owner = owners.find(|owner| owner.controller == Some(true));
         let labels = metadata.labels.as_ref();
         Existing {
             uid: metadata.uid.clone().unwrap_or_default(),
             version: metadata.resource_version.clone().unwrap_or_default(),
-            owner: owner.last(),
+            owner: owner.map(|owner| owner.uid.clone()),
             instance: labels.and_then(|labels| labels.get(INSTANCE_LABEL)).cloned(),
         }
     }

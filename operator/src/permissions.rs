@@ -9,11 +9,7 @@ struct Rule {
     verbs: &'static [&'static str],
 }
 
-const fn rule(
-    group: &'static str,
-    resource: &'static str,
-    verbs: &'static [&'static str],
-) -> Rule {
+const fn rule(group: &'static str, resource: &'static str, verbs: &'static [&'static str]) -> Rule {
     Rule { group, resource, verbs }
 }
 

@@ -192,12 +192,7 @@ fn decide(
 
 /// Whether an aggregator may roll. It wants to while pods are outdated, and until those that it
 /// has replaced are ready.
-fn take_turn(
-    aggregator: &LogAggregator,
-    context: &Context,
-    wanted: &Wanted,
-    seen: &Seen,
-) -> bool {
+fn take_turn(aggregator: &LogAggregator, context: &Context, wanted: &Wanted, seen: &Seen) -> bool {
     let own = ObjectRef::from_obj(aggregator);
     let is_outdated = seen.pods.iter().any(|pod| pod.outdated);
     let ready = seen.pods.iter().filter(|pod| pod.ready && !pod.terminating).count();

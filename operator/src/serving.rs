@@ -20,9 +20,8 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 
 /// Answers on `listener` until `stop`.
 pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, stop: CancellationToken) {
-    let served = axum::serve(listener, router(metrics))
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await;
+    let served =
+        axum::serve(listener, router(metrics)).with_graceful_shutdown(stop.cancelled_owned()).await;
     if let Err(error) = served {
         error!(%error, "probes and metrics are not answered any more");
     }

@@ -55,12 +55,14 @@ impl Scope {
         }
     }
 
-    fn metadata(&self, client: &Client, kind: &ApiResource) -> Api<PartialObjectMeta<DynamicObject>> {
+    fn metadata(
+        &self,
+        client: &Client,
+        kind: &ApiResource,
+    ) -> Api<PartialObjectMeta<DynamicObject>> {
         match self {
             Scope::Everywhere => Api::all_with(client.clone(), kind),
-            Scope::Namespace(namespace) => {
-                Api::namespaced_with(client.clone(), namespace, kind)
-            }
+            Scope::Namespace(namespace) => Api::namespaced_with(client.clone(), namespace, kind),
         }
     }
 }
@@ -177,7 +179,13 @@ fn kept<K>(
     trim: fn(&mut K),
 ) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+    K: Resource<DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
 {
     watcher(api, config).default_backoff().modify(trim).reflect(writer)
 }

@@ -13,7 +13,12 @@ use crate::watches::Scope;
 pub struct Settings {
     /// A namespace whose LogAggregators are looked after; several by repeating the flag, or by
     /// commas in the variable. Without any, all namespaces are
-    #[arg(long = "namespace", env = "SHEAF_OPERATOR_NAMESPACES", value_name = "NAMESPACE", value_delimiter = ',')]
+    #[arg(
+        long = "namespace",
+        env = "SHEAF_OPERATOR_NAMESPACES",
+        value_name = "NAMESPACE",
+        value_delimiter = ','
+    )]
     namespaces: Vec<String>,
 
     /// The namespace that the operator runs in
@@ -37,7 +42,12 @@ pub struct Settings {
     pub rolling_max: usize,
 
     /// Where probes and metrics are answered
-    #[arg(long, env = "SHEAF_OPERATOR_LISTEN", value_name = "ADDRESS:PORT", default_value = "0.0.0.0:8080")]
+    #[arg(
+        long,
+        env = "SHEAF_OPERATOR_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "0.0.0.0:8080"
+    )]
     pub listen: SocketAddr,
 
     /// How the operator's own log is written
@@ -61,7 +71,8 @@ pub enum LogFormat {
 impl Settings {
     /// Where aggregators are looked after.
     pub fn scopes(&self) -> Vec<Scope> {
-        let mut named: Vec<&String> = self.namespaces.iter().filter(|name| !name.is_empty()).collect();
+        let mut named: Vec<&String> =
+            self.namespaces.iter().filter(|name| !name.is_empty()).collect();
         named.sort_unstable();
         named.dedup();
         if named.is_empty() {

@@ -148,8 +148,11 @@ pub fn cluster(told: &cluster::Cluster, slots: u64) -> Cluster<'static> {
 
 /// The conditions when nothing was done.
 pub fn halted(halt: &Halt) -> [Told; 4] {
-    let told = |kind, holds| {
-        Told { kind, holds, reason: halt.reason(), message: shortened(&halt.message()) }
+    let told = |kind, holds| Told {
+        kind,
+        holds,
+        reason: halt.reason(),
+        message: shortened(&halt.message()),
     };
     [
         told(Kind::Ready, false),
@@ -208,9 +211,7 @@ fn progressing(round: &Round<'_>) -> Told {
         (Step::Drain { member } | Step::Await { member }, _) => {
             now("ScalingDown", format!("node {member} hands over what it has"))
         }
-        _ if replicas > wanted => {
-            now("ScalingDown", format!("from {replicas} nodes to {wanted}"))
-        }
+        _ if replicas > wanted => now("ScalingDown", format!("from {replicas} nodes to {wanted}")),
         _ if replicas < wanted => now("ScalingUp", format!("from {replicas} nodes to {wanted}")),
         _ if round.displaced.is_some() => {
             let pod = round.displaced.unwrap_or_default();
@@ -314,7 +315,10 @@ mod tests {
 
     /// The conditions that hold, with their reasons.
     fn holding(told: &[Told; 4]) -> Vec<(&'static str, &'static str)> {
-        told.iter().filter(|told| told.holds).map(|told| (told.kind.as_str(), told.reason)).collect()
+        told.iter()
+            .filter(|told| told.holds)
+            .map(|told| (told.kind.as_str(), told.reason))
+            .collect()
     }
 
     fn after(round: Round<'_>) -> Vec<(&'static str, &'static str)> {
@@ -386,8 +390,11 @@ mod tests {
     #[test]
     fn scaling_down_is_blocked_while_nobody_knows_what_nodes_hold() {
         let blind = Round { wanted: 2, step: Step::Blind, cluster: Cluster::Leaderless, ..calm() };
-        let expected =
-            [("Progressing", "ScalingDown"), ("Degraded", "NoLeader"), ("ScalingBlocked", "NoLeader")];
+        let expected = [
+            ("Progressing", "ScalingDown"),
+            ("Degraded", "NoLeader"),
+            ("ScalingBlocked", "NoLeader"),
+        ];
         assert_eq!(after(blind), expected);
     }
 

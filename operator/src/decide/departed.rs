@@ -72,7 +72,8 @@ fn has_segments_alone(member: u64, lost: &[Seat], cluster: &Cluster) -> bool {
 /// is the newest member there.
 fn claim_of<'a>(seat: &Seat, seats: &[Seat], claims: &'a [Claim]) -> Option<&'a Claim> {
     let known = claims.iter().find(|claim| claim.member == Some(seat.member));
-    let newest = seats.iter().filter(|other| other.ordinal == seat.ordinal).map(|it| it.member).max();
+    let newest =
+        seats.iter().filter(|other| other.ordinal == seat.ordinal).map(|it| it.member).max();
     let unknown = |claim: &&Claim| claim.ordinal == seat.ordinal && claim.member.is_none();
     known.or_else(|| claims.iter().find(unknown).filter(|_| newest == Some(seat.member)))
 }

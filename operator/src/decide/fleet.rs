@@ -86,7 +86,8 @@ pub struct Answers {
 impl Answers {
     /// The word of the leader, or else none: only the leader knows who left last.
     pub fn leaders(&self) -> Option<&Cluster> {
-        let leads = |told: &&Cluster| told.formed && told.node.is_some() && told.leader == told.node;
+        let leads =
+            |told: &&Cluster| told.formed && told.node.is_some() && told.leader == told.node;
         // A leader that was deposed and has not noticed is of an older term.
         self.by_ordinal.values().filter(leads).max_by_key(|told| told.term)
     }

@@ -88,10 +88,9 @@ pub fn guard(
         return Err(Mismatch::Size { recorded: record.size.clone() });
     }
     match cluster {
-        Some(found) if found != record.cluster_id => Err(Mismatch::Cluster {
-            recorded: record.cluster_id.clone(),
-            found: found.to_owned(),
-        }),
+        Some(found) if found != record.cluster_id => {
+            Err(Mismatch::Cluster { recorded: record.cluster_id.clone(), found: found.to_owned() })
+        }
         Some(_) | None => Ok(()),
     }
 }

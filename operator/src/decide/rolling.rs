@@ -113,7 +113,11 @@ pub(crate) mod tests {
     }
 
     fn all(outdated: [bool; 3]) -> Vec<Pod> {
-        outdated.into_iter().zip(0..).map(|(outdated, number)| pod(number, true, outdated)).collect()
+        outdated
+            .into_iter()
+            .zip(0..)
+            .map(|(outdated, number)| pod(number, true, outdated))
+            .collect()
     }
 
     fn calm(pods: &[Pod]) -> Circumstances<'_> {

@@ -18,9 +18,7 @@ pub fn spent<'a>(
         let has_pod = pods.iter().any(|pod| pod.ordinal == claim.ordinal);
         let is_taken = seats.iter().any(|seat| seat.ordinal == claim.ordinal && !seat.is_gone());
         let was_left = match claim.member {
-            Some(member) => {
-                seats.iter().any(|seat| seat.member == member && seat.is_gone())
-            }
+            Some(member) => seats.iter().any(|seat| seat.member == member && seat.is_gone()),
             None => !is_taken && (claim.lost || (claim.ordinal >= replicas && !has_pod)),
         };
         was_left && !goes_first
@@ -76,7 +74,11 @@ pub(crate) mod tests {
         let claims = [claim(0, Some(1)), claim(1, Some(2)), claim(2, Some(3))];
         let seats = [seat(1, 0, Active), seat(2, 1, Active), seat(3, 2, Drained)];
         let pods = [pod(0, true, false), pod(1, true, false), pod(2, false, false)];
-        assert_eq!(ordinals(&spent(&claims, &pods, &seats, 3, 2)), [0; 0], "one replica fewer first");
+        assert_eq!(
+            ordinals(&spent(&claims, &pods, &seats, 3, 2)),
+            [0; 0],
+            "one replica fewer first"
+        );
         assert_eq!(ordinals(&spent(&claims, &pods, &seats, 2, 2)), [2]);
     }
 

@@ -17,10 +17,13 @@ fn holder(server: &Server) -> Option<String> {
 
 /// A lease that another operator holds.
 fn held_by_another(server: &Server) {
-    server.put(PATH, json!({
-        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-        "metadata": {"name": "sheaf-operator"}, "spec": {"holderIdentity": "other"},
-    }));
+    server.put(
+        PATH,
+        json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": "sheaf-operator"}, "spec": {"holderIdentity": "other"},
+        }),
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -166,7 +166,9 @@ impl Hand<'_> {
         let parameters = PatchParams { field_manager: manager, ..PatchParams::default() };
         match api.patch(name, &parameters, &Patch::Merge(change)).await {
             // Gone meanwhile, or another one of that name.
-            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {
+                Ok(())
+            }
             patched => {
                 let what = format!("change {} {name}", K::kind(&()));
                 patched.map(drop).map_err(ReconcileError::api(what))
@@ -192,7 +194,9 @@ impl Hand<'_> {
         let api: Api<K> = namespaced(self.aggregator, self.context);
         match api.delete(name, how).await {
             // Gone meanwhile, or another one of that name.
-            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {
+                Ok(())
+            }
             deleted => {
                 let what = format!("delete {} {name}", K::kind(&()));
                 deleted.map(drop).map_err(ReconcileError::api(what))

@@ -72,7 +72,13 @@ pub(super) fn is_due(
 ) -> Result<bool, ReconcileError> {
     let key = key(aggregator, &StatefulSet::kind(&()), &aggregator.name_any());
     let existing = existing(context, &key);
-    Ok(!is_applied(aggregator, context, &key, existing.as_ref(), hash(&serde_json::to_value(wanted)?)))
+    Ok(!is_applied(
+        aggregator,
+        context,
+        &key,
+        existing.as_ref(),
+        hash(&serde_json::to_value(wanted)?),
+    ))
 }
 
 /// Writes down how many replicas there are where that was left out, if nobody else has meanwhile.
@@ -84,7 +90,8 @@ async fn seed(
     let version = aggregator.metadata.resource_version.as_deref();
     let patch = json!({"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}});
     let api: Api<LogAggregator> = namespaced(aggregator, context);
-    let parameters = PatchParams { field_manager: Some(MANAGED_BY.into()), ..PatchParams::default() };
+    let parameters =
+        PatchParams { field_manager: Some(MANAGED_BY.into()), ..PatchParams::default() };
     let seeded = api.patch(&aggregator.name_any(), &parameters, &Patch::Merge(patch)).await;
     seeded.map(drop).map_err(ReconcileError::api("seed spec.replicas"))
 }

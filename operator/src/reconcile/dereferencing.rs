@@ -116,15 +116,16 @@ fn made_up() -> Result<String, getrandom::Error> {
 /// Asks all nodes at once for their cluster.
 async fn ask(context: &Context, pods: &[Pod]) -> Answers {
     let address = |pod: &Pod| Some((pod.ordinal, pod.address.filter(|_| pod.started)?));
-    let asked = pods.iter().filter_map(address).map(|(ordinal, address): (u32, IpAddr)| async move {
-        match context.nodes.cluster(address).await {
-            Ok(told) => Some((ordinal, told)),
-            Err(error) => {
-                debug!(%error, "a node does not tell of its cluster");
-                None
+    let asked =
+        pods.iter().filter_map(address).map(|(ordinal, address): (u32, IpAddr)| async move {
+            match context.nodes.cluster(address).await {
+                Ok(told) => Some((ordinal, told)),
+                Err(error) => {
+                    debug!(%error, "a node does not tell of its cluster");
+                    None
+                }
             }
-        }
-    });
+        });
     Answers { by_ordinal: join_all(asked).await.into_iter().flatten().collect() }
 }
 

@@ -9,8 +9,8 @@ use crate::decide::conditions::{Kind, Told};
 use crate::nodes::Change;
 use crate::resource::LogAggregator;
 
-/// The most bytes of an event's note.
-const NOTE_BYTES_MAX: usize = 1_000;
+/// The most characters of an event's note, which may have 1,024 bytes.
+const NOTE_CHARS_MAX: usize = 256;
 
 /// Something that was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +74,7 @@ pub(super) fn of_changes(before: &[(String, bool, String)], now: &[Told; 4]) -> 
 }
 
 fn event(type_: EventType, reason: &str, action: &str, note: &str) -> Event {
-    let end = note.floor_char_boundary(NOTE_BYTES_MAX);
-    let note = Some(note.get(..end).unwrap_or_default().to_owned());
+    let note = Some(note.chars().take(NOTE_CHARS_MAX).collect());
     Event { type_, reason: reason.to_owned(), note, action: action.to_owned(), secondary: None }
 }
 

@@ -42,7 +42,8 @@ async fn everything_is_applied_under_one_name_and_owned() {
     for change in asked.iter().filter(|asked| asked.method == http::Method::PATCH) {
         assert!(change.query.contains("fieldManager=sheaf-operator"), "{}", change.query);
         let owners = &change.body["metadata"]["ownerReferences"];
-        let is_own = owners[0]["uid"] == json!(world::UID) && owners[0]["controller"] == json!(true);
+        let is_own =
+            owners[0]["uid"] == json!(world::UID) && owners[0]["controller"] == json!(true);
         assert!(is_own || change.path.contains("/logaggregators/"), "{}", change.short());
     }
 }
@@ -284,7 +285,10 @@ async fn outdated_pods_are_deleted_one_by_one() {
     let asked = World::changes(&world.round().await);
     assert!(asked.contains(&"DELETE pods/logs-2".to_owned()), "{asked:?}");
     let asked = World::changes(&world.round().await);
-    assert!(!asked.iter().any(|it| it.starts_with("DELETE")), "the first one is not back: {asked:?}");
+    assert!(
+        !asked.iter().any(|it| it.starts_with("DELETE")),
+        "the first one is not back: {asked:?}"
+    );
     world.add_pod(2, "new");
     let asked = World::changes(&world.round().await);
     assert!(asked.contains(&"DELETE pods/logs-1".to_owned()), "{asked:?}");
@@ -330,10 +334,10 @@ async fn volumes_that_cannot_grow_are_told_of() {
     world.settle().await;
     world.change_spec(json!({"replicas": 3, "storage": {"size": "20Gi"}}));
     let claim = "PATCH persistentvolumeclaims/data-logs-1";
-    world.server.refuse(claim, StatusCode::FORBIDDEN, "the class does not allow it");
+    world.server.refuse(claim, StatusCode::FORBIDDEN, "Forbidden");
     world.round().await;
     assert_eq!(world.condition("Degraded"), ("True".into(), "VolumesCannotGrow".into()));
-    assert!(world.message("Degraded").contains("the class does not allow it"));
+    assert!(world.message("Degraded").contains("Forbidden says the API server"));
 }
 
 #[tokio::test]

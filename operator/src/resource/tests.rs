@@ -202,7 +202,8 @@ fn each_rule_is_cheap_and_uses_what_rules_may() {
 proptest! {
     #[test]
     fn no_rule_refuses_what_an_autoscaler_writes(
-        copies in 1..=3, least in 1..=256, more in 0..=255, before in 1..=256, after in 1..=256,
+        copies in 1..=3_i32, least in 1..=256_i32, more in 0..=255_i32,
+        before in 1..=256_i32, after in 1..=256_i32,
     ) {
         let most = (least + more).min(256);
         prop_assume!(copies <= least);

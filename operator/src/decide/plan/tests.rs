@@ -17,9 +17,7 @@ fn wanted(replicas: u32) -> Wanted {
 /// Three nodes that run, and all is well.
 fn seen() -> Seen {
     let told = cluster();
-    let by_ordinal = (0..3).map(|n| {
-        (n, Told { node: Some(u64::from(n) + 1), ..told.clone() })
-    });
+    let by_ordinal = (0..3).map(|n| (n, Told { node: Some(u64::from(n) + 1), ..told.clone() }));
     let record = VolumesRecord { cluster_id: CLUSTER.into(), slots: 256, size: "10Gi".into() };
     Seen {
         replicas: Some(3),
@@ -117,7 +115,7 @@ fn one_replica_fewer_comes_before_the_claim_is_deleted() {
     let fewer = Seen { replicas: Some(2), ..drained };
     let plan = after(&wanted(2), &fewer);
     assert_eq!(plan.replicas, 2);
-    let [claim, pod] = [fewer.claims[2].clone(), fewer.pods[2].clone()];
+    let (claim, pod) = (fewer.claims[2].clone(), fewer.pods[2].clone());
     assert_eq!(plan.acts, [Act::DeleteClaim(claim), Act::Displace(pod)]);
 }
 
@@ -129,7 +127,7 @@ fn when_the_target_changes_back_the_drained_member_is_replaced_and_no_other_drai
     assert_eq!((plan.replicas, plan.acts), (3, Vec::new()));
     let drained = with_states(seen(), &[Active, Active, Drained]);
     let plan = after(&wanted(3), &drained);
-    let [claim, pod] = [drained.claims[2].clone(), drained.pods[2].clone()];
+    let (claim, pod) = (drained.claims[2].clone(), drained.pods[2].clone());
     assert_eq!(plan.acts, [Act::DeleteClaim(claim), Act::Displace(pod)]);
     assert_eq!(plan.round(&wanted(3), &drained).displaced, Some("logs-2"));
 }
@@ -191,7 +189,7 @@ fn a_lost_member_is_forgotten_and_then_its_place_is_taken_anew() {
     assert_eq!(plan.acts, [Act::Forget { member: 3 }]);
     let forgotten = with_states(seen, &[Active, Active, Forgotten]);
     let plan = after(&wanted(3), &forgotten);
-    let [claim, pod] = [forgotten.claims[2].clone(), forgotten.pods[2].clone()];
+    let (claim, pod) = (forgotten.claims[2].clone(), forgotten.pods[2].clone());
     assert_eq!(plan.acts, [Act::DeleteClaim(claim), Act::Displace(pod)]);
 }
 

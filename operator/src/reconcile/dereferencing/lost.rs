@@ -71,13 +71,15 @@ async fn is_lost(context: &Context, claim: &PersistentVolumeClaim) -> Result<boo
     };
     let volumes: Api<PersistentVolume> = Api::all(context.client.clone());
     let volume = volumes.get_opt(volume).await;
-    let volume = volume.map_err(ReconcileError::api(format!("read the volume of {}", claim.name_any())))?;
+    let volume =
+        volume.map_err(ReconcileError::api(format!("read the volume of {}", claim.name_any())))?;
     Ok(volume.is_some_and(|volume| is_stranded(&volume, machines)))
 }
 
 /// Whether a volume can be reached from one machine only, and that one is gone.
 fn is_stranded(volume: &PersistentVolume, machines: &Store<Node>) -> bool {
-    let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref()?.required.as_ref());
+    let affinity =
+        volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref()?.required.as_ref());
     let Some(terms) = affinity.map(|required| &required.node_selector_terms) else { return false };
     let is_of_a_machine = terms.iter().all(names_a_machine);
     let is_there = |machine: &Node| {
@@ -130,7 +132,8 @@ mod tests {
         let (store, mut writer) = reflector::store();
         for (name, taints) in [("one", taints), ("two", json!([]))] {
             let labels = json!({"kubernetes.io/hostname": name, "zone": "a"});
-            let node = json!({"metadata": {"name": name, "labels": labels}, "spec": {"taints": taints}});
+            let node =
+                json!({"metadata": {"name": name, "labels": labels}, "spec": {"taints": taints}});
             writer.apply_watcher_event(&Event::Apply(serde_json::from_value(node).unwrap()));
         }
         store

@@ -86,7 +86,8 @@ impl World {
 
     fn add_machine(&self, n: usize) {
         let (machine, zone) = (format!("machine-{n}"), ["a", "b", "c"][n]);
-        let labels = json!({"kubernetes.io/hostname": machine, "topology.kubernetes.io/zone": zone});
+        let labels =
+            json!({"kubernetes.io/hostname": machine, "topology.kubernetes.io/zone": zone});
         let node = json!({"metadata": {"name": machine, "labels": labels}, "spec": {}});
         self.server.put(&format!("/api/v1/nodes/{machine}"), node);
         let rule = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": [machine]});
@@ -297,7 +298,8 @@ impl World {
         let owned = Owned::new(0);
         for kind in owned_kinds(&nothing().installation) {
             for object in self.server.all(&format!("/{}/", kind.plural)) {
-                let metadata: ObjectMeta = serde_json::from_value(object["metadata"].clone()).unwrap();
+                let metadata: ObjectMeta =
+                    serde_json::from_value(object["metadata"].clone()).unwrap();
                 if metadata.labels.is_none() {
                     continue;
                 }
