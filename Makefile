@@ -16,7 +16,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 NEXTEST := $(shell PATH='$(PATH)' command -v cargo-nextest)
 TEST := $(if $(NEXTEST),cargo nextest run,cargo test)
 
-.PHONY: help setup run demo cluster image chart test bench fuzz sim planted verify fix
+.PHONY: help setup run demo cluster crds image chart test bench fuzz sim planted verify fix
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -35,6 +35,9 @@ demo: setup ## Feed a node of its own, and compare what it prints with what it m
 cluster: setup ## Let three nodes count together, kill one, and compare
 	cargo build --release --package sheaf-node --package sheaf
 	@scripts/cluster $(TARGET)/release
+
+crds: setup ## Write the CustomResourceDefinition into crds/ and into the chart
+	cargo run --package sheaf-operator --bin crdgen
 
 image: setup ## Build the container image IMAGE on BASE_IMAGE
 	cargo build --release --package sheaf-node --package sheaf --package sheaf-operator
@@ -83,11 +86,13 @@ planted: setup ## Plant bugs in the node, and see that the simulation finds each
 	$(SIM) --nocapture --ignored --exact every_planted_bug_is_found
 
 # Changes no source and no lock file; exactly what CI runs.
-verify: setup ## Check format, lints and tests, and simulate 200 clusters
+verify: setup ## Check format, lints and tests, simulate 200 clusters, and check the chart
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- --deny warnings
 	$(TEST) --workspace --features sheaf-node/failpoints --locked
 	@$(MAKE) --no-print-directory sim
+	@if command -v helm >/dev/null; then scripts/chart; \
+	  else echo "chart: there is no helm here, so the chart is not checked"; fi
 
 fix: setup ## Format, and apply what clippy suggests
 	cargo fmt --all

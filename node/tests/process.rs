@@ -217,7 +217,7 @@ fn the_token_is_read_again_when_it_is_replaced() {
     let token = ["--control-token-file", file.to_str().unwrap()];
     let mut node = start(&folder.path().join("data"), &token);
     let control = node.control().unwrap();
-    let mut status = |token: Option<&str>| drain_itself(control, token).status;
+    let status = |token: Option<&str>| drain_itself(control, token).status;
     assert_eq!(status(None), 401);
     assert_eq!(status(Some("0123456789abcdef")), 409);
     fs::write(&file, "fedcba9876543210").unwrap();

@@ -9,6 +9,7 @@
 mod sim {
     pub(crate) mod campaign; // many seeds, each in a process of its own
     pub(crate) mod checker; // what has to hold
+    pub(crate) mod clock; // the system's clock, simulated too
     pub(crate) mod cluster; // machines, faults and the end of both
     pub(crate) mod faults; // what is done to a cluster
     pub(crate) mod history; // what happened
@@ -30,7 +31,7 @@ const SEEDS: u64 = 8;
 const PLANTED_SEEDS: u64 = 200;
 
 /// Bugs that are planted in the node, and the check that finds each.
-const PLANTED: [(&str, &str); 23] = [
+const PLANTED: [(&str, &str); 24] = [
     ("store-sync-is-missing", "lost"),
     ("planted-acknowledge-anyway", "lost"),
     ("planted-stamps-below-cut", "lost"),
@@ -54,6 +55,7 @@ const PLANTED: [(&str, &str); 23] = [
     ("planted-vote-unkept", "halted"),
     ("planted-print-once", "lost"),
     ("planted-print-first", "key"),
+    ("planted-any-node-answers", "lost"),
 ];
 
 #[test]

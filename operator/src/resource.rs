@@ -90,7 +90,8 @@ pub const SLOTS: i32 = 256;
         "storageClassName is immutable: set it back, or create another LogAggregator with the new class"
     ),
     validation = Rule::new(
-        "quantity(self.storage.size).compareTo(quantity(oldSelf.storage.size)) >= 0"
+        "!isQuantity(self.storage.size) || \
+         quantity(self.storage.size).compareTo(quantity(oldSelf.storage.size)) >= 0"
     ).field_path(".storage.size").message(
         "storage cannot become smaller: set size to what it was, or to more"
     ),
@@ -152,7 +153,7 @@ pub struct LogAggregatorSpec {
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
 
-    /// When the image is pulled. If left out, as Kubernetes does by the image's tag.
+    /// When the image is pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_pull_policy: Option<ImagePullPolicy>,
 
@@ -186,7 +187,7 @@ fn default_copies() -> i32 {
     2
 }
 
-/// When an image is pulled.
+/// When the image is pulled. If left out, as Kubernetes does by the image's tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ImagePullPolicy {
     /// Each time that a container starts.

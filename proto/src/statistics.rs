@@ -65,8 +65,9 @@ pub struct WaitsFor {
 /// What was lost with a node that was forgotten, some of it perhaps in other windows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
-    /// The node's id.
-    pub node: u64,
+    /// The node's id, if it is known which one had this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<u64>,
     /// The segments that nobody else had.
     pub segments: Vec<u64>,
     /// The slots whose results nobody else had, as ranges: `0-84,90`.

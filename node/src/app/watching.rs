@@ -92,7 +92,7 @@ impl SettingsFile {
         }
         self.seen = Some(now.clone());
         let file = self.path.display();
-        match now.map(|text| reload(text)) {
+        match now.map(reload) {
             Ok(Ok(Command::Run(settings))) => self.take_over(*settings, log, changing),
             Ok(Ok(Command::Print(_))) => {}
             Ok(Err(error)) => error!(%error, "the settings stay as they were"),

@@ -12,7 +12,8 @@ pub mod command; // what can be asked of the facts, and what they answer
 pub mod refused; // why they may say no
 
 pub mod forget; // what goes with a node that is given up
-pub mod windows; // which windows are complete, and what was printed of them
+mod results;
+pub mod windows; // which windows are complete, and what was printed of them // what no member has any more
 
 pub mod checkpoints; // claim, complete, carry: how far a slot was flushed
 pub mod ledger; // what was accepted against what was carried and what is pending
@@ -144,6 +145,9 @@ impl Facts {
             }
             Command::Print { aggregation, window, printed } => {
                 self.print(aggregation, window, printed)
+            }
+            Command::LoseResults { aggregation, window, slots, asked } => {
+                self.lose_results(aggregation, window, slots, &asked)
             }
         }?;
         self.prune();

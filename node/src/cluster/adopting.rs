@@ -63,7 +63,7 @@ impl Adopting {
         if lacks.is_empty() || self.asked.get(&(node, counted)) == Some(&lacks) {
             return Ok(());
         }
-        match self.copying.copy(address, counted, lacks, false).await {
+        match self.copying.copy((node, address), counted, lacks, false).await {
             Ok(()) => drop(self.asked.insert((node, counted), lacks)),
             Err(CopyError::Store(error)) => return Err(error),
             Err(error) => debug!(%node, %error, "results of a member do not come"),

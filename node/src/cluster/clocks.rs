@@ -180,7 +180,7 @@ impl Comparing {
         known.retain(|node, _| others.contains_key(node));
         let asked = others.into_iter().map(|(&node, member)| async move {
             let (sent, began) = (self.clock.now(), Instant::now());
-            let told = self.members.clock(&member.address, ANSWER_WAIT).await;
+            let told = self.members.other(node, &member.address).clock(ANSWER_WAIT).await;
             // Of this node's own clock, which may be set meanwhile, one reading counts.
             let received = UnixNanos(sent.0 + began.elapsed().as_nanos() as u64);
             (node, told.map(|told| Offset::measured(sent, told, received)))

@@ -8,6 +8,7 @@ use tracing::info;
 
 use crate::cluster::leaving::Counted;
 use crate::cluster::peers::{self, Listed, PeerError};
+use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::flush::results::Results;
 use crate::store::StoreError;
@@ -38,19 +39,20 @@ pub enum CopyError {
 }
 
 impl Copying {
-    /// Copies what the member at `address` has of a window in these slots. What cannot be
-    /// divided is copied as a whole, if `takes_sums` or if the first slot is among them.
+    /// Copies what a member has of a window in these slots. What cannot be divided is copied
+    /// as a whole, if `takes_sums` or if the first slot is among them.
     ///
     /// # Errors
     /// When the member does not send it, or it cannot be kept.
     pub async fn copy(
         &self,
-        address: &str,
+        (node, address): (NodeId, &str),
         (number, window): Counted,
         lacks: SlotSet,
         takes_sums: bool,
     ) -> Result<(), CopyError> {
-        let tables = self.members.tables(address, number, window.end, ANSWER_WAIT).await?;
+        let member = self.members.other(node, address);
+        let tables = member.tables(number, window.end, ANSWER_WAIT).await?;
         for Listed { table, slots, summary, records } in tables {
             let slots = match &summary {
                 Some(_) if takes_sums || lacks.contains(0) => slots,
@@ -63,7 +65,7 @@ impl Copying {
             let mut writing = self.results.begin(number, window);
             writing.count_records(records);
             let named = (number, window.end, table);
-            let mut chunks = self.members.results(address, named, slots, ANSWER_WAIT).await?;
+            let mut chunks = member.results(named, slots, ANSWER_WAIT).await?;
             while let Some(chunk) = chunks.next().await {
                 let chunk = chunk?;
                 let bytes = chunk.len();

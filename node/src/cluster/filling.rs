@@ -124,7 +124,7 @@ impl Filling {
             if lacks.is_empty() {
                 return Ok(());
             }
-            self.copying.copy(address(facts, owner)?, counted, lacks, true).await?;
+            self.copying.copy((owner, address(facts, owner)?), counted, lacks, true).await?;
         }
         Ok(())
     }
@@ -135,7 +135,8 @@ impl Filling {
         owner: NodeId,
         slots: SlotSet,
     ) -> Result<(), FillError> {
-        let mut parts = self.members.carried(address(facts, owner)?, slots, ANSWER_WAIT).await?;
+        let owner = self.members.other(owner, address(facts, owner)?);
+        let mut parts = owner.carried(slots, ANSWER_WAIT).await?;
         let mut coming: Option<(Carry, Incoming)> = None;
         while let Some(part) = parts.next().await {
             match (part?, &mut coming) {

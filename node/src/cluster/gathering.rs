@@ -2,6 +2,7 @@
 
 mod part; // what one node has of them
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,9 +41,14 @@ pub enum GatherError {
     /// The facts do not know the window, or not that it is complete.
     #[error("the window is not complete, or too old")]
     Incomplete,
-    /// Nobody who was reached has the results of these slots.
-    #[error("nobody who was reached has the results of slots {0}")]
-    Missing(SlotSet),
+    /// Nobody who was reached has the results of some slots.
+    #[error("nobody who was reached has the results of slots {slots}")]
+    Missing {
+        /// The slots.
+        slots: SlotSet,
+        /// Who was reached, this node included.
+        reached: BTreeSet<NodeId>,
+    },
     /// What was added up is not what was claimed.
     #[error("the results are not those that were claimed; please report this")]
     Mismatch,
@@ -85,15 +91,15 @@ struct Held {
 
 enum Place {
     Here(Box<SlotResults>),
-    There { address: String, table: u64 },
+    There { node: NodeId, address: String, table: u64 },
 }
 
 /// What of the results is reached.
 enum Reached {
     /// What they add up to, all of them.
     Summary(Box<WindowCounts>),
-    /// Some tables, and the slots that are in none.
-    Tables { tables: Vec<Table<Chunks>>, missing: SlotSet },
+    /// Some tables, the slots that are in none, and who was asked for them and answered.
+    Tables { tables: Vec<Table<Chunks>>, missing: SlotSet, nodes: BTreeSet<NodeId> },
 }
 
 /// The chunks of a table, wherever they come from.
@@ -113,19 +119,18 @@ impl Gathering {
     ) -> Result<WindowCounts, GatherError> {
         let facts = self.facts.borrow().clone();
         let fact = flushed(&facts, number, window).ok_or(GatherError::Incomplete)?;
-        let lost = fact.lost.iter().fold(SlotSet::default(), |all, loss| all.union(&loss.slots));
         let all = SlotSet::all(SLOTS as u16);
-        let (tables, missing) = match self.reach(&facts, number, window, all).await? {
+        let (tables, missing, reached) = match self.reach(&facts, number, window, all).await? {
             Reached::Summary(summary) => {
                 let counted = (summary.records, summary.distinct);
                 let is_claimed = counted == (fact.records, fact.distinct);
                 return if is_claimed { Ok(*summary) } else { Err(GatherError::Mismatch) };
             }
-            Reached::Tables { tables, missing } => (tables, missing),
+            Reached::Tables { tables, missing, nodes } => (tables, missing, nodes),
         };
-        let is_missing = missing.iter().any(|slot| !lost.contains(slot));
-        if is_missing && !is_to_fail("planted-absent-is-empty") {
-            return Err(GatherError::Missing(missing));
+        let slots = missing.difference(&fact.lost_slots());
+        if !slots.is_empty() && !is_to_fail("planted-absent-is-empty") {
+            return Err(GatherError::Missing { slots, reached });
         }
         let records = fact.records;
         let merging = blocking::run(move || count_table::merge(tables, records, limit));
@@ -182,7 +187,7 @@ impl Gathering {
         let facts = self.facts.borrow().clone();
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let asked = self.others(&facts).map(|(node, address)| async move {
-            let live = self.members.live(address, limit, within).await;
+            let live = self.members.other(node, address).live(limit, within).await;
             let live = live
                 .map_err(|error| error.to_string())
                 .and_then(|live| serde_json::from_slice(&live).map_err(|error| error.to_string()));
@@ -209,9 +214,9 @@ impl Gathering {
         window: Window,
         slots: SlotSet,
     ) -> Result<Reached, GatherError> {
-        let mut missing = slots;
-        let mut tables = Vec::new();
-        for held in self.held(facts, number, window).await? {
+        let (mut missing, mut tables) = (slots, Vec::new());
+        let (held, nodes) = self.held(facts, number, window).await?;
+        for held in held {
             if let Some(summary) = held.summary
                 && held.slots.len() == SLOTS
             {
@@ -224,40 +229,48 @@ impl Gathering {
                 tables.push(Table { slots, chunks });
             }
         }
-        Ok(Reached::Tables { tables, missing })
+        Ok(Reached::Tables { tables, missing, nodes })
     }
 
-    /// Who has which results: this node first.
+    /// Which results there are, those of this node first, and who says so.
     async fn held(
         &self,
         facts: &Facts,
         number: u32,
         window: Window,
-    ) -> Result<Vec<Held>, GatherError> {
+    ) -> Result<(Vec<Held>, BTreeSet<NodeId>), GatherError> {
         let here = self.results.find(number, window.end)?.into_iter().map(|result| Held {
             slots: result.slots,
             summary: result.summary.clone(),
             place: Place::Here(Box::new(result)),
         });
         let mut held: Vec<_> = here.collect();
+        let mut nodes = BTreeSet::from([self.node]);
         if held.iter().any(|held| held.slots.len() == SLOTS) {
-            return Ok(held);
+            return Ok((held, nodes));
         }
         let asked = self.others(facts).map(|(node, address)| async move {
-            let listed = self.members.tables(address, number, window.end, ANSWER_WAIT);
+            let listed = self.members.other(node, address).tables(number, window.end, ANSWER_WAIT);
             (node, address, listed.await)
         });
         for (node, address, listed) in join_all(asked).await {
             match listed {
-                Ok(tables) => held.extend(tables.into_iter().map(|listed| Held {
-                    slots: listed.slots,
-                    summary: listed.summary,
-                    place: Place::There { address: address.to_owned(), table: listed.table },
-                })),
+                Ok(tables) => {
+                    nodes.insert(node);
+                    held.extend(tables.into_iter().map(|listed| Held {
+                        slots: listed.slots,
+                        summary: listed.summary,
+                        place: Place::There {
+                            node,
+                            address: address.to_owned(),
+                            table: listed.table,
+                        },
+                    }));
+                }
                 Err(error) => debug!(%node, %error, "a member does not say which results it has"),
             }
         }
-        Ok(held)
+        Ok((held, nodes))
     }
 
     async fn chunks(
@@ -274,9 +287,9 @@ impl Gathering {
                     results.chunks(number, window.end, *result).map(|chunk| Ok(chunk?.into())),
                 ))
             }
-            Place::There { address, table } => {
-                let sent =
-                    self.members.results(&address, (number, window.end, table), slots, ANSWER_WAIT);
+            Place::There { node, address, table } => {
+                let named = (number, window.end, table);
+                let sent = self.members.other(node, &address).results(named, slots, ANSWER_WAIT);
                 let mut sent = sent.await?.map_err(GatherError::from);
                 if blocking::is_alone() {
                     let all: Vec<_> = sent.collect().await;

@@ -132,9 +132,10 @@ impl Leaving {
         if own.is_empty() {
             return Ok(true);
         }
-        let stay = facts.members().values().filter(|other| other.state == MemberState::Active);
-        let asked =
-            stay.map(|other| self.members.tables(&other.address, number, window.end, ANSWER_WAIT));
+        let stay = facts.members().iter().filter(|(_, other)| other.state == MemberState::Active);
+        let asked = stay.map(|(&node, other)| {
+            self.members.other(node, &other.address).tables(number, window.end, ANSWER_WAIT)
+        });
         let mut theirs = SlotSet::default();
         for listed in join_all(asked).await {
             match listed {

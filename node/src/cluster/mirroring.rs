@@ -93,10 +93,10 @@ impl Mirroring {
         segment: SegmentId,
         copy: usize,
     ) -> Result<(), MirrorError> {
-        let Mirroring { address, members, groups, written, .. } = self;
+        let Mirroring { node, address, members, groups, written } = self;
         let groups =
             stream::unfold(groups, async |mut groups| Some((groups.recv().await?, groups)));
-        let mut durable = members.copy(&address, segment, groups, BEGIN_WAIT).await?;
+        let mut durable = members.other(node, &address).copy(segment, groups, BEGIN_WAIT).await?;
         let (mut copied, mut since) = (0, Instant::now());
         let mut look = interval(STALL_MAX / 4);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);

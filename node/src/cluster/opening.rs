@@ -265,7 +265,8 @@ impl Opener {
         }
         let others = active(facts).filter(|(node, _)| *node != self.node);
         let asked = others.map(|(node, member)| async move {
-            self.members.takes_copies(&member.address, AGAIN_AFTER * 2).await.then_some(node)
+            let other = self.members.other(node, &member.address);
+            other.takes_copies(AGAIN_AFTER * 2).await.then_some(node)
         });
         join_all(asked).await.into_iter().flatten().collect()
     }

@@ -221,6 +221,12 @@ impl Printer {
         let mut counts = match counts {
             Ok(counts) => counts,
             Err(GatherError::Store(error)) => return Err(error.into()),
+            Err(GatherError::Missing { slots, reached: asked })
+                if facts.check_lost(aggregation, window, &asked).is_ok() =>
+            {
+                self.give_up(Command::LoseResults { aggregation, window, slots, asked }).await?;
+                return Ok(None);
+            }
             Err(error) => {
                 warn!(%window, %error, "a window cannot be printed yet");
                 sleep(AGAIN_AFTER).await;
@@ -237,6 +243,18 @@ impl Printer {
         let digest = Digest(digest(&json));
         let printed = Printed { revision, digest, outcome };
         Ok(Some(Line { aggregation, window, printed, counts, json }))
+    }
+
+    /// Agrees that what no member has is lost; then another line is due.
+    async fn give_up(&self, lost: Command) -> Result<(), PrintError> {
+        error!(?lost, "what came of a window is with nobody any more");
+        match self.consensus.propose(lost).await {
+            Err(Disagreement::Refused(refused)) => {
+                debug!(%refused, "it may be with somebody, or was printed");
+                Ok(())
+            }
+            said => Ok(said.map(drop)?),
+        }
     }
 
     async fn deliver(&mut self, line: &Line) -> Result<(), PrintError> {
@@ -275,7 +293,7 @@ pub fn tell(counts: &mut WindowCounts, facts: &Facts, completeness: &Completenes
 
 fn lost(loss: &Loss) -> Lost {
     Lost {
-        node: loss.node.0,
+        node: loss.node.map(|node| node.0),
         segments: loss.segments.iter().copied().collect(),
         slots: loss.slots.to_string(),
         records: loss.extent.records,

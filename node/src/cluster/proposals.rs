@@ -155,8 +155,9 @@ impl Proposals {
         }
         // A leader that died does not answer; another is elected long before it is missed.
         let other = self.raft.until(|now| is_news(now, before) && now.leader != Some(leader.id));
+        let asked = self.member.other(leader.id, &leader.address);
         tokio::select! {
-            reply = self.member.propose(&leader.address, command, ANSWER_WAIT) => Ok(reply?),
+            reply = asked.propose(command, ANSWER_WAIT) => Ok(reply?),
             other = other => {
                 other?;
                 Err(Setback::Again(format!("node {} leads no more", leader.id)))

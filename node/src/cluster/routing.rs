@@ -70,7 +70,8 @@ impl Feed for Routing {
             let facts = facts.borrow().clone();
             let others = facts.members().iter();
             let others = others.filter(|(node, member)| **node != own && !member.state.is_gone());
-            let asked = others.map(|(_, other)| members.decided(&other.address, DECIDED_WAIT));
+            let asked = others
+                .map(|(&node, other)| members.other(node, &other.address).decided(DECIDED_WAIT));
             let answers = join_all(asked).await;
             let is_all = answers.iter().all(Result::is_ok);
             Told { decided: answers.into_iter().flatten().collect(), is_all }
@@ -88,16 +89,16 @@ impl Routing {
             return Ok(Open::Here(own(follower, slots).boxed()));
         }
         let Position { segment, mut index } = from;
-        let address = holder(&facts, segment, *node, turn);
         let nobody = || PeerError::Unreachable("nobody has the segment".to_owned());
-        let address = address.ok_or_else(nobody)?;
+        let (holder, address) = holder(&facts, segment, *node, turn).ok_or_else(nobody)?;
         if is_to_fail("planted-follow-skips") && index > 0 {
             index += 1;
         }
         if is_to_fail("planted-fold-again") {
             index = 0;
         }
-        Ok(Open::Elsewhere(members.follow(&address, segment, index, slots, BEGIN_WAIT).await?))
+        let holder = members.other(holder, address);
+        Ok(Open::Elsewhere(holder.follow(segment, index, slots, BEGIN_WAIT).await?))
     }
 }
 
@@ -202,13 +203,13 @@ impl Source {
 }
 
 /// Where one of the other nodes that have a segment is reached: the next one at each turn.
-fn holder(facts: &Facts, segment: SegmentId, own: NodeId, turn: usize) -> Option<String> {
+fn holder(facts: &Facts, segment: SegmentId, own: NodeId, turn: usize) -> Option<(NodeId, &str)> {
     let segment = facts.segments().get(&segment)?;
     let mut others: Vec<_> = segment.nodes().filter(|&node| node != own).collect();
     // The writer of one that still grows has it first.
     others.sort_by_key(|&node| (node != segment.writer, node));
     let node = others.get(turn % others.len().max(1))?;
-    Some(facts.members().get(node)?.address.clone())
+    Some((*node, &facts.members().get(node)?.address))
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ impl AskCopies for peers::Member {
         address: &'a str,
         segment: SegmentId,
     ) -> BoxFuture<'a, Option<Stamped>> {
-        let asked = peers::Member::fence(self, address, segment, ANSWER_WAIT);
+        let asked = self.other(node, address).fence(segment, ANSWER_WAIT);
         let fenced = asked.map(move |fenced| {
             fenced.unwrap_or_else(|error| {
                 debug!(%node, segment, %error, "a copy is not reached");

@@ -84,7 +84,8 @@ impl Sending {
     async fn send(&self, node: NodeId, sent: Sent, chunks: Chunks) -> Result<(), NotKept> {
         let address = self.facts.borrow().members().get(&node).map(|it| it.address.clone());
         let address = address.ok_or_else(|| NotKept(format!("node {node} is no member")))?;
-        self.members.keep(&address, &sent, chunks, ANSWER_WAIT).await.map_err(not_kept)
+        let other = self.members.other(node, &address);
+        other.keep(&sent, chunks, ANSWER_WAIT).await.map_err(not_kept)
     }
 }
 

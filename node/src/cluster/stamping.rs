@@ -48,7 +48,7 @@ impl AskStamped for Stamping {
             let is_gone = matches!(error, PeerError::Gone(_));
             Unanswered { reason: error.to_string(), is_gone }
         };
-        let asked = self.members.stamped(address, time, lease, within);
+        let asked = self.members.other(node, address).stamped(time, lease, within);
         asked.map(move |told| told.map_err(unanswered)).boxed()
     }
 }

@@ -314,6 +314,8 @@ impl Folder {
     /// Does what the newest facts ask for.
     fn follow_facts(&mut self) -> Result<(), FlushError> {
         let facts = self.facts.borrow_and_update().clone();
+        let counting = facts.aggregations().values().filter(|known| known.until.is_none());
+        self.parts.settings.divide_memory(counting.count());
         self.groups.retain(|_, group| !group.has_lost(&facts));
         self.follow_owners(&facts)?;
         self.learning.decide(&facts);

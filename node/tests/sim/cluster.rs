@@ -4,12 +4,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use sheaf_node::event::time::UnixNanos;
 use turmoil::Sim;
 
 use super::checker::{Contradiction, contradictions};
+use super::clock;
 use super::faults::{CLOCK_BOUND, Changes, Choice, Fault};
 use super::history::{Event, Happened};
 use super::machine::{Machine, World};
@@ -65,6 +67,7 @@ impl Plan {
         let founders = if seed.is_multiple_of(5) { 1 } else { 3 };
         let changes = match seed % 4 {
             1 => Changes::Draining,
+            3 if founders > 1 && seed % 8 == 7 => Changes::Emptying,
             3 if founders > 1 => Changes::Forgetting,
             _ => Changes::None,
         };
@@ -81,6 +84,8 @@ struct Cluster<'a> {
     copies: usize,
     machines: Vec<Machine>,
     addresses: Vec<IpAddr>,
+    /// Which machine is behind an address.
+    homes: BTreeMap<IpAddr, Arc<Mutex<Machine>>>,
     world: World,
     /// What is to be undone, and when.
     undo: BinaryHeap<Reverse<(Duration, usize)>>,
@@ -108,7 +113,7 @@ pub(crate) fn run(plan: Plan) -> (Vec<Happened>, Vec<Contradiction>) {
         let fault = Fault::random(&cluster.choice(plan), &mut rng);
         let longest = 1 << rng.u32(8..13);
         let lasting = Duration::from_millis(rng.u64(50..longest));
-        if let Fault::Destroy(node) = fault
+        if let Fault::Destroy(node) | Fault::Empty(node) = fault
             && rng.u8(..4) > 0
         {
             cluster.falter(node, &mut rng);
@@ -143,6 +148,7 @@ impl Cluster<'_> {
             copies: plan.copies,
             machines: Vec::new(),
             addresses: Vec::new(),
+            homes: BTreeMap::new(),
             world: World::default(),
             undo: BinaryHeap::new(),
             done: Vec::new(),
@@ -155,21 +161,40 @@ impl Cluster<'_> {
 
     /// A new machine, with an empty disk, starts its node.
     fn add_machine(&mut self) {
+        let address = self.sim.lookup(format!("node-{}", self.machines.len()));
+        let home = Arc::new(Mutex::new(self.machine_at(address)));
+        self.homes.insert(address, Arc::clone(&home));
+        self.sim.host(address, move || {
+            let machine = home.lock().unwrap().clone();
+            machine.run()
+        });
+    }
+
+    /// A machine with an empty disk behind an address.
+    fn machine_at(&mut self, address: IpAddr) -> Machine {
         let number = self.machines.len();
-        let address = self.sim.lookup(format!("node-{number}"));
         let machine = Machine::new(number, address, &self.founders, self.copies, &self.world);
         self.addresses.push(address);
         self.machines.push(machine.clone());
         self.present.insert(number);
-        self.sim.host(address, move || machine.clone().run());
+        machine
+    }
+
+    /// Puts a machine with an empty disk in the place of one that is gone, after a while.
+    fn replace_machine(&mut self, gone: usize, after: Duration) {
+        let address = self.addresses[gone];
+        self.down.insert(self.machines.len(), self.sim.elapsed() + after);
+        let machine = self.machine_at(address);
+        *self.homes[&address].lock().unwrap() = machine;
     }
 
     /// What can be done to the cluster as it is.
     fn choice(&self, plan: Plan) -> Choice {
         let has_orders = !self.world.orders.is_empty();
         let present: Vec<_> = self.present.iter().copied().collect();
-        let guests = self.machines.len() - self.founders.len();
-        Choice { present, guests, changes: plan.changes, has_orders }
+        let founders = self.founders.len();
+        let guests = self.machines.len() - founders;
+        Choice { present, founders, guests, changes: plan.changes, has_orders }
     }
 
     fn run_for(&mut self, time: Duration) {
@@ -202,6 +227,7 @@ impl Cluster<'_> {
             self.remove_machine(left, false);
         }
         self.start_processes();
+        clock::set(self.sim.elapsed());
         // A host returns an error only where it cannot listen; a panic goes through.
         self.sim.step().unwrap();
     }
@@ -282,6 +308,11 @@ impl Cluster<'_> {
                 self.remove_machine(*node, true);
                 self.order(Act::Forget, *node);
             }
+            Fault::Empty(node) => {
+                self.remove_machine(*node, true);
+                self.order(Act::Forget, *node);
+                self.replace_machine(*node, lasting);
+            }
         }
         self.undo.push(Reverse((self.sim.elapsed() + lasting, self.done.len())));
         self.done.push(fault);
@@ -322,7 +353,7 @@ impl Cluster<'_> {
             // It waits for the next line.
             Fault::Print { .. } => {}
             // Nobody can take it back.
-            Fault::Join | Fault::Drain(_) | Fault::Destroy(_) => {}
+            Fault::Join | Fault::Drain(_) | Fault::Destroy(_) | Fault::Empty(_) => {}
         }
     }
 
@@ -360,7 +391,7 @@ impl Cluster<'_> {
 
     fn others(&self, node: usize) -> impl Iterator<Item = IpAddr> + use<> {
         let own = self.addresses[node];
-        self.addresses.clone().into_iter().filter(move |&other| other != own)
+        self.homes.clone().into_keys().filter(move |&other| other != own)
     }
 
     fn note(&self, fault: String) {

@@ -40,6 +40,8 @@ pub(crate) enum Fault {
     Drain(usize),
     /// A machine is gone, with all that is on it, and its node is to be forgotten.
     Destroy(usize),
+    /// A machine gets an empty disk, and its node is to be forgotten: another begins there.
+    Empty(usize),
 }
 
 /// How members change.
@@ -51,6 +53,8 @@ pub(crate) enum Changes {
     Draining,
     /// They join, and one is lost.
     Forgetting,
+    /// They join, and one is lost with its disk, behind whose address another begins.
+    Emptying,
 }
 
 /// What can be done.
@@ -58,6 +62,8 @@ pub(crate) enum Changes {
 pub(crate) struct Choice {
     /// The machines that there are.
     pub(crate) present: Vec<usize>,
+    /// How many there were at first.
+    pub(crate) founders: usize,
     /// How many have come.
     pub(crate) guests: usize,
     pub(crate) changes: Changes,
@@ -79,7 +85,7 @@ impl Choice {
         }
         let one = self.present[rng.usize(..self.present.len())];
         // As long as none has come, none may be lost.
-        let is_to_come = self.guests == 0 && self.changes == Changes::Forgetting;
+        let is_to_come = self.guests == 0 && self.changes != Changes::Draining;
         match (rng.bool() || is_to_come, self.changes) {
             (true, _) => may_join.then_some(Fault::Join),
             (false, Changes::Draining) => may_leave.then_some(Fault::Drain(one)),
@@ -87,6 +93,11 @@ impl Choice {
             (false, Changes::Forgetting) => {
                 let is_first = self.guests >= 1 && may_leave;
                 is_first.then_some(Fault::Destroy(one))
+            }
+            // Behind an address there are two at most, or who is to be forgotten is not clear.
+            (false, Changes::Emptying) => {
+                let is_first = self.guests >= 1 && may_leave && one < self.founders;
+                is_first.then_some(Fault::Empty(one))
             }
             (false, Changes::None) => None,
         }
@@ -140,6 +151,7 @@ impl fmt::Display for Fault {
             Fault::Join => f.write_str("another node comes"),
             Fault::Drain(node) => write!(f, "node {node} is to be drained"),
             Fault::Destroy(node) => write!(f, "node {node} is gone, and to be forgotten"),
+            Fault::Empty(node) => write!(f, "node {node} loses its disk, and is to be forgotten"),
         }
     }
 }

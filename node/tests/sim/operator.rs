@@ -91,6 +91,7 @@ impl Orders {
             let refused = self.lock().refused.clone();
             for order in self.all().into_iter().chain(refused) {
                 let members = through.cluster().members;
+                // The first one that was there: another may have taken its place.
                 let is_meant = |member: &&Member| member.address == order.address;
                 if let Some(member) = members.iter().find(is_meant) {
                     self.carry_out_one(&order, member, &*through).await;

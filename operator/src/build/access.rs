@@ -1,6 +1,7 @@
 //! What the pods may do in Kubernetes, which is nothing, and what those need who change the
 //! cluster.
 
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 
 use super::metadata;
@@ -16,10 +17,11 @@ pub(super) fn service_account(aggregator: &ValidAggregator) -> ServiceAccount {
 }
 
 pub(super) fn control(aggregator: &ValidAggregator) -> Secret {
+    let token = ByteString(aggregator.token.clone().into_bytes());
     Secret {
         metadata: metadata(aggregator, &aggregator.names.control),
         type_: Some("Opaque".to_owned()),
-        string_data: Some(names::labeled([(names::TOKEN_FILE, aggregator.token.as_str())])),
+        data: Some([(names::TOKEN_FILE.to_owned(), token)].into()),
         ..Secret::default()
     }
 }

@@ -61,6 +61,7 @@ fn container(aggregator: &ValidAggregator) -> Container {
             .image_pull_policy
             .map(ImagePullPolicy::as_str)
             .map(Into::into),
+        command: Some(vec!["sheaf-node".to_owned()]),
         // As flags, which no variable overrules.
         args: Some(vec![
             format!("--config={}/{}", names::SETTINGS_PATH, names::SETTINGS_FILE),

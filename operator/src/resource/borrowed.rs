@@ -27,13 +27,15 @@ impl JsonSchema for PodTemplate {
 
 /// Bounds what Kubernetes leaves open in a type of its own, generously: nobody is to meet the
 /// bounds, but the cost of checking an object is reckoned from them.
+///
+/// Users know these types, whose comments are many times longer than the types: a sentence of
+/// each is left.
 pub(super) fn bound(schema: &mut Schema) {
     transform_subschemas(&mut bound, schema);
     let Some(schema) = schema.as_object_mut() else { return };
-    // Users know these types, and their comments are many times larger than the types.
-    if schema.contains_key("properties") {
-        for property in properties(schema) {
-            shorten(property);
+    for inner in inner(schema) {
+        if let Some(Value::String(text)) = inner.get_mut("description") {
+            text.truncate(first_sentence(text));
         }
     }
     let (bound, most) = match schema.get("type").and_then(Value::as_str) {
@@ -47,19 +49,23 @@ pub(super) fn bound(schema: &mut Schema) {
     schema.entry(bound).or_insert(most.into());
 }
 
-fn properties(schema: &mut Map<String, Value>) -> impl Iterator<Item = &mut Value> {
-    schema
-        .get_mut("properties")
-        .and_then(Value::as_object_mut)
-        .into_iter()
-        .flat_map(Map::values_mut)
+/// The schemas of what an object has, by name or of any name.
+fn inner(schema: &mut Map<String, Value>) -> Vec<&mut Value> {
+    let mut inner = Vec::new();
+    for (key, value) in schema {
+        match (key.as_str(), value) {
+            ("properties", Value::Object(fields)) => inner.extend(fields.values_mut()),
+            ("additionalProperties", values) => inner.push(values),
+            _ => {}
+        }
+    }
+    inner
 }
 
-/// Leaves the first sentence of a comment.
-fn shorten(property: &mut Value) {
-    if let Some(Value::String(text)) = property.get_mut("description")
-        && let Some(end) = text.find(". ").or_else(|| text.find(".\n"))
-    {
-        text.truncate(end + 1);
-    }
+/// Where it ends, in bytes: at a full stop before another sentence or paragraph.
+fn first_sentence(text: &str) -> usize {
+    let begins =
+        |rest: &str| rest.starts_with(['\n', ' ']) && !rest[1..].starts_with(char::is_lowercase);
+    let ends = text.match_indices('.').map(|(stop, _)| stop + 1);
+    ends.clone().find(|end| text.get(*end..).is_some_and(begins)).unwrap_or(text.len())
 }

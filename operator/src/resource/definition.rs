@@ -1,7 +1,9 @@
 //! The CustomResourceDefinition, and the files that it is written to.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps,
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::{CustomResourceExt, ResourceExt};
 
@@ -36,26 +38,51 @@ pub fn files() -> Result<[File; 2], serde_saphyr::ser::Error> {
 pub fn definition() -> CustomResourceDefinition {
     let mut definition = LogAggregator::crd();
     for version in &mut definition.spec.versions {
-        if let Some(schema) = version.schema.as_mut().and_then(|it| it.open_api_v3_schema.as_mut())
-        {
-            bound_names(schema);
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        if let Some(schema) = schema {
+            tidy(schema);
+            name_every_object(schema);
         }
     }
     definition
 }
 
-/// Gives names a length: what a rule may cost is reckoned from it.
-fn bound_names(schema: &mut JSONSchemaProps) {
-    let Some(metadata) = schema.properties.as_mut().and_then(|all| all.get_mut("metadata")) else {
-        return;
-    };
-    let name = JSONSchemaProps {
+/// Makes of every `null` a field that is left out, as Kubernetes' own types do, and of a comment
+/// that fits into a line of code a sentence.
+fn tidy(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    if let Some(description) = &mut schema.description {
+        let paragraphs = description.split("\n\n").map(|paragraph| paragraph.replace('\n', " "));
+        *description = paragraphs.collect::<Vec<_>>().join("\n\n");
+    }
+    schema.properties.iter_mut().flat_map(BTreeMap::values_mut).for_each(tidy);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        tidy(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        tidy(values);
+    }
+}
+
+/// Describes what every object has, so that names have a length: what a rule may cost is reckoned
+/// from it. An API server looks at it only if all four fields are there.
+fn name_every_object(schema: &mut JSONSchemaProps) {
+    let text = |max_length| JSONSchemaProps {
         type_: Some("string".to_owned()),
-        max_length: Some(NAME_LENGTH_MAX),
+        max_length: Some(max_length),
         ..JSONSchemaProps::default()
     };
-    let both = ["name", "generateName"].map(|field| (field.to_owned(), name.clone()));
-    metadata.properties = Some(both.into());
+    let names = ["name", "generateName"].map(|field| (field.to_owned(), text(NAME_LENGTH_MAX)));
+    let metadata = JSONSchemaProps {
+        type_: Some("object".to_owned()),
+        properties: Some(names.into()),
+        ..JSONSchemaProps::default()
+    };
+    let properties = schema.properties.get_or_insert_default();
+    properties.insert("metadata".to_owned(), metadata);
+    for field in ["apiVersion", "kind"] {
+        properties.insert(field.to_owned(), text(NAME_LENGTH_MAX));
+    }
 }
 
 /// The definition as `kubectl apply` takes it.

@@ -134,6 +134,7 @@ fn changes() -> Vec<(Value, Value, Option<&'static str>)> {
         (size("10Gi"), size("10240Mi"), None),
         (size("10Gi"), size("9Gi"), Some("cannot become smaller")),
         (size("2Ti"), size("1999Gi"), Some("cannot become smaller")),
+        (size("10Gi"), size("large"), Some("at least 1Gi")),
         (size("20Gi"), json!({}), Some("cannot become smaller")),
         (
             size("20Gi"),

@@ -13,6 +13,7 @@ use crate::checkpoint::facts::checkpoints::Checkpoint;
 use crate::checkpoint::facts::windows::Printed;
 use crate::checkpoint::facts::{SegmentId, Slot};
 use crate::event::node::NodeId;
+use crate::event::slots::SlotSet;
 use crate::event::time::{UnixNanos, Window};
 use crate::journal::Extent;
 
@@ -217,6 +218,21 @@ pub enum Command {
         window: Window,
         /// What will be printed.
         printed: Printed,
+    },
+    /// What came of a window in some slots is with nobody any more: whoever had it is gone.
+    /// That is recorded as lost.
+    ///
+    /// Again: nothing changes.
+    LoseResults {
+        /// The aggregation's number.
+        aggregation: u32,
+        /// The window, which every slot was flushed for.
+        window: Window,
+        /// The slots.
+        slots: SlotSet,
+        /// Who was asked for it after that, and does not have it: all members but those that
+        /// are gone.
+        asked: BTreeSet<NodeId>,
     },
 }
 

@@ -18,11 +18,11 @@ use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
 use crate::journal::Extent;
 
-/// What an aggregation lost with a node.
+/// What an aggregation lost with a node, or with several.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
-    /// The node that was forgotten.
-    pub node: NodeId,
+    /// The node that was forgotten, if it is known which one had this.
+    pub node: Option<NodeId>,
     /// The segments that nobody else had.
     pub segments: BTreeSet<SegmentId>,
     /// The slots that nobody else owned: their results and carry.
@@ -40,7 +40,7 @@ impl Loss {
         // Contains nothing until something is added.
         let stamps = Span { from: UnixNanos(u64::MAX), until: UnixNanos(0) };
         let (segments, slots) = (BTreeSet::new(), SlotSet::default());
-        Loss { node, segments, slots, extent: Extent::default(), stamps }
+        Loss { node: Some(node), segments, slots, extent: Extent::default(), stamps }
     }
 
     fn widen(&mut self, from: UnixNanos, until: UnixNanos) {
@@ -264,7 +264,7 @@ mod tests {
 
         let stamps = Span { from: at(5), until: at(12) };
         let (segments, slots) = ([segment].into(), SlotSet::default());
-        let loss = Loss { node: node(3), segments, slots, extent: extent(10), stamps };
+        let loss = Loss { node: Some(node(3)), segments, slots, extent: extent(10), stamps };
         assert_eq!(losses(&cluster), std::slice::from_ref(&loss));
         assert_eq!(cluster.facts.segments()[&segment].end(), Some(extent(60)));
         let hold = Command::Hold { segment, node: node(1) };

@@ -329,4 +329,16 @@ pub enum Refused {
         /// The window.
         window: Window,
     },
+    /// What is not there may yet come.
+    #[error("window {window} was not flushed for every slot; wait until it is")]
+    NotFlushed {
+        /// The window.
+        window: Window,
+    },
+    /// A member may have what nobody else has.
+    #[error("node {node} may have it; ask all members that are not gone")]
+    NotAsked {
+        /// The node.
+        node: NodeId,
+    },
 }

@@ -8,6 +8,7 @@ use crate::flush::example::node::{Life, Node, Source, everybody_waits};
 use crate::flush::example::{Cluster, at, entry, slots, window};
 use crate::flush::feed::Consensus as _;
 use crate::journal::copies::Copies;
+use crate::store::{Disk, Store};
 
 const FIRST: Window = Window { start: UnixNanos(0), end: UnixNanos(10 * SECOND) };
 
@@ -45,11 +46,16 @@ impl Setting {
     }
 
     fn lend(&self) -> Lender {
+        self.lend_from(&self.nodes[1].store)
+    }
+
+    /// Has node 2 answer, with the results that are in `store`.
+    fn lend_from(&self, store: &Arc<Store>) -> Lender {
         let lending = Lending {
             journal: self.nodes[1].journal(),
             copies: Copies::open(Arc::clone(&self.nodes[1].store)).unwrap(),
             facts: self.cluster.facts(),
-            results: Results::new(Arc::clone(&self.nodes[1].store)),
+            results: Results::new(Arc::clone(store)),
             keeping: keeping(&self.nodes[1], &self.cluster),
             folding: self.lives[1].folding.clone(),
             rejected: Arc::new(Default::default),
@@ -70,6 +76,14 @@ impl Setting {
             });
         }
         parts
+    }
+
+    /// The slots whose results nobody has, and who was reached.
+    async fn missing(&self) -> (SlotSet, Vec<NodeId>) {
+        match self.counts().await {
+            Err(GatherError::Missing { slots, reached }) => (slots, reached.into_iter().collect()),
+            other => panic!("{other:?}"),
+        }
     }
 
     async fn counts(&self) -> Result<WindowCounts, GatherError> {
@@ -162,10 +176,16 @@ async fn what_one_node_counted_alone_is_told_by_whoever_leads_the_first_slot() {
 #[tokio::test(start_paused = true)]
 async fn slots_that_nobody_who_is_reached_has_are_missing() {
     let it = Setting::new(128).await;
-    let missing = it.counts().await.unwrap_err();
-    assert!(matches!(missing, GatherError::Missing(of) if of == slots("128-255")), "{missing}");
+    assert_eq!(it.missing().await, (slots("128-255"), vec![NodeId(1)]));
     let _lender = it.lend();
     it.counts().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_says_that_it_has_nothing_was_reached() {
+    let it = Setting::new(128).await;
+    let _lender = it.lend_from(&Arc::new(Store::in_memory(&Disk::default()).unwrap()));
+    assert_eq!(it.missing().await, (slots("128-255"), vec![NodeId(1), NodeId(2)]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -41,50 +41,57 @@ pub struct Member {
     caller: peer::Caller,
 }
 
+/// One of the others, as a member asks it. Whoever else is at its address refuses to answer.
+#[derive(Clone, Copy)]
+pub struct Other<'a> {
+    member: &'a Member,
+    node: NodeId,
+    address: &'a str,
+}
+
 impl Member {
     /// Asks as `identity`.
     pub fn new(peers: Peers, identity: &Identity) -> Member {
         Member { peers, caller: wire::to_caller(identity) }
     }
 
-    /// Whether the member at `address` says `within` that time that it takes copies.
-    pub async fn takes_copies(&self, address: &str, within: Duration) -> bool {
+    /// Who is asked: `node`, which is reached at `address`.
+    pub fn other<'a>(&'a self, node: NodeId, address: &'a str) -> Other<'a> {
+        Other { member: self, node, address }
+    }
+}
+
+impl Other<'_> {
+    /// Whether it says `within` that time that it takes copies.
+    pub async fn takes_copies(self, within: Duration) -> bool {
         // There is no segment 0.
-        self.fence(address, 0, within).await.is_ok()
+        self.fence(0, within).await.is_ok()
     }
 
-    /// Hands one of Raft's calls to the member at `address`, and returns its answer.
+    /// Hands it one of Raft's calls, and returns its answer.
     ///
     /// # Errors
     /// As [`PeerError`] says.
-    pub async fn raft(
-        &self,
-        address: &str,
-        rpc: Rpc,
-        body: Bytes,
-        within: Duration,
-    ) -> Result<Bytes, PeerError> {
+    pub async fn raft(self, rpc: Rpc, body: Bytes, within: Duration) -> Result<Bytes, PeerError> {
         let call = wire::to_call(rpc).into();
         let request = peer::RaftRequest { caller: self.caller(), call, body };
-        let mut client = self.peers.calls(address)?;
+        let mut client = self.member.peers.calls(self.address)?;
         Ok(answer(within, client.raft(request)).await?.body)
     }
 
-    /// Hands a command to the member at `address`, which is thought to lead; returns what
-    /// the cluster decided.
+    /// Hands it a command, since it is thought to lead; returns what the cluster decided.
     ///
     /// # Errors
     /// As [`PeerError`] says.
     pub async fn propose(
-        &self,
-        address: &str,
+        self,
         command: &Command,
         within: Duration,
     ) -> Result<Reply<Decision>, PeerError> {
         use propose_response::Response;
         let command = wire::to_command(command)?;
         let request = peer::ProposeRequest { caller: self.caller(), command };
-        let mut client = self.peers.calls(address)?;
+        let mut client = self.member.peers.calls(self.address)?;
         match answer(within, client.propose(request)).await?.response {
             Some(Response::Decision(decision)) => Ok(Reply::Done(wire::decision(decision)?)),
             Some(Response::NotLeader(not)) => Ok(Reply::NotLeader { leader: wire::leader(not) }),
@@ -92,47 +99,44 @@ impl Member {
         }
     }
 
-    /// What time it is at the member at `address`.
+    /// What time it is there.
     ///
     /// # Errors
     /// As [`PeerError`] says.
-    pub async fn clock(&self, address: &str, within: Duration) -> Result<UnixNanos, PeerError> {
+    pub async fn clock(self, within: Duration) -> Result<UnixNanos, PeerError> {
         let request = peer::ClockRequest { caller: self.caller() };
-        let mut client = self.peers.calls(address)?;
+        let mut client = self.member.peers.calls(self.address)?;
         Ok(UnixNanos(answer(within, client.clock(request)).await?.now))
     }
 
-    /// How much is stamped before `time`, a whole second, of each segment that the member
-    /// at `address` can tell of. Nothing more will be stamped before it there; what is
-    /// stamped before `lease` may be.
+    /// How much is stamped before `time`, a whole second, of each segment that it can tell of.
+    /// Nothing more will be stamped before it there; what is stamped before `lease` may be.
     ///
     /// # Errors
     /// As [`PeerError`] says.
     pub async fn stamped(
-        &self,
-        address: &str,
+        self,
         time: UnixNanos,
         lease: UnixNanos,
         within: Duration,
     ) -> Result<BTreeMap<SegmentId, Stamped>, PeerError> {
         let caller = self.caller();
         let request = peer::StampedRequest { caller, time: time.0, lease: lease.0 };
-        let mut client = self.peers.calls(address)?;
+        let mut client = self.member.peers.calls(self.address)?;
         Ok(wire::stamped(answer(within, client.stamped(request)).await?))
     }
 
-    /// The entries of a segment, from the index `from` on, that the member at `address`
-    /// has: of each the part of `slots`. Live ones follow as they come. The stream ends
-    /// without an error when the segment is sealed and was read to its end. It is to
-    /// begin `within` that time, and then takes all the time that it needs; at most 128
-    /// streams from one member are open at a time, and another waits for its turn.
+    /// The entries of a segment, from the index `from` on, that it has: of each the part of
+    /// `slots`. Live ones follow as they come. The stream ends without an error when the
+    /// segment is sealed and was read to its end. It is to begin `within` that time, and then
+    /// takes all the time that it needs; at most 128 streams from one member are open at a
+    /// time, and another waits for its turn.
     ///
     /// # Errors
     /// As [`PeerError`] says; also in the stream, which is given up if the member has
     /// gone silent.
     pub async fn follow(
-        &self,
-        address: &str,
+        self,
         segment: SegmentId,
         from: u64,
         slots: SlotSet,
@@ -140,7 +144,7 @@ impl Member {
     ) -> Result<Followed, PeerError> {
         let slots = wire::to_slots(slots);
         let request = peer::FollowRequest { caller: self.caller(), segment, from, slots };
-        let mut client = self.peers.streams(address)?;
+        let mut client = self.member.peers.streams(self.address)?;
         let messages = answer(within, client.follow(request)).await?;
         let batches = stream::try_unfold((messages, from), async |(mut messages, from)| {
             let Some(message) = messages.message().await? else { return Ok(None) };
@@ -151,15 +155,14 @@ impl Member {
         Ok(batches.boxed())
     }
 
-    /// Has the member at `address` take a copy of a segment that this node has just opened:
-    /// what comes from `groups` (the number of the first entry, and frames). It is told how
-    /// many entries are durable there. It is to begin `within` that time.
+    /// Has it take a copy of a segment that this node has just opened: what comes from
+    /// `groups` (the number of the first entry, and frames). It is told how many entries are
+    /// durable there. It is to begin `within` that time.
     ///
     /// # Errors
     /// As [`PeerError`] says, also in the stream.
     pub async fn copy(
-        &self,
-        address: &str,
+        self,
         segment: SegmentId,
         groups: impl Stream<Item = (u64, Vec<Bytes>)> + Send + 'static,
         within: Duration,
@@ -168,41 +171,38 @@ impl Member {
         let head = peer::CopyRequest { caller, segment, ..Default::default() };
         let messages = stream::iter([head])
             .chain(groups.flat_map(|(first, frames)| stream::iter(wire::to_copies(first, frames))));
-        let mut client = self.peers.streams(address)?;
+        let mut client = self.member.peers.streams(self.address)?;
         let told = answer(within, client.copy(messages)).await?;
         Ok(told.map_ok(|message| message.entries).map_err(PeerError::from).boxed())
     }
 
-    /// Has the member at `address` take no more entries of a segment; returns what its copy
-    /// has, or `None` if it has no copy.
+    /// Has it take no more entries of a segment; returns what its copy has, or `None` if it
+    /// has no copy.
     ///
     /// # Errors
     /// As [`PeerError`] says.
     pub async fn fence(
-        &self,
-        address: &str,
+        self,
         segment: SegmentId,
         within: Duration,
     ) -> Result<Option<Stamped>, PeerError> {
         let request = peer::FenceRequest { caller: self.caller(), segment };
-        let mut client = self.peers.calls(address)?;
+        let mut client = self.member.peers.calls(self.address)?;
         Ok(answer(within, client.fence(request)).await?.reached.map(wire::one_stamped))
     }
 
-    /// The count tables that the member at `address` has of an aggregation's window that
-    /// ended at `end`.
+    /// The count tables that it has of an aggregation's window that ended at `end`.
     ///
     /// # Errors
     /// As [`PeerError`] says.
     pub async fn tables(
-        &self,
-        address: &str,
+        self,
         aggregation: u32,
         end: UnixNanos,
         within: Duration,
     ) -> Result<Vec<Listed>, PeerError> {
         let request = peer::TablesRequest { caller: self.caller(), aggregation, end: end.0 };
-        let mut client = self.peers.calls(address)?;
+        let mut client = self.member.peers.calls(self.address)?;
         Ok(wire::tables(answer(within, client.tables(request)).await?)?)
     }
 
@@ -211,45 +211,43 @@ impl Member {
     /// # Errors
     /// As [`PeerError`] says, also in the stream.
     pub async fn results(
-        &self,
-        address: &str,
+        self,
         (aggregation, end, table): (u32, UnixNanos, u64),
         slots: SlotSet,
         within: Duration,
     ) -> Result<Received, PeerError> {
         let (caller, end, slots) = (self.caller(), end.0, wire::to_slots(slots));
         let request = peer::ResultsRequest { caller, aggregation, end, table, slots };
-        let mut client = self.peers.streams(address)?;
+        let mut client = self.member.peers.streams(self.address)?;
         let messages = answer(within, client.results(request)).await?;
         Ok(messages.map_ok(|message| message.chunk).map_err(PeerError::from).boxed())
     }
 
-    /// Which entries repeat a request, as far as the member at `address` has decided it.
+    /// Which entries repeat a request, as far as it has decided that.
     ///
     /// # Errors
     /// As [`PeerError`] says.
-    pub async fn decided(&self, address: &str, within: Duration) -> Result<Decided, PeerError> {
+    pub async fn decided(self, within: Duration) -> Result<Decided, PeerError> {
         let request = peer::DecidedRequest { caller: self.caller() };
-        let mut client = self.peers.calls(address)?;
+        let mut client = self.member.peers.calls(self.address)?;
         Ok(wire::decided(&answer(within, client.decided(request)).await?.decided)?)
     }
 
-    /// Has the member at `address` keep something of slots that this node is the primary of,
-    /// with chunks that an error cuts off. `Ok` means durable there. Each chunk is to be taken
-    /// `within` that time, and so is the answer to come.
+    /// Has it keep something of slots that this node is the primary of, with chunks that an
+    /// error cuts off. `Ok` means durable there. Each chunk is to be taken `within` that time,
+    /// and so is the answer to come.
     ///
     /// # Errors
     /// As [`PeerError`] says.
     pub async fn keep(
-        &self,
-        address: &str,
+        self,
         kept: &Kept,
         chunks: Chunks,
         within: Duration,
     ) -> Result<(), PeerError> {
         let begin = wire::to_begin(self.caller(), kept)?;
         let (taken, progress) = watch::channel(());
-        let mut client = self.peers.streams(address)?;
+        let mut client = self.member.peers.streams(self.address)?;
         let answered = client.keep(keep_messages(begin, chunks, taken)).boxed();
         tokio::select! {
             answer = answered => Ok(answer.map(drop)?),
@@ -257,54 +255,47 @@ impl Member {
         }
     }
 
-    /// What the member at `address` carries of these slots. It is to begin `within` that time.
+    /// What it carries of these slots. It is to begin `within` that time.
     ///
     /// # Errors
     /// As [`PeerError`] says, also in the stream.
-    pub async fn carried(
-        &self,
-        address: &str,
-        slots: SlotSet,
-        within: Duration,
-    ) -> Result<Carried, PeerError> {
+    pub async fn carried(self, slots: SlotSet, within: Duration) -> Result<Carried, PeerError> {
         let request = peer::CarriedRequest { caller: self.caller(), slots: wire::to_slots(slots) };
-        let mut client = self.peers.streams(address)?;
+        let mut client = self.member.peers.streams(self.address)?;
         let messages = answer(within, client.carried(request)).await?;
         Ok(messages.map(|message| Ok(wire::carried(message?)?)).boxed())
     }
 
-    /// What the member at `address` has accepted, refused, and counted so far in the windows
-    /// that are open, in JSON, with at most `limit` counts for each.
+    /// What it has accepted, refused, and counted so far in the windows that are open, in
+    /// JSON, with at most `limit` counts for each.
     ///
     /// # Errors
     /// As [`PeerError`] says.
-    pub async fn live(
-        &self,
-        address: &str,
-        limit: u32,
-        within: Duration,
-    ) -> Result<Bytes, PeerError> {
+    pub async fn live(self, limit: u32, within: Duration) -> Result<Bytes, PeerError> {
         let request = peer::LiveRequest { caller: self.caller(), limit };
-        let mut client = self.peers.calls(address)?;
+        let mut client = self.member.peers.calls(self.address)?;
         Ok(answer(within, client.live(request)).await?.live)
     }
 
     fn caller(&self) -> Option<peer::Caller> {
-        Some(self.caller.clone())
+        Some(peer::Caller { asked: self.node.0, ..self.member.caller.clone() })
     }
 }
 
 impl Transport for Member {
     fn call<'a>(
         &'a self,
-        _: NodeId,
+        node: NodeId,
         address: &'a str,
         rpc: Rpc,
         body: Bytes,
         within: Duration,
     ) -> BoxFuture<'a, Result<Bytes, TransportError>> {
-        let answer = self.raft(address, rpc, body, within);
-        answer.map(|answer| answer.map_err(|error| TransportError(error.to_string()))).boxed()
+        async move {
+            let answer = self.other(node, address).raft(rpc, body, within).await;
+            answer.map_err(|error| TransportError(error.to_string()))
+        }
+        .boxed()
     }
 }
 

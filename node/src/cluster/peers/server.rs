@@ -34,6 +34,7 @@ use crate::cluster::formation::Hello;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
+use crate::failpoint::is_to_fail;
 use crate::flush::requests::Decided;
 
 /// How long to wait when a connection cannot be accepted, for lack of file descriptors, say.
@@ -211,6 +212,7 @@ where
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
+        .auto_date_header(false)
         .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -243,7 +245,7 @@ impl<A: Answers> Server<A> {
     }
 }
 
-/// Declines whoever is not of the same cluster.
+/// Declines whoever is not of the same cluster, or asks for another node.
 fn admit(own: &Identity, caller: Caller) -> Result<(), Declined> {
     let (cluster, here, there) = (own.cluster, own.node, caller.node);
     if caller.cluster != cluster {
@@ -257,6 +259,10 @@ fn admit(own: &Identity, caller: Caller) -> Result<(), Declined> {
             "node {here} and node {there} have different fingerprint keys, although both belong \
              to cluster {cluster}"
         )));
+    }
+    let asked = caller.asked;
+    if asked != here && !is_to_fail("planted-any-node-answers") {
+        return Err(Declined::Never(format!("this is node {here}, and node {asked} was asked")));
     }
     Ok(())
 }

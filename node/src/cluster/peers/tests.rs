@@ -33,6 +33,8 @@ mod copies; // copies of a segment
 mod node; // a node whose answers are fixed
 mod streams; // streams that are slow, break, or end
 
+/// Who is asked.
+const ASKED: NodeId = NodeId(1);
 /// Nothing here takes this long.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// What is never answered is waited for as long as this.
@@ -86,7 +88,8 @@ async fn a_node_that_does_not_lead_names_the_leader() {
         let node = Node::start(Script { join, propose, ..Script::member() });
         let joined = Peers::over_tcp().join(&node.address, CLUSTER, &born(3), DEADLINE).await;
         assert_eq!(joined, Ok(Reply::NotLeader { leader: leader.clone() }));
-        let proposed = member().propose(&node.address, &example::join(3), DEADLINE).await;
+        let proposed =
+            member().other(ASKED, &node.address).propose(&example::join(3), DEADLINE).await;
         assert_eq!(proposed, Ok(Reply::NotLeader { leader }));
     }
 }
@@ -98,7 +101,8 @@ async fn a_command_reaches_the_leader_and_what_was_decided_comes_back() {
         let decision = Decision { index: 5, outcome };
         let propose = Ok(Reply::Done(decision.clone()));
         let node = Node::start(Script { propose, ..Script::member() });
-        let answer = member().propose(&node.address, &example::join(3), DEADLINE).await;
+        let answer =
+            member().other(ASKED, &node.address).propose(&example::join(3), DEADLINE).await;
         assert_eq!(answer, Ok(Reply::Done(decision)));
         assert_eq!(node.heard(), [format!("propose {:?}", example::join(3))]);
     }
@@ -123,7 +127,7 @@ async fn a_message_may_have_many_megabytes_but_not_too_many() {
     let member = member();
     let send = async |bytes: usize| {
         let body = vec![b'a'; bytes].into();
-        member.raft(&node.address, Rpc::Snapshot, body, DEADLINE).await
+        member.other(ASKED, &node.address).raft(Rpc::Snapshot, body, DEADLINE).await
     };
     let room = MESSAGE_BYTES_MAX - 100;
     assert_eq!(send(room).await.map(|body| body.len()), Ok(room));
@@ -135,14 +139,33 @@ async fn a_message_may_have_many_megabytes_but_not_too_many() {
 async fn refusals(member: &Member, address: &str) -> Vec<String> {
     let slots = SlotSet::default();
     vec![
-        refusal(member.raft(address, Rpc::Vote, Bytes::new(), DEADLINE).await),
-        refusal(member.propose(address, &example::join(3), DEADLINE).await),
-        refusal(member.stamped(address, UnixNanos(0), UnixNanos(0), DEADLINE).await),
-        refusal(member.follow(address, 1, 0, slots, DEADLINE).await.map(drop)),
-        refusal(member.tables(address, 1, UnixNanos(0), DEADLINE).await),
-        refusal(member.results(address, (1, UnixNanos(0), 1), slots, DEADLINE).await.map(drop)),
-        refusal(member.live(address, 1, DEADLINE).await),
+        refusal(member.other(ASKED, address).raft(Rpc::Vote, Bytes::new(), DEADLINE).await),
+        refusal(member.other(ASKED, address).propose(&example::join(3), DEADLINE).await),
+        refusal(member.other(ASKED, address).stamped(UnixNanos(0), UnixNanos(0), DEADLINE).await),
+        refusal(member.other(ASKED, address).follow(1, 0, slots, DEADLINE).await.map(drop)),
+        refusal(member.other(ASKED, address).tables(1, UnixNanos(0), DEADLINE).await),
+        refusal(
+            member
+                .other(ASKED, address)
+                .results((1, UnixNanos(0), 1), slots, DEADLINE)
+                .await
+                .map(drop),
+        ),
+        refusal(member.other(ASKED, address).live(1, DEADLINE).await),
     ]
+}
+
+/// A node whose volume was emptied comes back to its address as another node, which does not
+/// know what the first has promised.
+#[tokio::test]
+async fn whoever_took_a_nodes_address_does_not_answer_for_it() {
+    let node = Node::start(Script::member());
+    let (member, third, address) = (member(), NodeId(3), &node.address);
+    let asked = member.other(third, address).tables(2, UnixNanos(0), DEADLINE).await;
+    assert_eq!(refusal(asked), "this is node 1, and node 3 was asked");
+    let asked = member.call(third, address, Rpc::Vote, Bytes::new(), DEADLINE).await;
+    assert!(asked.unwrap_err().to_string().contains("node 3 was asked"));
+    assert_eq!(node.heard().len(), 0);
 }
 
 #[tokio::test]
@@ -186,7 +209,7 @@ async fn a_node_that_waits_answers_nothing_but_hello() {
     let identity = Err(Declined::NotNow(expected.to_owned()));
     let node = Node::start(Script { identity, ..Script::member() });
     let (peers, member) = (Peers::over_tcp(), member());
-    let raft = member.raft(&node.address, Rpc::Vote, Bytes::new(), DEADLINE).await;
+    let raft = member.other(ASKED, &node.address).raft(Rpc::Vote, Bytes::new(), DEADLINE).await;
     assert_eq!(trouble(raft), expected);
     let join = peers.join(&node.address, CLUSTER, &born(3), DEADLINE).await;
     assert_eq!(trouble(join), expected);
@@ -225,7 +248,7 @@ async fn what_is_no_address_is_unreachable() {
 async fn a_call_that_nobody_answers_ends_in_time() {
     let node = Node::start(Script { silent: true, ..Script::member() });
     let member = member();
-    let calling = member.raft(&node.address, Rpc::Vote, Bytes::new(), SHORT);
+    let calling = member.other(ASKED, &node.address).raft(Rpc::Vote, Bytes::new(), SHORT);
     let answer = timeout(DEADLINE, calling).await.expect("it ended");
     assert_eq!(answer, Err(PeerError::Timeout(SHORT)));
 }
@@ -255,7 +278,7 @@ async fn a_node_that_stops_finishes_what_is_under_way() {
     let member = member();
     let address = node.address.clone();
     let calling = tokio::spawn(async move {
-        member.raft(&address, Rpc::Vote, Bytes::from_static(b"a"), DEADLINE).await
+        member.other(ASKED, &address).raft(Rpc::Vote, Bytes::from_static(b"a"), DEADLINE).await
     });
     node.has_heard(1).await;
     node.shutdown.cancel();
@@ -270,8 +293,9 @@ async fn a_node_that_stops_does_not_wait_for_ever() {
     let mut node = Node::start(Script { silent: true, ..Script::member() });
     let member = member();
     let address = node.address.clone();
-    let calling =
-        tokio::spawn(async move { member.raft(&address, Rpc::Vote, Bytes::new(), DEADLINE).await });
+    let calling = tokio::spawn(async move {
+        member.other(ASKED, &address).raft(Rpc::Vote, Bytes::new(), DEADLINE).await
+    });
     node.has_heard(1).await;
     node.stop().await;
     trouble(calling.await.unwrap());

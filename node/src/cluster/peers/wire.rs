@@ -115,15 +115,17 @@ pub(super) fn to_caller(identity: &Identity) -> peer::Caller {
         cluster: Bytes::copy_from_slice(identity.cluster.as_bytes()),
         node: identity.node.0,
         key_digest: Bytes::copy_from_slice(&identity.fingerprint_key.digest().to_be_bytes()),
+        asked: 0,
     }
 }
 
-/// Who says to call.
+/// Who says to call, and whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Caller {
     pub(super) cluster: Uuid,
     pub(super) node: NodeId,
     pub(super) key_digest: u128,
+    pub(super) asked: NodeId,
 }
 
 pub(super) fn caller(message: Option<peer::Caller>) -> Result<Caller, Malformed> {
@@ -132,6 +134,7 @@ pub(super) fn caller(message: Option<peer::Caller>) -> Result<Caller, Malformed>
         cluster: cluster(&message.cluster)?,
         node: NodeId(message.node),
         key_digest: u128::from_be_bytes(sixteen(&message.key_digest, "caller.key_digest")?),
+        asked: NodeId(message.asked),
     })
 }
 

@@ -16,7 +16,7 @@ use crate::flush::results::Results;
 use crate::journal::Extent;
 use crate::journal::copies::Copies;
 use crate::sink::Promise;
-use crate::store::Disk;
+use crate::store::{Disk, Table, keys};
 
 const FIRST: Window = Window { start: UnixNanos(0), end: UnixNanos(10 * SECOND) };
 
@@ -292,6 +292,26 @@ async fn a_window_whose_results_are_not_reached_is_printed_when_they_are() {
     assert_eq!(it.printed(), [(at(0), 1, 1)]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_window_whose_results_are_with_nobody_is_printed_as_lost() {
+    let (it, store) = (Setting::new().await, empty());
+    let mut batch = it.node.store.batch();
+    let (from, to) = keys::results(FIRST.end, 0);
+    batch.delete_range(Table::Results, &from, &to).unwrap();
+    it.node.store.commit(batch).unwrap();
+    let _printing = it.print(&store);
+    it.lead().await;
+    let lines = std::mem::take(&mut *it.lines.0.lock().unwrap());
+    let [(next, ..), (key, counts, is_agreed)] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!((next.start, key.start, key.revision, *is_agreed), (at(10), at(0), 1, true));
+    assert_eq!((counts.complete, counts.settled, counts.distinct), (false, true, 0));
+    let lost: Vec<_> = counts.lost.iter().map(|lost| (lost.node, lost.slots.as_str())).collect();
+    assert_eq!(lost, [(None, "0-255")]);
+    it.cluster.cut(21, &[(1, 2)]);
+    everybody_waits().await;
+    assert_eq!(it.printed(), [], "it is settled");
+}
+
 fn counts() -> WindowCounts {
     let json = r#"{"aggregation":"by-foo","type":"DistinctLogs","attribute":"foo",
         "window":{"start":"1970-01-01T00:00:00Z","end":"1970-01-01T00:00:10Z"},
@@ -303,7 +323,7 @@ fn counts() -> WindowCounts {
 #[test]
 fn a_line_of_a_window_that_lost_something_says_what_and_that_it_is_the_last() {
     let loss = Loss {
-        node: NodeId(3),
+        node: Some(NodeId(3)),
         segments: [7].into(),
         slots: "0-9".parse().unwrap(),
         extent: Extent { entries: 1, records: 4 },

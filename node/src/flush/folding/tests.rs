@@ -113,6 +113,22 @@ async fn slots_count_as_folded_up_to_the_newest_cut_of_which_everything_came() {
     life.end().await.unwrap();
 }
 
+#[tokio::test]
+async fn memory_is_divided_among_the_aggregations_that_count() {
+    let it = Setting::new();
+    let (_folding, commands) = Folding::new();
+    let (mut folder, _to_flush) = it.node.folder(&commands);
+    let mut share = |names: &[&str]| {
+        let windows: Vec<_> = names.iter().map(|&name| (name, 10)).collect();
+        it.cluster.apply(register(&windows));
+        folder.follow_facts().unwrap();
+        folder.parts.settings.window_memory.0
+    };
+    assert_eq!(share(&["by-foo"]), 1 << 20);
+    assert_eq!(share(&["by-foo", "by-bar", "a", "b"]), 1 << 18);
+    assert_eq!(share(&["by-bar"]), 1 << 20, "what has ended needs none");
+}
+
 #[tokio::test(start_paused = true)]
 async fn slots_that_are_lost_are_given_up_and_those_that_are_gained_begin() {
     let it = Setting::new();

@@ -276,7 +276,10 @@ async fn the_use_of_a_minute_is_the_mean_over_its_time() {
 #[tokio::test(start_paused = true)]
 async fn what_was_used_for_a_part_of_a_second_counts_for_that_part() {
     let admission = Admission::new(100);
-    for _ in 0..120 {
+    assert_percent(&admission, 0.0);
+    // So that some of the time lies on both sides of a second's end.
+    tokio::time::advance(Duration::from_millis(400)).await;
+    for _ in 0..122 {
         let held = admission.admit(100).await.unwrap();
         tokio::time::advance(Duration::from_millis(250)).await;
         drop(held);

@@ -197,7 +197,7 @@ fn lost(name: &str, (start, end): (i64, i64), records: u64, counts: &[(&str, u64
     let second = |second| Timestamp::from_second(second).unwrap();
     let (from, until) = (second(start), second(end));
     let (segments, slots) = (vec![1], String::new());
-    counts.lost = vec![Lost { node: 2, segments, slots, records: 1, from, until }];
+    counts.lost = vec![Lost { node: Some(2), segments, slots, records: 1, from, until }];
     (counts.complete, counts.settled) = (false, true);
     Event::Delivered { node, aggregation, revision, counts }
 }
@@ -212,6 +212,20 @@ fn a_window_loses_something_only_with_a_machine_that_is_gone_with_all_it_had() {
     assert!(found.iter().any(|check| checks(&history).contains(&(*check).to_owned())));
     history.push(at(9, Event::Left { node: 2, had_all: true }));
     assert_eq!(checks(&history), Vec::<String>::new());
+}
+
+#[test]
+fn where_a_request_is_lost_its_repetition_counts() {
+    let mut history = honest();
+    history.push(at(9, Event::Left { node: 2, had_all: true }));
+    history[2].event = lost("by-id", (10, 11), 2, &[("0", 1), ("1", 1)]);
+    history[3].event = lost("by-group", (10, 15), 0, &[]);
+    history.push(at(21, printed("by-group", (15, 20), 2, &[("a", 1)])));
+    assert_eq!(checks(&history), ["sum"], "it was not sent again");
+    history.push(at(17, Event::Repeated { request: 0 }));
+    assert_eq!(checks(&history), Vec::<String>::new());
+    history.push(at(26, printed("by-group", (20, 25), 3, &[("a", 1)])));
+    assert_eq!(checks(&history), ["sum"], "there are not so many");
 }
 
 #[test]

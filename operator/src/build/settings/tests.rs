@@ -17,6 +17,11 @@ fn hash(more: Value) -> String {
 }
 
 #[test]
+fn the_file_of_an_aggregator_that_says_no_more_than_it_must() {
+    insta::assert_snapshot!(text(json!({})));
+}
+
+#[test]
 fn the_file_is_yaml_that_says_who_forms_the_cluster_and_what_is_counted() {
     let odd = json!([{
         "name": "odd", "type": "DistinctLogs",

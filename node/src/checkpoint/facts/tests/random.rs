@@ -52,6 +52,7 @@ fn command(facts: &Facts, step: Step) -> Command {
         },
         23..=25 => claim_step(facts, [a, b, c, d], off),
         26..=28 => complete_step(facts, a, b, off),
+        29 if d.is_multiple_of(4) => lose_step(facts, a, b, c, off),
         29 => carry_step(facts, a, b, c, off),
         _ => print_step(facts, a, b, c, off),
     }
@@ -195,6 +196,25 @@ fn print_step(facts: &Facts, a: u8, b: u8, c: u8, off: u64) -> Command {
     Command::Print { aggregation, window, printed }
 }
 
+fn lose_step(facts: &Facts, a: u8, b: u8, c: u8, off: u64) -> Command {
+    let some = (some_aggregation(facts, a), some_window(facts, b));
+    let (aggregation, window) = flushed(facts).filter(|_| off == 0 || b > 99).unwrap_or(some);
+    let here = facts.members.known.iter().filter(|(_, member)| !member.state.is_gone());
+    let asked = here.map(|(&node, _)| node).skip(off as usize).collect();
+    let slots = [c % 2].into_iter().collect();
+    Command::LoseResults { aggregation, window, slots, asked }
+}
+
+/// A window that every slot was flushed for, and that is not settled.
+fn flushed(facts: &Facts) -> Option<(u32, Window)> {
+    let known = facts.aggregations.known.iter();
+    let mut windows = known.flat_map(|(&number, known)| {
+        known.windows.iter().map(move |(&start, fact)| (number, start, fact))
+    });
+    let found = windows.find(|(.., fact)| fact.waiting.is_empty() && !fact.is_settled());
+    found.map(|(number, start, fact)| (number, Window { start, end: fact.end }))
+}
+
 /// What was settled so far, which nothing may change.
 #[derive(Default)]
 struct Settled {
@@ -325,14 +345,15 @@ fn within_bounds(facts: &Facts) {
     }
 }
 
-/// What was complete stays complete, unless a node is given up before it was printed.
+/// What was complete stays complete, unless it is given up before it was printed.
 fn complete_stays(before: &Facts, after: &Facts, command: &Command) {
     for (number, aggregation) in &after.aggregations.known {
         for (start, fact) in &aggregation.windows {
             let window = Window { start: *start, end: fact.end };
             if before.is_complete(*number, window) == Completeness::Complete {
                 let found = after.is_complete(*number, window);
-                let given_up = matches!(command, Command::Forget { .. });
+                let given_up =
+                    matches!(command, Command::Forget { .. } | Command::LoseResults { .. });
                 assert!(found == Completeness::Complete || given_up, "{found:?}");
             }
         }
@@ -386,7 +407,8 @@ fn random_commands_meet_nearly_every_answer() {
         StillOwner StillCopy StillAppending LeaseRuns NoSegment WrongCopies StillOpen NotSealing
         NotSealed OtherEnd OtherStamps BelowCut WrongHolders Lost StaleCut EarlierCut CountFellBack PastEnd
         NoSlot
-        OtherEpoch WrongOwners NotCopied NoAggregation NotEnded Settled OtherRevision OtherOutcome";
+        OtherEpoch WrongOwners NotCopied NoAggregation NotEnded Settled OtherRevision OtherOutcome
+        NotFlushed NotAsked";
     let seen = seen.into_inner();
     let missing: Vec<_> =
         expected.split_whitespace().filter(|&word| !seen.contains(word)).collect();

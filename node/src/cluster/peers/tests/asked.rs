@@ -22,21 +22,25 @@ async fn a_node_tells_how_much_it_has_stamped_before_a_time() {
     let told = BTreeMap::from([(1, one), (u64::MAX, Stamped::default())]);
     let node = Node::start(Script { stamped: Ok(told.clone()), ..Script::member() });
     let time = UnixNanos(2_000_000_000);
-    assert_eq!(member().stamped(&node.address, time, UnixNanos(3), DEADLINE).await, Ok(told));
+    assert_eq!(
+        member().other(ASKED, &node.address).stamped(time, UnixNanos(3), DEADLINE).await,
+        Ok(told)
+    );
     assert_eq!(node.heard(), ["stamped 1970-01-01T00:00:02Z lease 1970-01-01T00:00:00.000000003Z"]);
 }
 
 #[tokio::test]
 async fn a_node_tells_members_of_its_cluster_what_time_it_is() {
     let node = Node::start(Script::member());
-    assert_eq!(member().clock(&node.address, DEADLINE).await, Ok(UnixNanos(5)));
+    assert_eq!(member().other(ASKED, &node.address).clock(DEADLINE).await, Ok(UnixNanos(5)));
     assert_eq!(node.heard(), ["clock"]);
 }
 
 #[tokio::test]
 async fn nobody_asks_for_a_time_between_two_seconds() {
     let node = Node::start(Script::member());
-    let answer = member().stamped(&node.address, UnixNanos(1), UnixNanos(2), DEADLINE).await;
+    let answer =
+        member().other(ASKED, &node.address).stamped(UnixNanos(1), UnixNanos(2), DEADLINE).await;
     assert_eq!(refusal(answer), "the message's field time is missing or malformed");
     assert!(node.heard().is_empty());
 }
@@ -53,7 +57,11 @@ async fn a_segment_is_followed_from_an_index_on_to_its_end() {
         Ok(stream::iter(batches).boxed())
     };
     let node = Node::start(Script { follow: Arc::new(follow), ..Script::member() });
-    let batches = member().follow(&node.address, 4, 7, slots("0-3,255"), DEADLINE).await.unwrap();
+    let batches = member()
+        .other(ASKED, &node.address)
+        .follow(4, 7, slots("0-3,255"), DEADLINE)
+        .await
+        .unwrap();
     let batches: Vec<_> = batches.try_collect().await.unwrap();
     let part = Part { index: 8, stamp: UnixNanos(8), entry: Bytes::from_static(b"part") };
     let expected = [Batch { next: 9, parts: vec![part] }, Batch { next: 12, parts: Vec::new() }];
@@ -93,8 +101,12 @@ async fn tables_are_listed_and_arrive_chunk_by_chunk() {
     let tables = Ok(listed.clone());
     let node = Node::start(Script { tables, results: Arc::new(results), ..Script::member() });
     let member = member();
-    assert_eq!(member.tables(&node.address, 2, END, DEADLINE).await, Ok(listed));
-    let asked = member.results(&node.address, (2, END, 7), slots("9"), DEADLINE).await.unwrap();
+    assert_eq!(member.other(ASKED, &node.address).tables(2, END, DEADLINE).await, Ok(listed));
+    let asked = member
+        .other(ASKED, &node.address)
+        .results((2, END, 7), slots("9"), DEADLINE)
+        .await
+        .unwrap();
     assert_eq!(asked.try_collect::<Vec<_>>().await.unwrap(), chunks);
     let heard = [
         "tables 2 until 1970-01-01T00:00:10Z",
@@ -116,13 +128,13 @@ async fn what_is_to_be_kept_arrives_in_full_or_not_at_all() {
     let node = Node::start(Script::member());
     let (member, kept) = (member(), Kept::Carry(carry()));
     let sent = stream::iter(chunks()).boxed();
-    assert_eq!(member.keep(&node.address, &kept, sent, DEADLINE).await, Ok(()));
+    assert_eq!(member.other(ASKED, &node.address).keep(&kept, sent, DEADLINE).await, Ok(()));
     let bytes = CHUNK_BYTES_MAX + 3;
     let heard = [format!("keep {kept:?} of node 2, {bytes} bytes")];
     assert_eq!(node.heard(), heard);
     let broken = Err(Declined::NotNow("the disk is broken".to_owned()));
     let sent = stream::iter(chunks().into_iter().chain([broken])).boxed();
-    let answer = member.keep(&node.address, &kept, sent, DEADLINE).await;
+    let answer = member.other(ASKED, &node.address).keep(&kept, sent, DEADLINE).await;
     assert_eq!(trouble(answer), "the chunks are cut off");
     assert_eq!(node.heard(), heard);
 }
@@ -131,7 +143,8 @@ async fn what_is_to_be_kept_arrives_in_full_or_not_at_all() {
 async fn whoever_takes_nothing_more_is_not_waited_for() {
     let node = Node::start(Script::member());
     let sent = stream::pending().boxed();
-    let answer = member().keep(&node.address, &Kept::Carry(carry()), sent, SHORT).await;
+    let answer =
+        member().other(ASKED, &node.address).keep(&Kept::Carry(carry()), sent, SHORT).await;
     assert_eq!(answer, Err(PeerError::Timeout(SHORT)));
 }
 
@@ -139,7 +152,7 @@ async fn whoever_takes_nothing_more_is_not_waited_for() {
 async fn what_is_carried_arrives_part_by_part() {
     let carried = [CarriedPart::Carry(carry()), CarriedPart::Chunk(Bytes::from_static(b"file"))];
     let node = Node::start(Script { carried: carried.clone(), ..Script::member() });
-    let parts = member().carried(&node.address, slots("9"), DEADLINE).await.unwrap();
+    let parts = member().other(ASKED, &node.address).carried(slots("9"), DEADLINE).await.unwrap();
     assert_eq!(parts.try_collect::<Vec<_>>().await.unwrap(), carried);
     assert_eq!(node.heard(), ["carried 9"]);
 }
@@ -148,7 +161,7 @@ async fn what_is_carried_arrives_part_by_part() {
 async fn what_a_node_has_at_the_moment_is_told() {
     let live = Bytes::from_static(b"{}");
     let node = Node::start(Script { live: Ok(live.clone()), ..Script::member() });
-    assert_eq!(member().live(&node.address, 100, DEADLINE).await, Ok(live));
+    assert_eq!(member().other(ASKED, &node.address).live(100, DEADLINE).await, Ok(live));
     assert_eq!(node.heard(), ["live 100"]);
 }
 
@@ -156,7 +169,7 @@ async fn what_a_node_has_at_the_moment_is_told() {
 async fn a_node_tells_what_it_has_decided_on_repeated_requests() {
     let node = Node::start(Script::member());
     let decided = Decided::at_cut(5);
-    assert_eq!(member().decided(&node.address, DEADLINE).await, Ok(decided));
+    assert_eq!(member().other(ASKED, &node.address).decided(DEADLINE).await, Ok(decided));
     assert_eq!(node.heard(), ["decided"]);
 }
 
@@ -174,11 +187,14 @@ async fn what_a_node_does_not_have_is_declined_before_a_stream_begins() {
     });
     let (member, address) = (member(), &node.address);
     let (start, slots) = (UnixNanos(0), slots("9"));
-    assert_eq!(trouble(member.stamped(address, start, start, DEADLINE).await), NOT_NOW);
-    let follow = member.follow(address, 4, 0, slots, DEADLINE).await;
+    assert_eq!(
+        trouble(member.other(ASKED, address).stamped(start, start, DEADLINE).await),
+        NOT_NOW
+    );
+    let follow = member.other(ASKED, address).follow(4, 0, slots, DEADLINE).await;
     assert_eq!(refusal(follow.map(drop)), NEVER);
-    assert_eq!(trouble(member.tables(address, 1, start, DEADLINE).await), NOT_NOW);
-    let results = member.results(address, (1, start, 1), slots, DEADLINE).await;
+    assert_eq!(trouble(member.other(ASKED, address).tables(1, start, DEADLINE).await), NOT_NOW);
+    let results = member.other(ASKED, address).results((1, start, 1), slots, DEADLINE).await;
     assert_eq!(trouble(results.map(drop)), NOT_NOW);
-    assert_eq!(refusal(member.live(address, 1, DEADLINE).await), NEVER);
+    assert_eq!(refusal(member.other(ASKED, address).live(1, DEADLINE).await), NEVER);
 }

@@ -49,7 +49,7 @@ fn endless() -> (Node, watch::Receiver<usize>) {
 
 /// Follows a segment from its begin on.
 async fn follow(member: &Member, address: &str) -> Followed {
-    member.follow(address, 1, 0, SlotSet::default(), DEADLINE).await.unwrap()
+    member.other(ASKED, address).follow(1, 0, SlotSet::default(), DEADLINE).await.unwrap()
 }
 
 async fn next(followed: &mut Followed) -> Option<Result<Batch, PeerError>> {
@@ -62,7 +62,8 @@ async fn reached(count: &mut watch::Receiver<usize>, wanted: usize) {
 }
 
 async fn call(member: &Member, address: &str) {
-    let answer = member.raft(address, Rpc::Vote, Bytes::from_static(b"a"), DEADLINE).await;
+    let answer =
+        member.other(ASKED, address).raft(Rpc::Vote, Bytes::from_static(b"a"), DEADLINE).await;
     assert_eq!(answer, Ok(Bytes::from_static(b"A")));
 }
 
@@ -75,7 +76,8 @@ async fn a_follower_that_was_cut_off_goes_on_where_it_was() {
     let (member, mut indexes, mut from) = (member(), Vec::new(), 0);
     while from < 5 {
         let slots = SlotSet::default();
-        let followed = member.follow(&node.address, 1, from, slots, DEADLINE).await.unwrap();
+        let followed =
+            member.other(ASKED, &node.address).follow(1, from, slots, DEADLINE).await.unwrap();
         let batches: Vec<_> = followed.collect().await;
         let (last, batches) = batches.split_last().unwrap();
         assert_eq!(trouble(last.clone()), "the node is stopping");
@@ -156,7 +158,7 @@ async fn as_many_streams_as_there_may_be_leave_room_for_calls() {
         open.push(follow(&member, &node.address).await);
     }
     call(&member, &node.address).await;
-    let one_more = member.follow(&node.address, 1, 0, SlotSet::default(), SHORT).await;
+    let one_more = member.other(ASKED, &node.address).follow(1, 0, SlotSet::default(), SHORT).await;
     assert_eq!(one_more.err(), Some(PeerError::Timeout(SHORT)));
     open.pop();
     open.push(follow(&member, &node.address).await);
