@@ -216,3 +216,64 @@ fn tell<E: std::error::Error + 'static>(round: Round<E>) {
         Err(error) => warn!(%error, "a watch broke off, and is begun again"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use serde_json::json;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::scripted::Server;
+
+    const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases/sheaf-operator";
+
+    fn operator(server: &Server) -> (Operator, Candidate) {
+        let settings = Settings::parse_from(["sheaf-operator", "--identity", "one"]);
+        let candidate = Candidate::new(server.client(), "default", "sheaf-operator", "one");
+        (Operator { settings, client: server.client(), metrics: Arc::default() }, candidate)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_operator_whose_lease_is_taken_asks_for_nothing_more() {
+        let server = Server::default();
+        let (operator, mut candidate) = operator(&server);
+        let held = candidate.elected().await;
+        let taking = server.clone();
+        tokio::spawn(async move {
+            sleep(Duration::from_secs(60)).await;
+            taking.put(LEASE, json!({"spec": {"holderIdentity": "other"}}));
+        });
+        operator.lead(&mut candidate, held, &CancellationToken::new()).await;
+        let asked = server.asked();
+        assert!(asked.iter().any(|it| it.path.ends_with("/logaggregators")), "it has acted");
+        sleep(Duration::from_secs(600)).await;
+        assert_eq!(server.asked().len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_operator_that_is_to_stop_gives_its_lease_back() {
+        let server = Server::default();
+        let (operator, _) = operator(&server);
+        let stop = CancellationToken::new();
+        let stopping = stop.clone();
+        tokio::spawn(async move {
+            sleep(Duration::from_secs(60)).await;
+            stopping.cancel();
+        });
+        operator.stand(&stop).await;
+        let lease = server.get(LEASE).unwrap();
+        assert_eq!(lease["spec"]["holderIdentity"], json!(null));
+    }
+
+    #[tokio::test]
+    async fn the_kinds_of_the_prometheus_operator_are_optional() {
+        let server = Server::default();
+        let (operator, _) = operator(&server);
+        assert_eq!(operator.monitoring_kinds().await.unwrap(), (false, false));
+        let kind = |kind| json!({"name": "x", "singularName": "", "kind": kind, "namespaced": true, "verbs": []});
+        let kinds = json!({"groupVersion": "monitoring.coreos.com/v1", "resources": [kind("PrometheusRule")]});
+        server.put("/apis/monitoring.coreos.com/v1", kinds);
+        assert_eq!(operator.monitoring_kinds().await.unwrap(), (false, true));
+    }
+}

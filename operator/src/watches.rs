@@ -255,3 +255,57 @@ fn trim_machine(machine: &mut Node) {
         machine.spec = Some(k8s_openapi::api::core::v1::NodeSpec { taints, ..Default::default() });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_is_for_the_aggregator_that_its_label_names() {
+        let labels = json!({"app.kubernetes.io/instance": "logs"});
+        let metadata = json!({"name": "logs-0", "namespace": "shop", "labels": labels});
+        let pod: Pod = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+        assert_eq!(by_instance(pod), Some(ObjectRef::new("logs").within("shop")));
+        assert_eq!(by_instance(Pod::default()), None);
+    }
+
+    #[test]
+    fn what_nobody_looks_at_is_not_kept() {
+        let container =
+            json!({"name": "node", "image": "x", "imageID": "y", "ready": true, "restartCount": 1});
+        let mut pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "logs-0", "managedFields": [{"manager": "x"}]},
+            "spec": {"nodeName": "one", "containers": [{"name": "node"}]},
+            "status": {"podIP": "10.0.0.1", "containerStatuses": [container]},
+        }))
+        .unwrap();
+        trim_pod(&mut pod);
+        let expected =
+            json!({"name": "node", "image": "", "imageID": "", "ready": true, "restartCount": 1});
+        assert_eq!(
+            serde_json::to_value(&pod).unwrap(),
+            json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "logs-0"},
+                "spec": {"nodeName": "one", "containers": []},
+                "status": {"podIP": "10.0.0.1", "containerStatuses": [expected]},
+            })
+        );
+        let mut machine: Node = serde_json::from_value(json!({
+            "metadata": {"name": "one", "labels": {"a": "b"}, "annotations": {"c": "d"}},
+            "spec": {"podCIDR": "10.0.0.0/24", "taints": [{"key": "t", "effect": "NoExecute"}]},
+            "status": {"images": [{"names": ["x"]}]},
+        }))
+        .unwrap();
+        trim_machine(&mut machine);
+        let taints = json!([{"key": "t", "effect": "NoExecute"}]);
+        assert_eq!(
+            serde_json::to_value(&machine).unwrap(),
+            json!({
+                "apiVersion": "v1", "kind": "Node",
+                "metadata": {"name": "one", "labels": {"a": "b"}}, "spec": {"taints": taints},
+            })
+        );
+    }
+}
