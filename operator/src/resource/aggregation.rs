@@ -1,0 +1,68 @@
+//! What is counted: a list of aggregations, in the shape that a node's settings file has too.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One thing that is counted: a name, a type, and the member that belongs to the type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "self.type == 'DistinctLogs' ? has(self.distinctLogs) : !has(self.distinctLogs)"
+).message("type DistinctLogs needs the member distinctLogs, and no other type may have it"))]
+pub struct Aggregation {
+    /// What it is called where counts are printed, and where its state is kept: another name is
+    /// another aggregation, which begins anew.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+
+    /// What kind of aggregation it is; the member of that name says the rest.
+    #[serde(rename = "type")]
+    pub type_: AggregationType,
+
+    /// Counts distinct log records for every value of an attribute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distinct_logs: Option<DistinctLogs>,
+}
+
+/// The kinds of aggregations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AggregationType {
+    /// Counts distinct log records for every value of an attribute.
+    DistinctLogs,
+}
+
+/// The settings of a distinct count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DistinctLogs {
+    /// The key of the attribute whose values are counted apart, such as service.name. It is
+    /// looked up in the record, then in its scope, then in its resource.
+    #[schemars(length(min = 1, max = 256))]
+    pub attribute: String,
+
+    /// What makes two records the same, so that they are counted once.
+    #[serde(default)]
+    pub unique: Unique,
+
+    /// The time that one count covers, aligned to the clock: 1 second to a day.
+    #[serde(default = "default_window_seconds")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub window_seconds: i32,
+}
+
+fn default_window_seconds() -> i32 {
+    10
+}
+
+/// What makes two log records the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Unique {
+    /// Their bodies are equal.
+    #[default]
+    Body,
+    /// All their fields are equal but the observed time and the dropped counts.
+    Record,
+    /// Nothing does: every record is counted.
+    None,
+}

@@ -1,0 +1,217 @@
+//! Each rule, with what it accepts and what it refuses, as the API server would say it.
+
+use std::collections::BTreeSet;
+
+use kube_cel::ScopeContext;
+use kube_cel::{Validator, analyze_rule, compile_schema};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::definition::definition;
+
+fn schema() -> Value {
+    let definition = serde_json::to_value(definition()).unwrap();
+    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+}
+
+fn by_foo() -> Value {
+    json!([{"name": "by-foo", "type": "DistinctLogs", "distinctLogs": {"attribute": "foo"}}])
+}
+
+/// An aggregator that says no more than it must, but for `more`.
+fn aggregator(more: Value) -> Value {
+    let mut spec = json!({"aggregations": by_foo()});
+    for (field, value) in more.as_object().unwrap() {
+        spec[field] = value.clone();
+    }
+    named("logs", spec)
+}
+
+fn named(name: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": "sheaf.dev/v1alpha1", "kind": "LogAggregator",
+        "metadata": {"name": name}, "spec": spec,
+    })
+}
+
+/// What the rules say against an object, or against a change of `old` to it.
+fn refusals(object: &Value, old: Option<&Value>) -> Vec<String> {
+    match Validator::new().validate(&schema(), object, old) {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors.into_vec().into_iter().map(|error| error.message).collect(),
+    }
+}
+
+/// All messages of rules that the definition has.
+fn all_messages() -> BTreeSet<String> {
+    fn collect(schema: &Value, messages: &mut BTreeSet<String>) {
+        let rules = schema["x-kubernetes-validations"].as_array();
+        messages.extend(
+            rules.into_iter().flatten().map(|rule| {
+                rule["message"].as_str().expect("each rule says what to do").to_owned()
+            }),
+        );
+        match schema {
+            Value::Object(members) => members.values().for_each(|it| collect(it, messages)),
+            Value::Array(items) => items.iter().for_each(|it| collect(it, messages)),
+            _ => {}
+        }
+    }
+    let mut messages = BTreeSet::new();
+    collect(&schema(), &mut messages);
+    messages
+}
+
+/// Something new, and a word of what is said against it.
+fn new_ones() -> Vec<(Value, Option<&'static str>)> {
+    let longest = "a".repeat(40);
+    let too_long = "a".repeat(41);
+    let count = json!({"attribute": "foo"});
+    let mut cases = vec![
+        (aggregator(json!({})), None),
+        (aggregator(json!({"voters": 1})), None),
+        (aggregator(json!({"voters": 5})), None),
+        (aggregator(json!({"voters": 2})), Some("use 1, 3 or 5 voters")),
+        (aggregator(json!({"voters": 4})), Some("use 1, 3 or 5 voters")),
+        (aggregator(json!({"replicas": 2})), None),
+        (aggregator(json!({"replicas": 1, "copies": 1})), None),
+        (aggregator(json!({"replicas": 1})), Some("copies must be at most replicas")),
+        (aggregator(json!({"copies": 3})), None),
+        (aggregator(json!({"replicas": 2, "copies": 3})), Some("copies must be at most replicas")),
+        (aggregator(json!({"storage": {"size": "1Gi"}})), None),
+        (aggregator(json!({"storage": {"size": "1.5Ti"}})), None),
+        (aggregator(json!({"storage": {"size": "20000000000"}})), None),
+        (aggregator(json!({"storage": {"size": "1023Mi"}})), Some("at least 1Gi")),
+        (aggregator(json!({"storage": {"size": "-1Gi"}})), Some("at least 1Gi")),
+        (aggregator(json!({"storage": {"size": "large"}})), Some("at least 1Gi")),
+        (scaled(2, 2), None),
+        (scaled(3, 9), None),
+        (scaled(5, 4), Some("minReplicas must be at most maxReplicas")),
+        (scaled(1, 4), Some("copies must be at most autoscaling.minReplicas")),
+        (
+            aggregator(json!({"aggregations": [{"name": "a", "type": "DistinctLogs"}]})),
+            Some("needs the member distinctLogs"),
+        ),
+        (
+            aggregator(
+                json!({"aggregations": [{"name": "a", "type": "Other", "distinctLogs": count}]}),
+            ),
+            Some("no other type may have it"),
+        ),
+    ];
+    let names = ["a", "logs", "a-1", "a--b", longest.as_str()];
+    cases.extend(names.map(|name| (named(name, json!({"aggregations": by_foo()})), None)));
+    for name in ["1a", "-a", "a-", "1.a", "a.b"] {
+        let object = named(name, json!({"aggregations": by_foo()}));
+        cases.push((object, Some("with a letter first")));
+    }
+    let object = named(&too_long, json!({"aggregations": by_foo()}));
+    cases.push((object, Some("at most 40 characters")));
+    cases
+}
+
+fn scaled(least: i32, most: i32) -> Value {
+    aggregator(json!({"autoscaling": {"minReplicas": least, "maxReplicas": most}}))
+}
+
+/// A change of a spec, and a word of what is said against it.
+fn changes() -> Vec<(Value, Value, Option<&'static str>)> {
+    let class = |name: &str| json!({"storage": {"storageClassName": name}});
+    let size = |size: &str| json!({"storage": {"size": size}});
+    vec![
+        (json!({}), json!({}), None),
+        (json!({}), json!({"slots": 256}), None),
+        (json!({"slots": 64}), json!({"slots": 64, "copies": 1}), None),
+        (json!({"slots": 64}), json!({"slots": 128}), Some("slots is immutable")),
+        (json!({"slots": 64}), json!({}), Some("slots is immutable")),
+        (class("fast"), class("fast"), None),
+        (class("fast"), class("slow"), Some("storageClassName is immutable")),
+        (class("fast"), json!({}), Some("storageClassName is immutable")),
+        (json!({}), class("fast"), Some("storageClassName is immutable")),
+        (class("fast"), class(""), Some("storageClassName is immutable")),
+        (json!({}), size("10Gi"), None),
+        (size("10Gi"), size("20Gi"), None),
+        (size("10Gi"), size("10240Mi"), None),
+        (size("10Gi"), size("9Gi"), Some("cannot become smaller")),
+        (size("2Ti"), size("1999Gi"), Some("cannot become smaller")),
+        (size("10Gi"), size("large"), Some("at least 1Gi")),
+        (size("20Gi"), json!({}), Some("cannot become smaller")),
+        (
+            size("20Gi"),
+            json!({"storage": {"storageClassName": "fast"}}),
+            Some("cannot become smaller"),
+        ),
+    ]
+}
+
+#[test]
+fn each_rule_accepts_what_is_right_and_refuses_what_is_not() {
+    for (object, word) in new_ones() {
+        check(&refusals(&object, None), word, &object);
+    }
+    for (old, new, word) in changes() {
+        let (old, new) = (aggregator(old), aggregator(new));
+        check(&refusals(&new, Some(&old)), word, &json!({"from": old, "to": new}));
+    }
+}
+
+fn check(refusals: &[String], word: Option<&str>, case: &Value) {
+    match word {
+        None => assert_eq!(refusals, [""; 0], "{case:#}"),
+        Some(word) => {
+            assert!(refusals.iter().any(|said| said.contains(word)), "{refusals:?} for {case:#}");
+        }
+    }
+}
+
+#[test]
+fn there_is_no_rule_that_never_refuses_anything() {
+    let mut said = BTreeSet::new();
+    for (object, _) in new_ones() {
+        said.extend(refusals(&object, None));
+    }
+    for (old, new, _) in changes() {
+        said.extend(refusals(&aggregator(new), Some(&aggregator(old))));
+    }
+    assert_eq!(said, all_messages());
+}
+
+#[test]
+fn each_rule_is_cheap_and_uses_what_rules_may() {
+    fn analyze(schema: &Value) {
+        let compiled = compile_schema(schema);
+        assert!(!compiled.has_errors(), "{:?}", compiled.compilation_errors());
+        for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+            let warnings = analyze_rule(
+                rule["rule"].as_str().unwrap(),
+                &compiled,
+                ScopeContext::CrdValidation,
+            );
+            assert_eq!(warnings, [], "{rule}");
+        }
+        match schema {
+            Value::Object(members) => {
+                members.values().filter(|it| it.is_object()).for_each(analyze)
+            }
+            Value::Array(items) => items.iter().for_each(analyze),
+            _ => {}
+        }
+    }
+    analyze(&schema());
+}
+
+proptest! {
+    #[test]
+    fn no_rule_refuses_what_an_autoscaler_writes(
+        copies in 1..=3_i32, least in 1..=256_i32, more in 0..=255_i32,
+        before in 1..=256_i32, after in 1..=256_i32,
+    ) {
+        let most = (least + more).min(256);
+        prop_assume!(copies <= least);
+        let at = |replicas: i32| aggregator(json!({
+            "replicas": replicas, "copies": copies,
+            "autoscaling": {"minReplicas": least, "maxReplicas": most},
+        }));
+        prop_assert_eq!(refusals(&at(after), Some(&at(before))), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,180 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::example::{aggregator, nothing};
+
+fn valid(more: Value) -> ValidAggregator {
+    validate(&aggregator(more), nothing()).unwrap()
+}
+
+fn refusal(more: Value) -> String {
+    validate(&aggregator(more), nothing()).unwrap_err().to_string()
+}
+
+/// How many nodes there are to be, where the StatefulSet has `found`.
+fn replicas(more: Value, found: Option<i32>) -> i32 {
+    let found = Found { replicas: found, ..nothing() };
+    validate(&aggregator(more), found).unwrap().replicas
+}
+
+#[test]
+fn what_is_left_out_is_what_the_definition_says() {
+    let valid = valid(json!({}));
+    assert_eq!((valid.slots, valid.voters, valid.copies), (256, 3, 2));
+    assert_eq!((valid.volume.bytes, valid.volume.class), (10 << 30, None));
+    assert_eq!(valid.volume.when_deleted, WhenDeleted::Retain);
+    assert_eq!(valid.memory_limit, Some(1 << 30));
+    assert_eq!(valid.image, "sheaf:dev");
+    assert!(!valid.paused);
+}
+
+#[test]
+fn replicas_are_those_asked_for_or_found_or_three() {
+    assert_eq!(replicas(json!({"replicas": 5}), Some(7)), 5);
+    assert_eq!(replicas(json!({}), Some(7)), 7);
+    assert_eq!(replicas(json!({}), None), 3);
+    assert_eq!(replicas(json!({}), Some(0)), 3, "no one meant a StatefulSet without replicas");
+}
+
+#[test]
+fn with_autoscaling_replicas_begin_with_its_least_and_stay_within_its_bounds() {
+    let scaled = |replicas: Option<i32>| json!({"replicas": replicas, "autoscaling": {"minReplicas": 4, "maxReplicas": 6}});
+    assert_eq!(replicas(scaled(None), None), 4);
+    assert_eq!(replicas(scaled(None), Some(5)), 5);
+    assert_eq!(replicas(scaled(Some(9)), Some(5)), 6);
+    assert_eq!(replicas(scaled(Some(1)), Some(5)), 4, "copies count against the bounds only");
+}
+
+#[test]
+fn an_aggregator_that_was_never_stored_owns_nothing() {
+    let mut unstored = aggregator(json!({}));
+    unstored.metadata.uid = None;
+    assert_eq!(validate(&unstored, nothing()), Err(Invalid::Unstored("uid")));
+    unstored.metadata.namespace = None;
+    assert_eq!(validate(&unstored, nothing()), Err(Invalid::Unstored("namespace")));
+}
+
+#[test]
+fn a_name_fits_what_is_named_after_it() {
+    let mut named = aggregator(json!({}));
+    for name in ["a", "logs-2", &"a".repeat(40)] {
+        named.metadata.name = Some(name.to_owned());
+        assert!(validate(&named, nothing()).is_ok(), "{name}");
+    }
+    for name in ["", "1a", "a-", "a.b", "A", "bär", &"a".repeat(41)] {
+        named.metadata.name = Some(name.to_owned());
+        let error = validate(&named, nothing()).unwrap_err().to_string();
+        assert!(error.contains("with a letter first"), "{name}: {error}");
+    }
+}
+
+#[test]
+fn what_a_definition_of_another_version_lets_through_is_refused_with_advice() {
+    let twice = json!([
+        {"name": "a", "type": "DistinctLogs", "distinctLogs": {"attribute": "foo"}},
+        {"name": "a", "type": "DistinctLogs", "distinctLogs": {"attribute": "bar"}},
+    ]);
+    let lone = |more: Value| {
+        let mut one = json!({"name": "a", "type": "DistinctLogs"});
+        for (field, value) in more.as_object().unwrap() {
+            one[field] = value.clone();
+        }
+        json!({"aggregations": [one]})
+    };
+    for (more, advice) in [
+        (json!({"slots": 128}), "spec.slots is 128: use 256"),
+        (json!({"voters": 2}), "use 1, 3 or 5"),
+        (json!({"copies": 4}), "use from 1 to 3"),
+        (json!({"replicas": 0, "copies": 1}), "use from 1 to 256"),
+        (json!({"replicas": 1}), "lower copies, or raise replicas"),
+        (
+            json!({"autoscaling": {"minReplicas": 1, "maxReplicas": 2}}),
+            "lower copies, or raise autoscaling.minReplicas",
+        ),
+        (json!({"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}), "lower the one"),
+        (json!({"autoscaling": {"minReplicas": 3, "maxReplicas": 257}}), "use from 1 to 256"),
+        (json!({"storage": {"size": "1023Mi"}}), "use a quantity of at least 1Gi"),
+        (json!({"storage": {"size": "large"}}), "use a quantity of at least 1Gi"),
+        (json!({"resources": {"limits": {"memory": "64Mi"}}}), "at least 128Mi"),
+        (json!({"image": ""}), "name one"),
+        (json!({"aggregations": []}), "name one at least"),
+        (json!({"aggregations": twice}), "give each a name of its own"),
+        (lone(json!({})), "needs the member distinctLogs"),
+        (lone(json!({"name": "A", "distinctLogs": {"attribute": "foo"}})), "lower-case letters"),
+        (lone(json!({"distinctLogs": {"attribute": ""}})), "names no attribute"),
+        (lone(json!({"distinctLogs": {"attribute": "a", "windowSeconds": 0}})), "from 1 to 86400"),
+    ] {
+        let said = refusal(more.clone());
+        assert!(said.contains(advice), "{more}: {said}");
+    }
+}
+
+#[test]
+fn memory_without_a_limit_is_not_divided() {
+    assert_eq!(valid(json!({"resources": {"requests": {"cpu": "1"}}})).memory_limit, None);
+    let limited = valid(json!({"resources": {"limits": {"memory": "512Mi"}}}));
+    assert_eq!(limited.memory_limit, Some(512 << 20));
+}
+
+fn pods(template: Value) -> Value {
+    json!({"podTemplate": template})
+}
+
+#[test]
+fn pods_may_be_changed_in_everything_that_is_not_reserved() {
+    let template = json!({
+        "metadata": {"labels": {"team": "shop"}, "annotations": {"a/b": "c"}, "creationTimestamp": null},
+        "spec": {
+            "nodeSelector": {"disk": "fast"},
+            "tolerations": [{"key": "logs", "operator": "Exists"}],
+            "volumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+            "containers": [
+                {"name": "node", "env": [{"name": "SHEAF_LOG_LEVEL", "value": "debug"}],
+                 "volumeMounts": [{"name": "ca", "mountPath": "/etc/ca"}]},
+                {"name": "sidecar", "image": "sidecar:1", "args": ["--port", "1"]},
+            ],
+        },
+    });
+    let spec = valid(pods(template)).pod_template.spec.unwrap();
+    assert_eq!(spec.containers.len(), 2);
+    assert_eq!(valid(json!({})).pod_template, PodTemplateSpec::default());
+}
+
+#[test]
+fn what_is_reserved_in_pods_is_refused_and_so_is_what_would_be_lost() {
+    let container = |container: Value| json!({"spec": {"containers": [container]}});
+    let volume = |name: &str| json!({"spec": {"volumes": [{"name": name, "emptyDir": {}}]}});
+    let mount = |path: &str| {
+        container(json!({"name": "node", "volumeMounts": [{"name": "x", "mountPath": path}]}))
+    };
+    for (template, said) in [
+        (
+            json!({"metadata": {"labels": {"app.kubernetes.io/instance": "x"}}}),
+            "spec.podTemplate.metadata.labels.app.kubernetes.io/instance is reserved",
+        ),
+        (
+            json!({"metadata": {"annotations": {"sheaf.dev/zone": "x"}}}),
+            "spec.podTemplate.metadata.annotations.sheaf.dev/zone is reserved",
+        ),
+        (json!({"spec": {"hostname": "x"}}), "spec.podTemplate.spec.hostname is reserved"),
+        (json!({"spec": {"subdomain": "x"}}), "spec.podTemplate.spec.subdomain is reserved"),
+        (volume("data"), r#"spec.volumes: "data" is reserved"#),
+        (volume("pod"), "is reserved"),
+        (mount("/var/lib/sheaf"), "a mount at /var/lib/sheaf is reserved"),
+        (mount("/var/lib/sheaf/"), "a mount at /var/lib/sheaf/ is reserved"),
+        (mount("/etc/sheaf/control"), "choose another path"),
+        (container(json!({"name": "node", "args": ["--copies=1"]})), "as variables in env"),
+        (container(json!({"name": "sidecar"})), r#""sidecar" has no image"#),
+        (container(json!({"image": "x"})), r#""" has no image"#),
+        (json!({"spec": {"nodeSelectors": {}}}), ".spec.nodeSelectors is a field"),
+        (
+            container(json!({"name": "node", "imagee": "x"})),
+            ".spec.containers[0].imagee is a field",
+        ),
+        (json!({"spec": {"nodeSelector": 7}}), "spec.podTemplate: invalid type"),
+    ] {
+        let refused = validate(&aggregator(pods(template.clone())), nothing()).unwrap_err();
+        assert!(refused.to_string().contains(said), "{template}: {refused}");
+        assert_eq!(refused.reason(), "InvalidPodTemplate");
+    }
+}
