@@ -47,8 +47,8 @@ const PLANTED: [(&str, &str); 24] = [
     ("planted-silent-is-empty", "lost"),
     ("planted-sealed-left-out", "lost"),
     ("planted-acknowledge-uncopied", "lost"),
-    ("planted-seal-longest", "lost"),
-    ("planted-node-id-reused", "halted"),
+    ("planted-seal-longest", "halted"),
+    ("planted-node-id-reused", "stuck"),
     ("planted-epoch-ignored", "ledger"),
     ("planted-stamp-without-lease", "ledger"),
     ("planted-fold-as-it-arrives", "stamp"),
@@ -92,7 +92,11 @@ fn a_seed_replays_bit_for_bit() {
 #[ignore = "it takes minutes: make planted"]
 fn every_planted_bug_is_found() {
     let mut missed = Vec::new();
-    for (bug, check) in PLANTED {
+    let only: Option<String> = variable("BUG");
+    let is_meant = |bug: &str| only.as_deref().is_none_or(|only| only == bug);
+    let planted: Vec<_> = PLANTED.into_iter().filter(|(bug, _)| is_meant(bug)).collect();
+    assert!(!planted.is_empty(), "there is no such bug: {only:?}");
+    for (bug, check) in planted {
         let failure = first_failure(PLANTED_SEEDS, &format!("{bug}=return"));
         let Some((seed, told)) = failure else {
             missed.push(format!("{bug} was not found"));
