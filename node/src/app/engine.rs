@@ -21,6 +21,7 @@ use crate::app::metrics::Metrics;
 use crate::app::settings::Settings;
 use crate::blocking;
 use crate::checkpoint::carries::Carries;
+use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::checkpoint::identity::Identity;
@@ -175,6 +176,7 @@ impl Engine {
         let heard = RegisteredRecord::new(Arc::clone(&store));
         let mut counting = Counting { consensus: Arc::clone(&consensus), aggregations, heard };
         if !leaves(&raft.facts().borrow(), node) {
+            catch_up(&*consensus, node).await?;
             counting.tell().await?;
         }
         seal_earlier(&*consensus, &members, node, &replayed).await?;
@@ -530,6 +532,16 @@ async fn check_journal(store: Arc<Store>) -> Result<Replay, EngineError> {
     let checking = move || replay::replay(&store, |_| Ok::<_, JournalError>(()));
     let checked = blocking::run(checking).await.map_err(|_| EngineError::Panicked("start"))?;
     Ok(checked?)
+}
+
+/// Waits until the facts here have all that was decided before this node started: what they
+/// say of its segments decides which of its entries exist.
+async fn catch_up(consensus: &dyn Consensus, node: NodeId) -> Result<(), Disagreement> {
+    // It changes nothing, and is answered once all before it is known here.
+    match consensus.propose(Command::Filled { node, slots: BTreeMap::new() }).await {
+        Ok(_) | Err(Disagreement::Refused(_)) => Ok(()),
+        Err(stopped) => Err(stopped),
+    }
 }
 
 fn flush_settings(settings: &Settings) -> Result<FlushSettings, EngineError> {

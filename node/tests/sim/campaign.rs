@@ -15,7 +15,7 @@ pub(crate) const CHECKS: [&str; 11] = [
 ];
 
 /// How long a simulation may take, which usually is over in seconds.
-const SEED_MAX: Duration = Duration::from_secs(180);
+const SEED_MAX: Duration = Duration::from_secs(300);
 
 /// What the environment says.
 pub(crate) fn variable<T: FromStr>(name: &str) -> Option<T> {
