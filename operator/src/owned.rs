@@ -2,6 +2,7 @@
 //! and whether it has changed, so that thousands fit in little memory.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::Hasher as _;
 use std::sync::{Mutex, PoisonError};
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -10,6 +11,7 @@ use kube::Resource;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::Event;
 use serde_json::json;
+use siphasher::sip::SipHasher13;
 use tokio::sync::watch;
 
 use crate::names::INSTANCE_LABEL;
@@ -66,7 +68,10 @@ fn version(kind: &str, metadata: &ObjectMeta) -> String {
         return metadata.resource_version.clone().unwrap_or_default();
     }
     let ObjectMeta { generation, labels, annotations, owner_references, .. } = metadata;
-    json!([generation, written, labels, annotations, owner_references]).to_string()
+    let mut hasher = SipHasher13::new();
+    let known = json!([generation, written, labels, annotations, owner_references]);
+    hasher.write(known.to_string().as_bytes());
+    format!("{:016x}", hasher.finish())
 }
 
 /// The objects that were seen.
