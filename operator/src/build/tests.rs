@@ -69,11 +69,11 @@ fn manifest(objects: &Objects) -> String {
     all.extend(objects.autoscaler.as_ref().map(yaml));
     all.extend(objects.service_monitor.as_ref().map(yaml));
     all.extend(objects.prometheus_rule.as_ref().map(yaml));
-    all.concat()
+    all.join("---\n")
 }
 
 fn yaml(object: &impl Serialize) -> String {
-    format!("---\n{}", serde_saphyr::to_string(object).unwrap())
+    serde_saphyr::to_string(object).unwrap()
 }
 
 #[test]
