@@ -6,6 +6,9 @@ ARGS ?=
 FUZZ_SECONDS ?= 60
 SEEDS ?= 200
 SEED ?=
+# What the image is called, and what it is made on.
+IMAGE ?= sheaf:dev
+BASE_IMAGE ?= debian:bookworm-slim
 
 # Cargo's own variable says where things are built; ./target otherwise.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -13,7 +16,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 NEXTEST := $(shell PATH='$(PATH)' command -v cargo-nextest)
 TEST := $(if $(NEXTEST),cargo nextest run,cargo test)
 
-.PHONY: help setup run demo cluster crds test bench fuzz sim planted verify fix
+.PHONY: help setup run demo cluster crds image chart test bench fuzz sim planted verify fix
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -35,6 +38,14 @@ cluster: setup ## Let three nodes count together, kill one, and compare
 
 crds: setup ## Write the CustomResourceDefinition into crds/ and into the chart
 	cargo run --package sheaf-operator --bin crdgen
+
+image: setup ## Build the container image IMAGE on BASE_IMAGE
+	cargo build --release --package sheaf-node --package sheaf --package sheaf-operator
+	tar --create --directory $(TARGET)/release sheaf-node sheaf sheaf-operator --directory $(CURDIR) Dockerfile | \
+	  docker build --tag $(IMAGE) --build-arg BASE=$(BASE_IMAGE) -
+
+chart: ## Lint the chart and render it with each file of charts/sheaf/ci
+	@scripts/chart
 
 test: setup ## Run all tests
 	$(TEST) --workspace --features sheaf-node/failpoints
@@ -75,11 +86,13 @@ planted: setup ## Plant bugs in the node, and see that the simulation finds each
 	$(SIM) --nocapture --ignored --exact every_planted_bug_is_found
 
 # Changes no source and no lock file; exactly what CI runs.
-verify: setup ## Check format, lints and tests, and simulate 200 clusters
+verify: setup ## Check format, lints and tests, simulate 200 clusters, and check the chart
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- --deny warnings
 	$(TEST) --workspace --features sheaf-node/failpoints --locked
 	@$(MAKE) --no-print-directory sim
+	@if command -v helm >/dev/null; then scripts/chart; \
+	  else echo "chart: there is no helm here, so the chart is not checked"; fi
 
 fix: setup ## Format, and apply what clippy suggests
 	cargo fmt --all

@@ -14,6 +14,7 @@ mod output; // stdout and stderr
 mod query; // asks a node's admin port
 mod table; // aligned columns
 mod text; // how numbers, foreign texts and errors are written
+mod token; // what a node's control port may want to see
 
 use std::{error::Error, process::ExitCode};
 

@@ -1,4 +1,4 @@
-//! One question to a node's admin port, and what the answer means.
+//! One question to a node's admin or control port, and what the answer means.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use crate::{
     endpoint::{Authority, ConnectError},
     text::printable,
+    token::Token,
 };
 
 /// How long a node may take to tell something ..
@@ -82,27 +83,43 @@ pub(crate) enum QueryError {
 /// # Errors
 /// If there is no answer, or none with a status of success.
 pub(crate) async fn get(authority: &Authority, path: &str) -> Result<String, QueryError> {
-    ask(authority, Method::GET, path, TELL_WITHIN).await
+    get_with(authority, None, path).await
 }
 
-/// The body of the answer to a `POST` without a body.
+/// As [`get`], from a port that may want a token.
+///
+/// # Errors
+/// As [`get`].
+pub(crate) async fn get_with(
+    authority: &Authority,
+    token: Option<&Token>,
+    path: &str,
+) -> Result<String, QueryError> {
+    ask(authority, request(authority, token, Method::GET, path), TELL_WITHIN).await
+}
+
+/// The body of the answer to a `POST` without a body, from a port that may want a token.
 ///
 /// # Errors
 /// As [`get`], and if the node says why it does not do it.
-pub(crate) async fn post(authority: &Authority, path: &str) -> Result<String, QueryError> {
-    ask(authority, Method::POST, path, DO_WITHIN).await
+pub(crate) async fn post_with(
+    authority: &Authority,
+    token: Option<&Token>,
+    path: &str,
+) -> Result<String, QueryError> {
+    ask(authority, request(authority, token, Method::POST, path), DO_WITHIN).await
 }
 
 async fn ask(
     authority: &Authority,
-    method: Method,
-    path: &str,
+    request: Request<Empty<Bytes>>,
     within: Duration,
 ) -> Result<String, QueryError> {
-    let is_wish = method == Method::POST;
+    let is_wish = request.method() == Method::POST;
+    let path = request.uri().path().to_owned();
     let socket = authority.connect().await?;
-    let exchange = timeout(within, exchange(TokioIo::new(socket), authority, method, path)).await;
-    let (authority, path) = (authority.clone(), path.to_owned());
+    let exchange = timeout(within, exchange(TokioIo::new(socket), request)).await;
+    let authority = authority.clone();
     match exchange {
         Ok(Ok((status, body))) if status.is_success() => {
             Ok(String::from_utf8_lossy(&body).into_owned())
@@ -139,19 +156,29 @@ pub(crate) fn read<T: DeserializeOwned>(
     })
 }
 
-async fn exchange(
-    socket: TokioIo<tokio::net::TcpStream>,
+fn request(
     authority: &Authority,
+    token: Option<&Token>,
     method: Method,
     path: &str,
-) -> Result<(StatusCode, Bytes), hyper::Error> {
-    let (mut requests, driver) = http1::handshake(socket).await?;
-    tokio::spawn(driver);
-    let mut request = Request::new(Empty::<Bytes>::new());
+) -> Request<Empty<Bytes>> {
+    let mut request = Request::new(Empty::new());
     *request.method_mut() = method;
     *request.uri_mut() = path.parse().expect("the paths are constants, but for numbers");
     let host = authority.as_str().parse().expect("an authority is a valid header");
     request.headers_mut().insert(header::HOST, host);
+    if let Some(token) = token {
+        request.headers_mut().insert(header::AUTHORIZATION, token.header());
+    }
+    request
+}
+
+async fn exchange(
+    socket: TokioIo<tokio::net::TcpStream>,
+    request: Request<Empty<Bytes>>,
+) -> Result<(StatusCode, Bytes), hyper::Error> {
+    let (mut requests, driver) = http1::handshake(socket).await?;
+    tokio::spawn(driver);
     let response = requests.send_request(request).await?;
     let status = response.status();
     Ok((status, response.into_body().collect().await?.to_bytes()))
@@ -178,6 +205,11 @@ pub(crate) mod tests {
     impl Node {
         /// Gives these answers (status line and body), one per connection.
         pub(crate) async fn answering(answers: &[(&str, &str)]) -> Node {
+            Node::answering_to("", answers).await
+        }
+
+        /// As [`Node::answering`], but breaks off if a request has not got this in it.
+        pub(crate) async fn answering_to(wanted: &str, answers: &[(&str, &str)]) -> Node {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap().to_string();
             let answers: Vec<String> = answers
@@ -186,11 +218,15 @@ pub(crate) mod tests {
                     format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
                 })
                 .collect();
+            let wanted = wanted.to_owned();
             let listener = tokio::spawn(async move {
                 for answer in answers {
                     let (mut socket, _) = listener.accept().await.unwrap();
-                    let _ = socket.read(&mut [0; 1024]).await.unwrap();
-                    socket.write_all(answer.as_bytes()).await.unwrap();
+                    let mut request = [0; 1024];
+                    let length = socket.read(&mut request).await.unwrap();
+                    if String::from_utf8_lossy(&request[..length]).contains(&wanted) {
+                        socket.write_all(answer.as_bytes()).await.unwrap();
+                    }
                 }
             });
             Node { address, listener }

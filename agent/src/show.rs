@@ -10,6 +10,7 @@ use crate::{
     output,
     query::QueryError,
     text,
+    token::TokenError,
 };
 
 /// Whom to ask.
@@ -50,6 +51,9 @@ pub(crate) enum ShowError {
     /// The node gave no answer that can be used.
     #[error(transparent)]
     Query(#[from] QueryError),
+    /// What the node wants to see is not there.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The result could not be printed.
     #[error("print the result")]
     Print(#[from] io::Error),

@@ -1,12 +1,17 @@
-//! The admin port: probes, metrics and statistics, over HTTP and gRPC.
+//! The admin port, which tells: probes, metrics and statistics, over HTTP and gRPC. And the
+//! control port, which changes the cluster.
 //!
-//! It answers while the node starts and while it drains; what it tells comes
-//! from a [`Node`], so that it works with any part of one.
+//! Both answer while the node starts and while it drains; what they tell comes
+//! from a [`Node`], so that they work with any part of one.
 
-mod answers; // each path and its answer
+mod answers; // each path of the admin port and its answer
+mod control; // each path of the control port and what it does
+mod guard; // whom the control port listens to
+
 mod connections; // how many clients, and how slow they may be
 mod grpc; // statistics as messages
 mod process; // memory, CPU and files of this process
+mod refusal; // an answer that says what is wrong
 
 use std::sync::Arc;
 
@@ -16,13 +21,15 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sheaf_proto::cluster::{Cluster, Member};
+use sheaf_proto::queue::Queue;
 use sheaf_proto::statistics::{Ledger, WindowCounts};
 use tokio::net::TcpListener;
 
 pub use answers::router;
 use connections::Limits;
+pub use guard::{Guard, TokenError};
 
-/// What the admin port asks of the node.
+/// What the admin port and the control port ask of the node.
 pub trait Node: Send + Sync + 'static {
     /// Whether senders may come; `Err` says why not. Never tied to a peer.
     fn readiness(&self) -> Result<(), String>;
@@ -48,6 +55,9 @@ pub trait Node: Send + Sync + 'static {
 
     /// What came in against what went out.
     fn ledger(&self, scope: Scope) -> BoxFuture<'_, Result<Ledger, AdminError>>;
+
+    /// How full the node is.
+    fn queue(&self) -> Queue;
 
     /// The cluster as the node knows it.
     fn cluster(&self) -> Cluster;
@@ -92,10 +102,21 @@ pub enum AdminError {
     Internal(String),
 }
 
-/// Answers on `listener` until `shutdown` is done, then finishes what is under
-/// way, in a second at most.
+/// Tells on `listener` until `shutdown` is done, then finishes what is under way, in a second
+/// at most.
 pub async fn serve(listener: TcpListener, node: Arc<dyn Node>, shutdown: impl Future) {
     let router = grpc::serve(router(Arc::clone(&node)), node);
+    connections::serve(listener, router, Limits::ADMIN, shutdown).await;
+}
+
+/// Changes what those ask for on `listener` whom `guard` lets in; ends as [`serve`] does.
+pub async fn serve_control(
+    listener: TcpListener,
+    node: Arc<dyn Node>,
+    guard: Guard,
+    shutdown: impl Future,
+) {
+    let router = control::router(node, guard);
     connections::serve(listener, router, Limits::ADMIN, shutdown).await;
 }
 

@@ -1,5 +1,6 @@
 //! A node put together: the one place that knows every part.
 
+pub mod changing; // what takes effect while the node runs
 pub mod engine; // store, journal, folding and flushing: what a failure restarts
 pub mod folder; // folders that survive a power cut
 pub mod metrics; // what the parts report, as OpenMetrics text
@@ -9,6 +10,7 @@ pub mod statistics; // what the admin port asks of the node
 pub mod surroundings; // disk, time and network, as the node sees them
 pub mod telemetry; // the node's own log
 mod threads; // which go first when the cores are busy
+pub mod watching; // files that are read again when they change
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -25,12 +27,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::admin;
+use crate::admin::{self, Guard, TokenError};
+use crate::app::changing::Changing;
 use crate::app::engine::{Engine, EngineError};
 use crate::app::metrics::Metrics;
 use crate::app::settings::Settings;
 use crate::app::statistics::Statistics;
 use crate::app::surroundings::Surroundings;
+use crate::app::telemetry::Log;
+use crate::app::watching::Reload;
 use crate::blocking;
 use crate::cluster::membership::{Candidate, Membership};
 use crate::cluster::peers;
@@ -74,6 +79,9 @@ pub enum AppError {
         /// What the system said.
         source: io::Error,
     },
+    /// Whoever may change the cluster cannot be told apart.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// What the node is made of failed for good.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -85,17 +93,28 @@ pub enum AppError {
     DrainTimeout(Duration),
 }
 
-/// Runs a node until `stop` is cancelled, then drains it.
+/// Runs a node until `stop` is cancelled, then drains it. Until then it reads its settings
+/// again by `reload` when their file changes.
 ///
 /// # Errors
 /// When it cannot start, fails for good, or does not drain in time.
-pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AppError> {
+pub async fn run(
+    settings: Settings,
+    reload: Reload,
+    log: Log,
+    stop: CancellationToken,
+) -> Result<(), AppError> {
     let _lock = lock(&settings.data_dir)?;
     allow_open_files();
+    let guard = Guard::new(settings.control_token_file.as_deref());
+    guard.check()?;
+    let read = settings.clone();
     let (ports, settings) = Ports::bind(settings).await?;
     let surroundings = Surroundings::of_machine(&settings);
     let node = Node::new(settings, surroundings);
-    let mut servers = Servers::start(ports, &node);
+    let watching = watching::watch(read, reload, log, Arc::clone(&node.changing));
+    tokio::spawn(stop.clone().run_until_cancelled_owned(watching));
+    let mut servers = Servers::start(ports, guard, &node);
     let supervised = node.supervise(&stop).await;
     let deadline = Instant::now() + node.settings.drain_timeout;
     node.refuse();
@@ -112,6 +131,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AppE
 /// A node but for its ports: what outlives an engine.
 pub struct Node {
     settings: Settings,
+    changing: Arc<Changing>,
     intake: Intake,
     metrics: Arc<Metrics>,
     statistics: Arc<Statistics>,
@@ -161,7 +181,8 @@ impl Node {
             lines: Mutex::default(),
         };
         let statistics = Arc::new(statistics);
-        Node { settings, intake, metrics, statistics, ready, surroundings, standing }
+        let changing = Arc::new(Changing::new(&settings));
+        Node { settings, changing, intake, metrics, statistics, ready, surroundings, standing }
     }
 
     /// Takes requests while the node runs.
@@ -233,6 +254,7 @@ impl Node {
     ) -> Result<Engine, EngineError> {
         let starting = engine::Start {
             settings: self.settings.clone(),
+            changing: Arc::clone(&self.changing),
             store,
             identity: membership.identity().clone(),
             raft: membership.raft(),
@@ -253,10 +275,11 @@ impl Node {
         Candidate {
             store,
             address: self.settings.peer_address.to_string(),
-            zone: self.settings.zone.clone(),
+            zone: self.changing.zone.borrow().clone(),
             entropy: self.surroundings.entropy.clone(),
             initial: self.settings.initial_members.clone(),
             copies: self.settings.copies,
+            voters: self.settings.voters,
             peers: self.surroundings.peers.clone(),
             standing: Arc::clone(&self.standing),
         }
@@ -368,12 +391,13 @@ struct Servers {
     sources: JoinSet<()>,
     drain: CancellationToken,
     admin: JoinHandle<()>,
+    control: JoinHandle<()>,
     peers: JoinHandle<()>,
     off: CancellationToken,
 }
 
 impl Servers {
-    fn start(ports: Ports, node: &Node) -> Servers {
+    fn start(ports: Ports, guard: Guard, node: &Node) -> Servers {
         let (drain, off) = (CancellationToken::new(), CancellationToken::new());
         let limits = Limits {
             request_bytes_max: node.settings.max_request_size,
@@ -388,10 +412,13 @@ impl Servers {
         sources.spawn(otlp::serve_http(ports.http, to, limits, end));
         let end = off.clone().cancelled_owned();
         let admin = tokio::spawn(admin::serve(ports.admin, node.answers(), end));
+        let end = off.clone().cancelled_owned();
+        let control = admin::serve_control(ports.control, node.answers(), guard, end);
+        let control = tokio::spawn(control);
         let incoming = peers::accept(ports.peers);
         let serving = peers::serve(incoming, node.standing(), off.clone());
         let peers = tokio::spawn(serving);
-        Servers { sources, drain, admin, peers, off }
+        Servers { sources, drain, admin, control, peers, off }
     }
 
     /// Finishes the requests in flight, until `deadline`.
@@ -413,7 +440,7 @@ impl Servers {
 
     async fn close(self) {
         self.off.cancel();
-        for server in [self.admin, self.peers] {
+        for server in [self.admin, self.control, self.peers] {
             if let Err(error) = server.await {
                 error!(%error, "a port's server panicked");
             }
@@ -447,6 +474,7 @@ struct Ports {
     grpc: TcpListener,
     http: TcpListener,
     admin: TcpListener,
+    control: TcpListener,
     peers: TcpListener,
 }
 
@@ -457,12 +485,14 @@ impl Ports {
             grpc: listen(settings.otlp_grpc_listen).await?,
             http: listen(settings.otlp_http_listen).await?,
             admin: listen(settings.admin_listen).await?,
+            control: listen(settings.control_listen).await?,
             peers: listen(settings.peer_listen).await?,
         };
         for (name, listener) in [
             ("OTLP/gRPC", &ports.grpc),
             ("OTLP/HTTP", &ports.http),
             ("admin", &ports.admin),
+            ("control", &ports.control),
             ("peers", &ports.peers),
         ] {
             let address = listener.local_addr().map_err(AppError::Serve)?;

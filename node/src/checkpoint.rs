@@ -7,6 +7,7 @@ pub mod raft; // alone names `openraft`
 pub mod carries; // what a node keeps of open windows in place of the journal
 pub mod identity; // cluster id, node id, fingerprint key
 pub mod printed; // the lines of the last hour
+pub mod registered; // what the cluster heard of this node's settings
 pub mod rejected; // what was refused for good
 
 use std::fmt;

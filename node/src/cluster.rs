@@ -11,6 +11,7 @@ pub mod live; // what is counted and not flushed yet, added up
 pub mod awareness; // from when on a node packs what is new
 
 pub mod adopting; // results of members that leave
+pub mod announcing; // where this node stands
 pub mod clocks; // how far clocks are apart
 pub mod copying; // results from other members
 pub mod cutting; // the leader's cuts

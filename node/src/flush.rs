@@ -47,12 +47,22 @@ pub struct Aggregation {
 /// How folding and flushing are done.
 #[derive(Clone, Debug)]
 pub struct FlushSettings {
+    /// What the windows of all aggregations may take in memory, in bytes.
+    pub memory: usize,
     /// What one window's state may take in memory before it spills.
     pub window_memory: MemoryLimit,
     /// A folder for what is spilled and carried.
     pub scratch: PathBuf,
     /// Bytes of journal above which open windows are carried, so that it can be trimmed.
     pub journal_bytes_max: u64,
+}
+
+impl FlushSettings {
+    /// Lets each window that opens from now on have its share, where so many aggregations count.
+    fn divide_memory(&mut self, aggregations: usize) {
+        // A window that closes gives its memory back while the next one begins to need it.
+        self.window_memory = MemoryLimit(self.memory / aggregations.max(1));
+    }
 }
 
 /// Why nothing more is folded or flushed.

@@ -1,10 +1,12 @@
 //! `sheaf-node`: load, start, run, drain with a deadline.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use sheaf_node::app::settings::{Command, Settings, SettingsError};
-use sheaf_node::app::{self, AppError, telemetry};
+use sheaf_node::app::telemetry::{self, Log};
+use sheaf_node::app::{self, AppError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -15,15 +17,19 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
     let _scenario = sheaf_node::failpoint::from_environment();
-    let read_file = |path: &std::path::Path| std::fs::read_to_string(path);
-    match Settings::load(std::env::args_os(), std::env::vars_os(), read_file) {
+    match load(|path| std::fs::read_to_string(path)) {
         Ok(Command::Run(settings)) => start(*settings),
-        Ok(Command::Print(text)) => say(std::io::stdout(), &text, ExitCode::SUCCESS),
+        Ok(Command::Print(text)) => say(io::stdout(), &text, ExitCode::SUCCESS),
         Err(error) => {
             let text = format!("sheaf-node: {error}\n");
-            say(std::io::stderr(), &text, ExitCode::from(SettingsError::EXIT_CODE))
+            say(io::stderr(), &text, ExitCode::from(SettingsError::EXIT_CODE))
         }
     }
+}
+
+/// Reads the command line and the environment, which stay as they are, and the file.
+fn load(read_file: impl FnOnce(&Path) -> io::Result<String>) -> Result<Command, SettingsError> {
+    Settings::load(std::env::args_os(), std::env::vars_os(), read_file)
 }
 
 fn say(mut to: impl Write, text: &str, code: ExitCode) -> ExitCode {
@@ -33,17 +39,20 @@ fn say(mut to: impl Write, text: &str, code: ExitCode) -> ExitCode {
 }
 
 fn start(settings: Settings) -> ExitCode {
-    if let Err(error) = telemetry::start(settings.log_format, &settings.log_level) {
-        let text = format!("sheaf-node: start the log: {error}\n");
-        return say(std::io::stderr(), &text, ExitCode::FAILURE);
-    }
+    let log = match telemetry::start(settings.log_format, &settings.log_level) {
+        Ok(log) => log,
+        Err(error) => {
+            let text = format!("sheaf-node: start the log: {error}\n");
+            return say(io::stderr(), &text, ExitCode::FAILURE);
+        }
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.threads)
         .enable_all()
         .build();
     let ended = match runtime {
         Ok(runtime) => {
-            let ended = runtime.block_on(run(settings));
+            let ended = runtime.block_on(run(settings, log));
             runtime.shutdown_background();
             ended
         }
@@ -58,7 +67,7 @@ fn start(settings: Settings) -> ExitCode {
     }
 }
 
-async fn run(settings: Settings) -> Result<(), AppError> {
+async fn run(settings: Settings, log: Log) -> Result<(), AppError> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Serve)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Serve)?;
@@ -70,5 +79,6 @@ async fn run(settings: Settings) -> Result<(), AppError> {
         }
         asked.cancel();
     });
-    app::run(settings, stop).await
+    let reload = Box::new(|text| load(|_| Ok(text)));
+    app::run(settings, reload, log, stop).await
 }

@@ -6,11 +6,16 @@ mod http; // requests over one plain connection
 #[path = "support/process.rs"]
 mod process; // the real binary
 
+use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use http::{Answer, Connection, Form, Record};
 use jiff::Timestamp;
 use process::{Ended, Process, eventually};
+use sheaf_proto::cluster::Cluster;
+use sheaf_proto::names::member_path;
+use sheaf_proto::queue::Queue;
 use sheaf_proto::statistics::{Ledger, ValueCount, WindowCounts};
 
 /// Starts a node that counts by `foo`, and waits until it is ready.
@@ -182,4 +187,91 @@ fn a_window_that_ended_while_the_node_was_down_is_printed_at_the_start() {
     assert_eq!(window.window.end.as_second(), end);
     assert!(window.complete);
     assert_eq!(window.counts, [count("bar", 1)]);
+}
+
+/// Asks it to drain itself, through one of its ports.
+fn drain_itself(port: SocketAddr, token: Option<&str>) -> Answer {
+    let mut connection = Connection::open(port).unwrap();
+    let path = member_path(1, "drain");
+    match token {
+        Some(token) => connection.post_as(token, &path).unwrap(),
+        None => connection.post(&path).unwrap(),
+    }
+}
+
+#[test]
+fn what_changes_the_cluster_is_taken_on_a_port_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = start(folder.path(), &[]);
+    let refused = drain_itself(node.admin().unwrap(), None);
+    assert!(refused.status == 404 && refused.body.contains("--control-listen"), "{refused:?}");
+    let refused = drain_itself(node.control().unwrap(), None);
+    assert!(refused.status == 409 && refused.body.contains("without node 1"), "{refused:?}");
+}
+
+#[test]
+fn the_token_is_read_again_when_it_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    fs::write(&file, "0123456789abcdef\n").unwrap();
+    let token = ["--control-token-file", file.to_str().unwrap()];
+    let mut node = start(&folder.path().join("data"), &token);
+    let control = node.control().unwrap();
+    let status = |token: Option<&str>| drain_itself(control, token).status;
+    assert_eq!(status(None), 401);
+    assert_eq!(status(Some("0123456789abcdef")), 409);
+    fs::write(&file, "fedcba9876543210").unwrap();
+    assert_eq!(status(Some("0123456789abcdef")), 401);
+    assert_eq!(status(Some("fedcba9876543210")), 409);
+    drop(node);
+    fs::write(&file, "short").unwrap();
+    let ended = Process::start(&folder.path().join("data"), &token, &[]).end();
+    assert_one_line(&ended, 1, &["ERROR", "control token file", "write one token"]);
+}
+
+#[test]
+fn a_changed_settings_file_counts_without_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sheaf.yaml");
+    let settings = |attribute: &str, level: &str| {
+        // Kubernetes replaces a file in this way too.
+        let (new, window) = (folder.path().join("new"), "window: 1s");
+        fs::write(&new, format!("attribute: {attribute}\n{window}\nlogLevel: {level}\n")).unwrap();
+        fs::rename(&new, &file).unwrap();
+    };
+    settings("bar", "warn,sheaf_node::app=info,sheaf_node::app::watching=warn");
+    let zone = folder.path().join("zone");
+    let data = folder.path().join("data");
+    let arguments = ["--config", file.to_str().unwrap(), "--zone-file", zone.to_str().unwrap()];
+    let mut node = Process::start(&data, &arguments, &[]);
+    eventually("a ready node", || get(&mut node, "/readyz").filter(|answer| answer.status == 200));
+    settings("foo", "info");
+    fs::write(&zone, "eu-1a").unwrap();
+    eventually("records that are counted by the other attribute", || {
+        send(&mut node, Form::Json, &[Some("bar")]);
+        node.printed().contains(r#"{"aggregation":"by-foo""#).then_some(())
+    });
+    assert!(node.log().contains("the log has other events"), "{}", node.log());
+    eventually("the zone among the facts", || {
+        let cluster: Cluster = serde_json::from_str(&get(&mut node, "/v1/cluster")?.body).unwrap();
+        (cluster.members[0].zone.as_deref() == Some("eu-1a")).then_some(())
+    });
+}
+
+#[test]
+fn a_node_tells_how_full_it_is_and_what_its_cluster_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = start(folder.path(), &["--window", "1s"]);
+    let queue: Queue = serde_json::from_str(&get(&mut node, "/v1/queue").unwrap().body).unwrap();
+    assert_eq!((queue.used_bytes, queue.capacity_bytes), (0, 192 << 20));
+    assert!((0.0..1.0).contains(&queue.used_percent), "{queue:?}");
+    let metrics = get(&mut node, "/metrics").unwrap().body;
+    assert!(metrics.contains("# UNIT sheaf_queue_used_percent percent\n"), "{metrics}");
+    assert!(metrics.contains("\nsheaf_queue_used_percent 0"), "{metrics}");
+    let cluster = eventually("a cluster that has counted everything", || {
+        let cluster: Cluster = serde_json::from_str(&get(&mut node, "/v1/cluster")?.body).unwrap();
+        (cluster.unfolded == Some(0) && cluster.missing.is_empty()).then_some(cluster)
+    });
+    assert_eq!(cluster.slots, Some(256));
+    assert_eq!(cluster.members[0].reachable, Some(true));
 }

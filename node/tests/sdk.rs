@@ -190,9 +190,8 @@ impl Node {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sheaf-node"));
         command.args(["--attribute", "tenant", "--window", "1s", "--log-format", "json"]);
         command.arg("--data-dir").arg(folder.path()).env_clear();
-        for port in ["--otlp-grpc-listen", "--otlp-http-listen", "--admin-listen", "--peer-listen"]
-        {
-            command.args([port, "127.0.0.1:0"]);
+        for port in ["otlp-grpc", "otlp-http", "admin", "control", "peer"] {
+            command.arg(format!("--{port}-listen=127.0.0.1:0"));
         }
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = command.spawn().expect("the node starts");

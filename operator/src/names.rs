@@ -20,6 +20,18 @@ pub const POD_VOLUME: &str = "pod";
 pub const ZONE_ANNOTATION: &str = "sheaf.dev/zone";
 /// The pod's annotation with a hash of all settings that only a restart brings about.
 pub const RESTART_ANNOTATION: &str = "sheaf.dev/restart-hash";
+/// The claim's annotation with the id of the member whose data is on the volume.
+pub const MEMBER_ANNOTATION: &str = "sheaf.dev/member";
+/// The aggregator's annotation with which a person gives up members that cannot come back, and
+/// what only they had: their ids, with commas in between. Ids are never given to others.
+pub const GIVE_UP_ANNOTATION: &str = "sheaf.dev/give-up";
+/// The label with the aggregator's name.
+pub const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
+/// Selects the pods of all aggregators, and their claims, which get no other labels.
+pub const PODS_SELECTOR: &str = "app.kubernetes.io/name=sheaf-node";
+/// Selects everything else that is built for aggregators.
+pub const OWNED_SELECTOR: &str =
+    "app.kubernetes.io/name=sheaf-node,app.kubernetes.io/managed-by=sheaf-operator";
 /// The label that tells the two Services of an aggregator apart.
 pub const SERVICE_LABEL: &str = "sheaf.dev/service";
 
@@ -78,7 +90,7 @@ impl Names {
 
 /// What the pods of an aggregator are selected by: immutable in a StatefulSet.
 pub fn selector(aggregator: &str) -> BTreeMap<String, String> {
-    labeled([("app.kubernetes.io/name", "sheaf-node"), ("app.kubernetes.io/instance", aggregator)])
+    labeled([("app.kubernetes.io/name", "sheaf-node"), (INSTANCE_LABEL, aggregator)])
 }
 
 /// The selector as text: `a=b,c=d`.

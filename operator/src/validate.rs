@@ -4,7 +4,7 @@
 //! be of another version, and it cannot look into everything.
 
 mod pod_template; // what is to be different in the pods
-mod quantity; // bytes from text
+pub(crate) mod quantity; // bytes from text
 
 use k8s_openapi::api::core::v1::{PodTemplateSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;

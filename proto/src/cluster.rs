@@ -27,6 +27,17 @@ pub struct Cluster {
     pub members: Vec<Member>,
     /// The segments that some slot may still ask for, by id.
     pub segments: Vec<Segment>,
+    /// The ids of the segments of which the newest cut does not know how much they have: what
+    /// is counted lacks it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<u64>,
+    /// Into how many slots the counting is divided; `None` until the node belongs to a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<u16>,
+    /// How many of the slots that the answering node is the primary of it has not counted up to
+    /// a cut of the last ten seconds; `None` while it does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfolded: Option<u64>,
 }
 
 /// A node of the cluster.
@@ -45,7 +56,8 @@ pub struct Member {
     pub state: MemberState,
     /// Its part in Raft.
     pub role: Role,
-    /// Whether the answering node reaches it, if it has tried.
+    /// Whether it has answered the answering node in the last two seconds, which only the
+    /// leader can say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reachable: Option<bool>,
     /// The number of slots that it is the primary of.
@@ -158,6 +170,7 @@ mod tests {
                  "trimmed": 5},
                 {"id": 8, "writer": 1, "copies": [1, 2], "state": "open", "trimmed": 0},
             ],
+            "missing": [8], "slots": 256, "unfolded": 3,
         });
         let cluster: Cluster = serde_json::from_value(json.clone()).unwrap();
         assert_eq!(serde_json::to_value(cluster).unwrap(), json);

@@ -5,5 +5,6 @@
 pub mod cluster; // members, roles and segments, as JSON carries them
 pub mod names; // ports, paths, header and metadata keys
 pub mod peer; // what nodes ask of each other, over gRPC
+pub mod queue; // how full a node is, as JSON carries it
 pub mod service; // what a node answers over gRPC
 pub mod statistics; // windows, counts and the ledger, as JSON carries them

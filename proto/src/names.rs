@@ -29,10 +29,12 @@ pub const WINDOWS_PATH: &str = "/v1/windows";
 pub const CURRENT_WINDOWS_PATH: &str = "/v1/windows/current";
 /// What came in against what went out.
 pub const LEDGER_PATH: &str = "/v1/ledger";
-/// Who belongs to the cluster, who leads it and where its journals are.
+/// How full the node's queue is.
+pub const QUEUE_PATH: &str = "/v1/queue";
+/// Who belongs to the cluster, who leads it and where its journals are; on the control port too.
 pub const CLUSTER_PATH: &str = "/v1/cluster";
 
-/// Where a member is asked to leave: a `POST` to what [`member_path`] says.
+/// Where a member is asked to leave, on the control port: a `POST` to what [`member_path`] says.
 pub const MEMBERS_PATH: &str = "/v1/cluster/members";
 
 /// Where a node asks its cluster to let a member go: by `drain`, or by

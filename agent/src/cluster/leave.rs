@@ -1,21 +1,40 @@
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use sheaf_proto::{
     cluster::{Cluster, Member, MemberState},
-    names::{CLUSTER_PATH, member_path},
+    names::{CLUSTER_PATH, CONTROL_PORT, member_path},
 };
 
 use super::view;
 use crate::{
-    endpoint::Authority,
+    endpoint::{Authority, Endpoint},
     output,
     query::{self, QueryError},
-    show::{ShowError, Whom},
+    show::ShowError,
     text,
+    token::{Token, TokenError},
 };
 
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Through which node, and by what right.
+#[derive(Debug, Args)]
+#[group(skip)]
+struct Through {
+    /// The address of a node's control port [default: http://127.0.0.1:9466]
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<Endpoint>,
+    /// A file with the token that the node wants to see
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// A node's control port, and what is sent along.
+struct Control {
+    authority: Authority,
+    token: Option<Token>,
+}
 
 /// Moves everything off a node, which can be stopped then and never comes back.
 #[derive(Debug, Args)]
@@ -23,7 +42,7 @@ pub(crate) struct Drain {
     /// The node's number, as `sheaf cluster` shows it
     node: u64,
     #[command(flatten)]
-    whom: Whom,
+    through: Through,
     /// Show how far it is until it is done
     #[arg(long)]
     wait: bool,
@@ -35,7 +54,7 @@ pub(crate) struct Forget {
     /// The node's number, as `sheaf cluster` shows it
     node: u64,
     #[command(flatten)]
-    whom: Whom,
+    through: Through,
     /// Confirm that what only this node has may be lost
     #[arg(long, required = true)]
     yes: bool,
@@ -46,8 +65,8 @@ pub(crate) struct Forget {
 /// # Errors
 /// If the cluster refuses, or the node that is asked does not answer, or nothing can be printed.
 pub(super) async fn drain(options: &Drain) -> Result<(), ShowError> {
-    let authority = options.whom.authority();
-    let mut member = ask(&authority, options.node, "drain").await?;
+    let control = options.through.control()?;
+    let mut member = control.ask(options.node, "drain").await?;
     if !options.wait {
         return Ok(output::result(&view::leaving(&member))?);
     }
@@ -59,7 +78,7 @@ pub(super) async fn drain(options: &Drain) -> Result<(), ShowError> {
             shown = now;
         }
         tokio::time::sleep(LOOK_AGAIN).await;
-        match look(&authority, options.node).await {
+        match control.look(options.node).await {
             Ok(Some(seen)) => member = seen,
             // A node that restarts knows it again.
             Ok(None) => {}
@@ -74,20 +93,30 @@ pub(super) async fn drain(options: &Drain) -> Result<(), ShowError> {
 /// # Errors
 /// As [`drain`].
 pub(super) async fn forget(options: &Forget) -> Result<(), ShowError> {
-    let member = ask(&options.whom.authority(), options.node, "forget").await?;
+    let member = options.through.control()?.ask(options.node, "forget").await?;
     Ok(output::result(&view::leaving(&member))?)
 }
 
-async fn ask(authority: &Authority, node: u64, act: &str) -> Result<Member, QueryError> {
-    let path = member_path(node, act);
-    let body = query::post(authority, &path).await?;
-    query::read(authority, &path, &body)
+impl Through {
+    fn control(&self) -> Result<Control, TokenError> {
+        let authority = self.endpoint.clone().unwrap_or_else(Endpoint::local).at(CONTROL_PORT);
+        let token = self.token_file.as_ref().map(Token::read).transpose()?;
+        Ok(Control { authority, token })
+    }
 }
 
-async fn look(authority: &Authority, node: u64) -> Result<Option<Member>, QueryError> {
-    let body = query::get(authority, CLUSTER_PATH).await?;
-    let cluster: Cluster = query::read(authority, CLUSTER_PATH, &body)?;
-    Ok(cluster.members.into_iter().find(|member| member.id == node))
+impl Control {
+    async fn ask(&self, node: u64, act: &str) -> Result<Member, QueryError> {
+        let path = member_path(node, act);
+        let body = query::post_with(&self.authority, self.token.as_ref(), &path).await?;
+        query::read(&self.authority, &path, &body)
+    }
+
+    async fn look(&self, node: u64) -> Result<Option<Member>, QueryError> {
+        let body = query::get_with(&self.authority, self.token.as_ref(), CLUSTER_PATH).await?;
+        let cluster: Cluster = query::read(&self.authority, CLUSTER_PATH, &body)?;
+        Ok(cluster.members.into_iter().find(|member| member.id == node))
+    }
 }
 
 #[cfg(test)]
@@ -110,10 +139,15 @@ mod tests {
     /// What comes of it if the node gives these answers.
     async fn run(arguments: &[&str], answers: &[(&str, &str)]) -> Result<(), String> {
         let node = Node::answering(answers).await;
+        run_with(&node, arguments).await
+    }
+
+    async fn run_with(node: &Node, arguments: &[&str]) -> Result<(), String> {
         let options = parse(&[arguments, &["--endpoint", &node.address]].concat()).unwrap();
         match super::super::cluster(&options).await {
             Ok(()) => Ok(()),
             Err(ShowError::Query(error)) => Err(node.last_words(&error)),
+            Err(ShowError::Token(error)) => Err(text::error_line(&error)),
             Err(ShowError::Print(error)) => panic!("{error}"),
         }
     }
@@ -124,13 +158,49 @@ mod tests {
     #[tokio::test]
     async fn drain_waits_until_the_node_is_drained() {
         let draining = DRAINED.replace("drained", "draining");
-        let cluster = format!(
-            r#"{{"cluster":null,"node":1,"formed":true,"leader":1,"term":1,"epoch":1,
-                "members":[{DRAINED}],"segments":[]}}"#
-        );
+        let cluster = cluster_of(DRAINED);
         let answers = [("202 Accepted", draining.as_str()), ("200 OK", &cluster)];
         assert_eq!(run(&["drain", "3", "--wait"], &answers).await, Ok(()));
         assert_eq!(run(&["drain", "3"], &answers[..1]).await, Ok(()));
+    }
+
+    fn cluster_of(member: &str) -> String {
+        format!(
+            r#"{{"cluster":null,"node":1,"formed":true,"leader":1,"term":1,"epoch":1,
+                "members":[{member}],"segments":[]}}"#
+        )
+    }
+
+    #[tokio::test]
+    async fn the_token_goes_with_every_question() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, " 0123456789abcdef\n").unwrap();
+        let arguments = ["drain", "3", "--wait", "--token-file", file.to_str().unwrap()];
+        let (draining, cluster) = (DRAINED.replace("drained", "draining"), cluster_of(DRAINED));
+        let answers = [("202 Accepted", draining.as_str()), ("200 OK", &cluster)];
+        let token = "\r\nauthorization: Bearer 0123456789abcdef\r\n";
+        let node = Node::answering_to(token, &answers).await;
+        assert_eq!(run_with(&node, &arguments).await, Ok(()));
+        let node = Node::answering_to(token, &answers).await;
+        assert!(run_with(&node, &arguments[..3]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_file_without_a_token_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        let path = file.to_str().unwrap();
+        let said = run(&["drain", "3", "--token-file", path], &[]).await.unwrap_err();
+        assert_eq!(
+            said,
+            format!("sheaf: read the token file {path}: No such file or directory (os error 2)")
+        );
+        for text in ["", "two words", "größe"] {
+            std::fs::write(&file, text).unwrap();
+            let said = run(&["drain", "3", "--token-file", path], &[]).await.unwrap_err();
+            assert_eq!(said, format!("sheaf: read the token file {path}: it has no token"));
+        }
     }
 
     #[tokio::test]

@@ -1,18 +1,19 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get};
 use serde::Deserialize;
-use serde_json::json;
 use sheaf_proto::names::{
-    CLUSTER_PATH, CURRENT_WINDOWS_PATH, LEDGER_PATH, MEMBERS_PATH, WINDOWS_PATH, member_path,
+    CLUSTER_PATH, CONTROL_PORT, CURRENT_WINDOWS_PATH, LEDGER_PATH, MEMBERS_PATH, QUEUE_PATH,
+    WINDOWS_PATH,
 };
 
-use super::{AdminError, Node, Scope, process};
+use super::refusal::Refusal;
+use super::{Node, Scope, process};
 
 /// An hour of one-second windows.
 pub(super) const WINDOWS_DEFAULT: usize = 3_600;
@@ -30,8 +31,8 @@ pub fn router(node: Arc<dyn Node>) -> Router {
         .route(CURRENT_WINDOWS_PATH, get(current_windows))
         .route(LEDGER_PATH, get(ledger))
         .route(CLUSTER_PATH, get(cluster))
-        .route(&member_path("{id}", "drain"), post(drain))
-        .route(&member_path("{id}", "forget"), post(forget))
+        .route(QUEUE_PATH, get(queue))
+        .route(&format!("{MEMBERS_PATH}/{{*member}}"), any(elsewhere))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(node)
@@ -98,24 +99,21 @@ async fn ledger(
     Ok(Json(node.ledger(scope).await?).into_response())
 }
 
-async fn cluster(State(node): State<Arc<dyn Node>>) -> Response {
+async fn queue(State(node): State<Arc<dyn Node>>) -> Response {
+    Json(node.queue()).into_response()
+}
+
+pub(super) async fn cluster(State(node): State<Arc<dyn Node>>) -> Response {
     Json(node.cluster()).into_response()
 }
 
-async fn drain(
-    State(node): State<Arc<dyn Node>>,
-    member: Result<Path<u64>, PathRejection>,
-) -> Result<Response, Refusal> {
-    let Path(member) = member.map_err(|rejection| Refusal::path(&rejection))?;
-    Ok((StatusCode::ACCEPTED, Json(node.drain(member).await?)).into_response())
-}
-
-async fn forget(
-    State(node): State<Arc<dyn Node>>,
-    member: Result<Path<u64>, PathRejection>,
-) -> Result<Response, Refusal> {
-    let Path(member) = member.map_err(|rejection| Refusal::path(&rejection))?;
-    Ok((StatusCode::ACCEPTED, Json(node.forget(member).await?)).into_response())
+/// Who asks here to change something is told where that is done.
+async fn elsewhere() -> Refusal {
+    let reason = format!(
+        "members leave through the control port (--control-listen), {CONTROL_PORT} if nothing \
+         else was said"
+    );
+    Refusal { status: StatusCode::NOT_FOUND, reason }
 }
 
 async fn unknown_path() -> Refusal {
@@ -123,51 +121,15 @@ async fn unknown_path() -> Refusal {
         status: StatusCode::NOT_FOUND,
         reason: format!(
             "no such path; there are /livez, /readyz, /metrics, \
-             {WINDOWS_PATH}, {CURRENT_WINDOWS_PATH}, {LEDGER_PATH}, {CLUSTER_PATH}, \
-             {} and {}",
-            member_path("ID", "drain"),
-            member_path("ID", "forget")
+             {WINDOWS_PATH}, {CURRENT_WINDOWS_PATH}, {LEDGER_PATH}, {CLUSTER_PATH} and \
+             {QUEUE_PATH}"
         ),
     }
 }
 
 async fn wrong_method() -> Refusal {
-    let reason = format!("only GET and HEAD, and below {MEMBERS_PATH} only POST");
+    let reason = "only GET and HEAD".to_owned();
     Refusal { status: StatusCode::METHOD_NOT_ALLOWED, reason }
-}
-
-/// An answer that says what is wrong: `{"error": ".."}`.
-struct Refusal {
-    status: StatusCode,
-    reason: String,
-}
-
-impl Refusal {
-    fn query(rejection: &QueryRejection) -> Self {
-        Refusal { status: StatusCode::BAD_REQUEST, reason: rejection.body_text() }
-    }
-
-    fn path(rejection: &PathRejection) -> Self {
-        Refusal { status: StatusCode::BAD_REQUEST, reason: rejection.body_text() }
-    }
-}
-
-impl From<AdminError> for Refusal {
-    fn from(error: AdminError) -> Self {
-        let status = match error {
-            AdminError::Unknown(_) => StatusCode::NOT_FOUND,
-            AdminError::Refused(_) => StatusCode::CONFLICT,
-            AdminError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            AdminError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Refusal { status, reason: error.to_string() }
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        (self.status, Json(json!({ "error": self.reason }))).into_response()
-    }
 }
 
 #[cfg(test)]

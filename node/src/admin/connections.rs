@@ -1,4 +1,4 @@
-//! Bounds on the admin port: how many clients, and how slow they may be.
+//! Bounds on the admin and the control port: how many clients, and how slow they may be.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,13 +90,13 @@ impl Port {
                         connection(stream, self.router.clone(), self.limits, self.stop.clone());
                     self.tasks.spawn(async move {
                         if let Err(error) = connection.await {
-                            debug!(%error, "connection to the admin port");
+                            debug!(%error, "connection to an admin port");
                         }
                         drop(place);
                     });
                 }
                 Err(error) => {
-                    warn!(%error, "accept on the admin port");
+                    warn!(%error, "accept on an admin port");
                     sleep(PAUSE_AFTER_FAILURE).await;
                 }
             }

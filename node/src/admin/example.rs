@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sheaf_proto::cluster::{Cluster, Member};
+use sheaf_proto::queue::Queue;
 use sheaf_proto::statistics::{Ledger, WindowCounts};
 
 use super::{AdminError, Node, Scope};
@@ -76,6 +77,10 @@ impl Node for Fake {
         ready(Ok(ledger)).boxed()
     }
 
+    fn queue(&self) -> Queue {
+        Queue { used_bytes: 1, capacity_bytes: 4, used_percent: 37.5 }
+    }
+
     fn cluster(&self) -> Cluster {
         Cluster {
             cluster: None,
@@ -87,6 +92,9 @@ impl Node for Fake {
             epoch: 0,
             members: Vec::new(),
             segments: Vec::new(),
+            missing: Vec::new(),
+            slots: None,
+            unfolded: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Journal, folding, flushing and printing: what is thrown away and built again from disk
 //! when any of them fails.
 
+mod counting; // what this node's settings say is to be counted
 mod error; // why an engine does not start, or ends
 mod parts; // what its parts are run with
 
@@ -14,18 +15,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::aggregation::distinct_logs::MemoryLimit;
+use crate::app::changing::Changing;
 use crate::app::folder;
 use crate::app::metrics::Metrics;
 use crate::app::settings::Settings;
 use crate::blocking;
 use crate::checkpoint::carries::Carries;
-use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::checkpoint::identity::Identity;
 use crate::checkpoint::raft::Raft;
+use crate::checkpoint::registered::RegisteredRecord;
 use crate::checkpoint::rejected::RejectedRecord;
 use crate::cluster::adopting::Adopting;
+use crate::cluster::announcing::Announcing;
 use crate::cluster::awareness;
 use crate::cluster::clocks::{Clocks, Comparing};
 use crate::cluster::copying::Copying;
@@ -55,13 +58,14 @@ use crate::flush::feed::{Consensus, Disagreement};
 use crate::flush::folding::{self, Folder, Folding};
 use crate::flush::results::Results;
 use crate::flush::sharing::Sharing;
-use crate::flush::{FlushError, FlushSettings, aggregations};
+use crate::flush::{FlushSettings, aggregations};
 use crate::intake::admission::Closed;
 use crate::intake::{Earlier, Intake, Packing};
 use crate::journal::copies::Copies;
 use crate::journal::{Journal, JournalError, Replay, replay};
 use crate::sink::Sink;
 use crate::store::Store;
+use counting::Counting;
 pub use error::EngineError;
 use parts::Parts;
 
@@ -69,6 +73,8 @@ use parts::Parts;
 pub struct Start {
     /// The node's settings.
     pub settings: Settings,
+    /// What of them may change.
+    pub changing: Arc<Changing>,
     /// The node's database.
     pub store: Arc<Store>,
     /// Who the node is.
@@ -145,6 +151,7 @@ impl Engine {
     pub async fn start(start: Start) -> Result<Engine, EngineError> {
         let Start {
             settings,
+            changing,
             store,
             identity,
             raft,
@@ -164,8 +171,11 @@ impl Engine {
         let lead = Arc::new(proposals);
         let consensus: Arc<dyn Consensus> = Arc::clone(&lead) as _;
         let node = identity.node;
+        let aggregations = changing.aggregations.subscribe();
+        let heard = RegisteredRecord::new(Arc::clone(&store));
+        let mut counting = Counting { consensus: Arc::clone(&consensus), aggregations, heard };
         if !leaves(&raft.facts().borrow(), node) {
-            register(&*consensus, &settings).await?;
+            counting.tell().await?;
         }
         seal_earlier(&*consensus, &members, node, &replayed).await?;
         let facts = consensus.facts();
@@ -285,6 +295,15 @@ impl Engine {
             members: members.clone(),
         };
         parts.run("hand-over", hand_over(leaving, adopting, filling, intake))?;
+
+        let zone = changing.zone.subscribe();
+        let announcing = Announcing { node, consensus: Arc::clone(&consensus), zone };
+        let announce = async {
+            futures::try_join!(counting.run(), announcing.run().map_err(EngineError::from))?;
+            // Nothing changes any more.
+            std::future::pending().await
+        };
+        parts.run("announce", announce)?;
 
         standing.attach(Arc::new(lending.clone()));
         let opener = Opener {
@@ -513,27 +532,10 @@ async fn check_journal(store: Arc<Store>) -> Result<Replay, EngineError> {
     Ok(checked?)
 }
 
-/// Makes the settings' aggregations the active ones.
-async fn register(consensus: &dyn Consensus, settings: &Settings) -> Result<(), EngineError> {
-    let wanted = settings.aggregations.iter().map(|definition| {
-        let name = definition.name.as_str().to_owned();
-        let written = serde_json::to_value(definition);
-        let written = written.map_err(|error| invalid(&name, &error))?;
-        Ok((name, written))
-    });
-    let definitions = wanted.collect::<Result<_, EngineError>>()?;
-    consensus.propose(Command::Register { definitions }).await?;
-    Ok(())
-}
-
-fn invalid(name: &str, error: &serde_json::Error) -> EngineError {
-    let (name, reason) = (name.to_owned(), error.to_string());
-    FlushError::Definition { number: 0, name, reason }.into()
-}
-
 fn flush_settings(settings: &Settings) -> Result<FlushSettings, EngineError> {
     Ok(FlushSettings {
-        // A window that closes gives its memory back while the next one begins to need it.
+        memory: settings.memory_limit,
+        // Until it is known how many aggregations count.
         window_memory: MemoryLimit(settings.memory_limit / settings.aggregations.len()),
         scratch: folder(settings, "scratch")?,
         journal_bytes_max: settings.journal_limit,

@@ -30,6 +30,7 @@ pub struct Metrics {
     records: Family<Labels, Counter>,
     queue_depth: Gauge,
     queue_capacity: Gauge,
+    queue_used: Gauge<f64, AtomicU64>,
     window_records: Family<Labels, Gauge>,
     window_memory: Family<Labels, Gauge>,
     clock_offsets: Family<Labels, Gauge<f64, AtomicU64>>,
@@ -62,6 +63,7 @@ impl Metrics {
             records: Family::default(),
             queue_depth: Gauge::default(),
             queue_capacity: Gauge::default(),
+            queue_used: Gauge::default(),
             window_records: Family::default(),
             window_memory: Family::default(),
             clock_offsets: Family::default(),
@@ -105,6 +107,13 @@ impl Metrics {
             "What the queue holds at most",
             Unit::Bytes,
             self.queue_capacity.clone(),
+        );
+        to.register_with_unit(
+            "queue_used",
+            "The queue's mean use over the last minute, where a second in which a request was \
+             refused for lack of room counts as full",
+            Unit::Other("percent".to_owned()),
+            self.queue_used.clone(),
         );
         to.register(
             "open_window_records",
@@ -201,6 +210,7 @@ impl Metrics {
         let received = intake.received();
         self.queue_depth.set(signed(admission.used() as u64));
         self.queue_capacity.set(signed(admission.capacity() as u64));
+        self.queue_used.set(admission.used_percent());
         let requests = [
             ("accepted", received.requests()),
             ("unusable", received.unusable()),

@@ -24,6 +24,7 @@ use crate::aggregation::definition::{
     AggregationName, Definition, DistinctLogs, InvalidDefinition, Kind,
 };
 use crate::cluster::address::PeerAddress;
+use crate::cluster::duties::Voters;
 use crate::cluster::initial::{InitialMembers, InvalidInitialMembers};
 use crate::cluster::placement::Copies;
 use crate::source::otlp::BUDGET_PER_REQUEST;
@@ -33,11 +34,13 @@ use given::Given;
 
 pub use flags::{LogFormat, StatsFormat};
 pub use given::Origin;
-pub use value::LogFilter;
+pub use value::{LogFilter, zone};
 
 /// The settings of a node; every value is valid, and valid beside the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// The file that some of them come from.
+    pub config: Option<PathBuf>,
     /// The folder of the journal and all other state.
     pub data_dir: PathBuf,
     /// What is counted; never empty, and no two of one name.
@@ -50,15 +53,21 @@ pub struct Settings {
     pub admin_listen: SocketAddr,
     /// Where other nodes of the cluster connect.
     pub peer_listen: SocketAddr,
+    /// Where members are let go; without a token file only this machine reaches it.
+    pub control_listen: SocketAddr,
+    /// The file with the token that has to be sent there.
+    pub control_token_file: Option<PathBuf>,
     /// What other nodes are told to reach this one by. Its port is 0 where that of
     /// `peer_listen` is, and then it is known once the node listens.
     pub peer_address: PeerAddress,
     /// Who forms a new cluster, this node among them.
     pub initial_members: InitialMembers,
-    /// What this machine may fail together with, if it is known; never empty.
-    pub zone: Option<String>,
+    /// What this machine may fail together with, if it is known.
+    pub zone: ZoneSource,
     /// On how many nodes each accepted request is durable before it is acknowledged.
     pub copies: Copies,
+    /// How many members vote at most.
+    pub voters: Voters,
     /// How far a member's clock may be from the leader's.
     pub clock_bound: Duration,
     /// How closed windows are printed.
@@ -85,6 +94,15 @@ pub struct Settings {
     pub connection_max_age: Duration,
     /// The number of threads that serve requests; at least one.
     pub threads: usize,
+}
+
+/// Where it is said what a machine may fail together with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ZoneSource {
+    /// In the settings themselves, or nowhere; never empty.
+    Settings(Option<String>),
+    /// In this file, perhaps only later.
+    File(PathBuf),
 }
 
 /// What a command line asks for.
@@ -155,6 +173,15 @@ pub enum SettingsError {
     /// No cluster could be formed.
     #[error(transparent)]
     InitialMembers(#[from] InvalidInitialMembers),
+    /// Everybody could change the cluster.
+    #[error(
+        "control-listen is {listen}, which other machines reach: say with control-token-file \
+         what they have to send"
+    )]
+    Unguarded {
+        /// The address.
+        listen: SocketAddr,
+    },
     /// The largest request could never be admitted.
     #[error(
         "queue-size is {}, but has to be at least {}: a request of max-request-size ({}) \
@@ -231,20 +258,25 @@ fn resolve(stronger: Given, file: Option<Document>) -> Result<Settings, Settings
     let aggregations = listed.unwrap_or_else(|| counts_by_attribute(&flags));
     Definition::check_unique_names(&aggregations)?;
     check_queue(&flags)?;
+    check_control(&flags)?;
     let peer_address = peer_address(&flags, &host_name())?;
     let initial_members =
         InitialMembers::new(flags.initial_members, flags.initial_count, &peer_address)?;
     Ok(Settings {
+        config: flags.config,
         data_dir: flags.data_dir,
         aggregations,
         otlp_grpc_listen: flags.otlp_grpc_listen,
         otlp_http_listen: flags.otlp_http_listen,
         admin_listen: flags.admin_listen,
         peer_listen: flags.peer_listen,
+        control_listen: flags.control_listen,
+        control_token_file: flags.control_token_file,
         peer_address,
         copies: flags.copies.unwrap_or_else(|| default_copies(&initial_members)),
         initial_members,
-        zone: flags.zone,
+        zone: flags.zone_file.map_or(ZoneSource::Settings(flags.zone), ZoneSource::File),
+        voters: flags.voters,
         clock_bound: flags.clock_bound,
         stats_format: flags.stats_format,
         stats_limit: flags.stats_limit,
@@ -309,6 +341,14 @@ fn check_queue(flags: &Flags) -> Result<(), SettingsError> {
     let (queue, request) = (flags.queue_size, flags.max_request_size);
     if queue / BUDGET_PER_REQUEST < request {
         return Err(SettingsError::QueueTooSmall { queue, request });
+    }
+    Ok(())
+}
+
+fn check_control(flags: &Flags) -> Result<(), SettingsError> {
+    let listen = flags.control_listen;
+    if flags.control_token_file.is_none() && !listen.ip().to_canonical().is_loopback() {
+        return Err(SettingsError::Unguarded { listen });
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use serde_json::value::{RawValue, to_raw_value};
 use sheaf_proto::cluster::{Cluster, Member};
+use sheaf_proto::queue::Queue;
 use sheaf_proto::statistics::{Ledger, WindowCounts};
 use tokio::sync::watch;
 use tracing::debug;
@@ -28,13 +29,14 @@ use crate::checkpoint::facts::windows::Printed;
 use crate::checkpoint::printed;
 use crate::cluster::gathering::GatherError;
 use crate::cluster::live::{self, Live};
+use crate::cluster::peers::Answers as _;
 use crate::cluster::printing::tell;
 use crate::cluster::proposals::ProposalError;
 use crate::cluster::standing::Standing;
 use crate::cluster::view::view;
 use crate::event::fingerprint::digest;
 use crate::event::node::NodeId;
-use crate::event::time::Window;
+use crate::event::time::{SECOND, UnixNanos, Window};
 use crate::intake::Intake;
 use crate::intake::admission::{Closed, Why};
 use following::Following;
@@ -46,6 +48,9 @@ const ANSWER_WAIT: Duration = Duration::from_secs(2);
 const ATTEMPTS: usize = 10;
 /// How long to rest in between.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// A cut that is older than this, in nanoseconds, says nothing of how far the node is.
+const RECENTLY: u64 = 10 * SECOND;
 
 /// Answers for the node, whether its engine runs or not.
 pub struct Statistics {
@@ -229,11 +234,16 @@ impl Statistics {
 impl Statistics {
     fn view(&self) -> Cluster {
         let mut cluster = view(&self.standing);
-        let offsets = self.reader().map(|reader| reader.clocks.offsets()).unwrap_or_default();
+        let Ok(reader) = self.reader() else { return cluster };
+        let offsets = reader.clocks.offsets();
         for member in &mut cluster.members {
             let offset = offsets.get(&NodeId(member.id));
             member.clock_offset_micros = offset.map(|offset| offset.nanos() / 1_000);
         }
+        let led = cluster.members.iter().find(|member| Some(member.id) == cluster.node);
+        let since = UnixNanos(self.standing.now().0.saturating_sub(RECENTLY));
+        let folded = reader.lending.folding.folded(since);
+        cluster.unfolded = led.map(|member| member.slots.saturating_sub(folded));
         cluster
     }
 
@@ -283,6 +293,15 @@ impl Node for Statistics {
 
     fn ledger(&self, scope: Scope) -> BoxFuture<'_, Result<Ledger, AdminError>> {
         self.accounts(scope).boxed()
+    }
+
+    fn queue(&self) -> Queue {
+        let admission = self.intake.admission();
+        Queue {
+            used_bytes: admission.used() as u64,
+            capacity_bytes: admission.capacity() as u64,
+            used_percent: admission.used_percent(),
+        }
     }
 
     fn cluster(&self) -> Cluster {

@@ -15,7 +15,7 @@ use crate::cluster::proposals::{ProposalError, Proposals};
 use crate::event::node::NodeId;
 
 /// How long a member that is there may take to answer its leader.
-const SILENCE: Duration = Duration::from_secs(2);
+pub const SILENCE: Duration = Duration::from_secs(2);
 /// How long a decision may take.
 const DECISION_WAIT: Duration = Duration::from_secs(10);
 /// How long a silent member may still have a lease, and more.

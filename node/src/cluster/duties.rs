@@ -14,8 +14,31 @@ use crate::cluster::owners;
 use crate::cluster::placement::Copies;
 use crate::event::node::NodeId;
 
-/// How many members vote at most: more would make each decision slower and none safer.
-const VOTERS_MAX: usize = 5;
+/// How many members vote at most: an odd number, so that a majority is well defined. More than
+/// five would make each decision slower and none safer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Voters(u8);
+
+/// Not a number of voters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("1, 3 or 5 members vote, not {0}")]
+pub struct InvalidVoters(u8);
+
+impl Voters {
+    /// As many as there may be.
+    pub const FIVE: Voters = Voters(5);
+}
+
+impl TryFrom<u8> for Voters {
+    type Error = InvalidVoters;
+
+    fn try_from(count: u8) -> Result<Voters, InvalidVoters> {
+        match count {
+            1 | 3 | 5 => Ok(Voters(count)),
+            _ => Err(InvalidVoters(count)),
+        }
+    }
+}
 
 /// A log that is this close to the leader's has caught up: the rest follows at once.
 const ENTRIES_BEHIND_MAX: u64 = 50;
@@ -47,18 +70,20 @@ impl fmt::Display for Duty {
 }
 
 /// What the leader has to do next, if anything. When it is done, there may be more. The
-/// members in `silent` do not answer any more; each slot is to have so many owners.
+/// members in `silent` do not answer any more; each slot is to have so many owners, and so many
+/// members are to vote.
 pub fn next(
     founding: &Founding,
     facts: &Facts,
     status: &Status,
     silent: &BTreeSet<NodeId>,
     copies: Copies,
+    voters: Voters,
 ) -> Option<Duty> {
     first_join(founding, facts)
         .or_else(|| teach(facts, status))
         .or_else(|| hand_on(facts, status))
-        .or_else(|| let_vote(facts, status))
+        .or_else(|| let_vote(facts, status, voters))
         .or_else(|| activate(facts, status))
         .or_else(|| place(founding, facts, silent, copies))
         .or_else(|| dismiss(facts, status))
@@ -87,13 +112,13 @@ fn hand_on(facts: &Facts, status: &Status) -> Option<Duty> {
 /// The voters are the members with the lowest ids of those that stay; one that votes
 /// keeps its vote, so that nobody's coming takes another's away. A leader votes while it
 /// leads.
-fn let_vote(facts: &Facts, status: &Status) -> Option<Duty> {
+fn let_vote(facts: &Facts, status: &Status, most: Voters) -> Option<Duty> {
     let may = |&(&id, _): &(&NodeId, &Member)| {
         id == status.id || may_vote(id, facts) && has_caught_up(id, status)
     };
     let mut candidates: Vec<NodeId> = staying(facts).filter(may).map(|(id, _)| *id).collect();
     candidates.sort_by_key(|id| (*id != status.id, !status.voters.contains(id), *id));
-    candidates.truncate(voters_of(candidates.len()));
+    candidates.truncate(voters_of(candidates.len(), most));
     let voters: BTreeSet<NodeId> = candidates.into_iter().collect();
     // A voter that does not answer keeps its vote: it is not for silence to take it.
     let silent = |id: &NodeId| !has_caught_up(*id, status) && stays(*id, facts);
@@ -103,8 +128,8 @@ fn let_vote(facts: &Facts, status: &Status) -> Option<Duty> {
 
 /// An odd number, for an even one bears no more failures than the odd one below it; but
 /// two, so that the facts outlive the loss of either.
-fn voters_of(members: usize) -> usize {
-    match members.min(VOTERS_MAX) {
+fn voters_of(members: usize, most: Voters) -> usize {
+    match members.min(most.0.into()) {
         4 => 3,
         others => others,
     }
@@ -159,9 +184,11 @@ fn has_caught_up(id: NodeId, status: &Status) -> bool {
     id == status.id || replicated.is_some_and(|index| index >= far_enough)
 }
 
-/// The voters that a cluster begins with: the founders with the lowest ids.
+/// The voters that a cluster begins with: the founders with the lowest ids, as many as there
+/// may be. Each founder has to find the same ones, also if their settings differ; the leader
+/// takes votes away that are too many.
 pub fn first_voters(founding: &Founding) -> Vec<raft::Member> {
-    let count = voters_of(founding.founders().len());
+    let count = voters_of(founding.founders().len(), Voters::FIVE);
     let member =
         |(id, founder): (NodeId, &Birth)| raft::Member { id, address: founder.address.clone() };
     founding.members().take(count).map(member).collect()
@@ -197,7 +224,7 @@ mod tests {
         if let Some(place) = owners::next(&facts, &BTreeSet::new(), Copies::ONE) {
             facts.apply(place).unwrap();
         }
-        super::next(founding, &facts, status, &BTreeSet::new(), Copies::ONE)
+        super::next(founding, &facts, status, &BTreeSet::new(), Copies::ONE, Voters::FIVE)
     }
 
     /// What node 1 knows as the leader when all others have caught up.
@@ -255,7 +282,7 @@ mod tests {
         let mut status = leads(&[1, 2, 3], &[]);
         status.replicated.insert(NodeId(3), Some(1));
         let next = |facts: &Facts| {
-            super::next(&founding(3), facts, &status, &BTreeSet::new(), Copies::ONE)
+            super::next(&founding(3), facts, &status, &BTreeSet::new(), Copies::ONE, Voters::FIVE)
         };
         assert_eq!(next(&facts), None);
         facts.apply(Command::Activate { node: NodeId(3) }).unwrap();
@@ -271,6 +298,28 @@ mod tests {
         assert_eq!(done(4, &[1, 2, 3], &[4]), None);
         assert_eq!(done(5, &[1, 2, 3], &[4, 5]), Some(Duty::LetVote(nodes(&[1, 2, 3, 4, 5]))));
         assert_eq!(done(7, &[1, 4, 5, 6, 7], &[2, 3]), None);
+    }
+
+    #[test]
+    fn fewer_vote_where_the_leader_is_told_so() {
+        let facts = active(5);
+        let done = |most, voters: &[u64], learners: &[u64]| {
+            let mut facts = facts.clone();
+            facts.apply(owners::next(&facts, &BTreeSet::new(), Copies::ONE).unwrap()).unwrap();
+            let (status, most) = (leads(voters, learners), Voters::try_from(most).unwrap());
+            super::next(&founding(3), &facts, &status, &BTreeSet::new(), Copies::ONE, most)
+        };
+        assert_eq!(done(3, &[1, 2, 3], &[4, 5]), None);
+        assert_eq!(done(3, &[1, 2, 3, 4, 5], &[]), Some(Duty::LetVote(nodes(&[1, 2, 3]))));
+        assert_eq!(done(1, &[1, 2, 3], &[4, 5]), Some(Duty::LetVote(nodes(&[1]))));
+        assert_eq!(done(5, &[1, 2, 3], &[4, 5]), Some(Duty::LetVote(nodes(&[1, 2, 3, 4, 5]))));
+    }
+
+    #[test]
+    fn one_three_or_five_vote() {
+        for count in 0..=255 {
+            assert_eq!(Voters::try_from(count).is_ok(), [1, 3, 5].contains(&count), "{count}");
+        }
     }
 
     #[test]

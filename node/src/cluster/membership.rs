@@ -16,7 +16,7 @@ use crate::checkpoint::facts::{self, Facts};
 use crate::checkpoint::identity::{Birth, Entropy, Identity, IdentityError};
 use crate::checkpoint::raft::{self, ProposeError, Raft, StartError, Stopped};
 use crate::cluster::address::PeerAddress;
-use crate::cluster::duties::{self, Duty};
+use crate::cluster::duties::{self, Duty, Voters};
 use crate::cluster::formation::{self, Answer, Decision, Founding, Why, decide, sight};
 use crate::cluster::initial::InitialMembers;
 use crate::cluster::leases::Silent;
@@ -83,6 +83,8 @@ pub struct Candidate {
     pub initial: InitialMembers,
     /// How many owners each slot is to have when this node leads.
     pub copies: Copies,
+    /// How many members are to vote at most when this node leads.
+    pub voters: Voters,
     /// The ways to the others.
     pub peers: Peers,
     /// What the others are told meanwhile.
@@ -106,7 +108,7 @@ impl Membership {
     /// # Errors
     /// When the database fails, or holds what this version cannot read.
     pub async fn begin(candidate: Candidate) -> Result<Membership, MembershipError> {
-        let Candidate { store, address, zone, entropy, initial, copies, peers, standing } =
+        let Candidate { store, address, zone, entropy, initial, copies, voters, peers, standing } =
             candidate;
         let birth = Birth::load_or_create(&store, address, zone, &entropy)?;
         let identity = match Identity::load(&store)? {
@@ -127,7 +129,7 @@ impl Membership {
         standing.take_part(birth, Arc::clone(&identity), raft.clone());
         let founding = Founding::of(identity.founders.clone());
         let (silent, known) = watch::channel(Silent::default());
-        let leading = tokio::spawn(lead(raft.clone(), founding.clone(), known, copies));
+        let leading = tokio::spawn(lead(raft.clone(), founding.clone(), known, copies, voters));
         let membership = Membership { identity, raft, member, standing, silent, leading };
         match membership.settle(&founding).await {
             Ok(()) => Ok(membership),
@@ -306,7 +308,13 @@ async fn found(
 }
 
 /// Does what the leader has to do, whenever this node leads.
-async fn lead(raft: Raft, founding: Founding, mut silent: watch::Receiver<Silent>, copies: Copies) {
+async fn lead(
+    raft: Raft,
+    founding: Founding,
+    mut silent: watch::Receiver<Silent>,
+    copies: Copies,
+    voters: Voters,
+) {
     let mut facts = raft.facts();
     loop {
         if raft.until(raft::Status::leads).await.is_err() {
@@ -317,7 +325,7 @@ async fn lead(raft: Raft, founding: Founding, mut silent: watch::Receiver<Silent
         // What an earlier term knew says nothing.
         let silent_now = if term == status.term { silent_now } else { BTreeSet::new() };
         let known = facts.borrow_and_update().clone();
-        let duty = duties::next(&founding, &known, &status, &silent_now, copies);
+        let duty = duties::next(&founding, &known, &status, &silent_now, copies, voters);
         let done = match duty {
             None => false,
             Some(duty) => do_duty(&raft, duty).await,

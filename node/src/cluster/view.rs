@@ -7,13 +7,22 @@ use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::segments::{Segment, SegmentState};
 use crate::checkpoint::identity::Identity;
 use crate::checkpoint::raft::Status;
+use crate::cluster::departures::SILENCE;
 use crate::cluster::standing::Standing;
 use crate::event::node::NodeId;
 
 /// What a node knows of its cluster, or what it waits for while it belongs to none.
 pub fn view(standing: &Standing) -> shape::Cluster {
     match standing.member() {
-        Ok((identity, raft)) => of_member(&identity, &raft.status(), &raft.facts().borrow()),
+        Ok((identity, raft)) => {
+            let mut cluster = of_member(&identity, &raft.status(), &raft.facts().borrow());
+            for member in &mut cluster.members {
+                let silence = raft.silent_for(NodeId(member.id));
+                member.reachable =
+                    raft.leading().map(|_| silence.is_some_and(|silence| silence < SILENCE));
+            }
+            cluster
+        }
         Err(reason) => {
             let waits = standing.waits_for();
             let waiting = match waits.as_slice() {
@@ -30,6 +39,9 @@ pub fn view(standing: &Standing) -> shape::Cluster {
                 epoch: 0,
                 members: Vec::new(),
                 segments: Vec::new(),
+                missing: Vec::new(),
+                slots: None,
+                unfolded: None,
             }
         }
     }
@@ -64,6 +76,10 @@ fn of_member(identity: &Identity, status: &Status, facts: &Facts) -> shape::Clus
         epoch: facts.slots().values().map(|slot| slot.epoch).max().unwrap_or(0),
         members: members.collect(),
         segments: segments.collect(),
+        missing: facts.latest_cut().missing.keys().copied().collect(),
+        slots: Some(facts.settings().slots),
+        // What the node does is not for the facts to tell.
+        unfolded: None,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::aggregation::distinct_logs;
 use crate::checkpoint::facts::Facts;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
-use crate::event::time::Window;
+use crate::event::time::{UnixNanos, Window};
 use crate::flush::carried::{CarriedWindows, carried};
 use crate::flush::delivery::Flush;
 use crate::flush::feed::{Batch, Consensus, Disagreement, Feed, pass_on};
@@ -54,6 +54,7 @@ pub type Observer = Box<dyn Fn(&str, OpenFigures) + Send>;
 pub struct Folding {
     commands: mpsc::UnboundedSender<Command>,
     decided: watch::Receiver<Arc<Decided>>,
+    reached: watch::Receiver<Vec<Reached>>,
     /// The newest cut up to which it was recorded what is decided.
     recorded: Arc<AtomicU64>,
 }
@@ -62,6 +63,13 @@ pub struct Folding {
 pub struct Commands {
     received: mpsc::UnboundedReceiver<Command>,
     decided: watch::Sender<Arc<Decided>>,
+    reached: watch::Sender<Vec<Reached>>,
+}
+
+/// Up to which time some slots are folded.
+struct Reached {
+    slots: u64,
+    until: UnixNanos,
 }
 
 impl Folding {
@@ -69,13 +77,20 @@ impl Folding {
     pub fn new() -> (Folding, Commands) {
         let (commands, received) = mpsc::unbounded_channel();
         let (decided, told) = watch::channel(Arc::default());
-        let folding = Folding { commands, decided: told, recorded: Arc::default() };
-        (folding, Commands { received, decided })
+        let (reached, shown) = watch::channel(Vec::new());
+        let folding = Folding { commands, decided: told, reached: shown, recorded: Arc::default() };
+        (folding, Commands { received, decided, reached })
     }
 
     /// Which entries repeat a request, as far as it is decided.
     pub fn decided(&self) -> Arc<Decided> {
         Arc::clone(&self.decided.borrow())
+    }
+
+    /// How many slots were folded up to a cut at this time or later, as of the newest cut.
+    pub fn folded(&self, since: UnixNanos) -> u64 {
+        let reached = self.reached.borrow();
+        reached.iter().filter(|reached| reached.until >= since).map(|reached| reached.slots).sum()
     }
 
     /// Makes durable what is decided, which is all that was handed on: once it is claimed,
@@ -148,6 +163,7 @@ pub struct Folder {
     parts: Parts,
     facts: watch::Receiver<Arc<Facts>>,
     learning: Learning,
+    reached: watch::Sender<Vec<Reached>>,
     /// By number, which is never used again.
     groups: BTreeMap<u64, Group>,
     groups_made: u64,
@@ -187,6 +203,7 @@ impl Folder {
             parts,
             facts,
             learning,
+            reached: commands.reached.clone(),
             groups,
             groups_made,
             streams,
@@ -297,6 +314,8 @@ impl Folder {
     /// Does what the newest facts ask for.
     fn follow_facts(&mut self) -> Result<(), FlushError> {
         let facts = self.facts.borrow_and_update().clone();
+        let counting = facts.aggregations().values().filter(|known| known.until.is_none());
+        self.parts.settings.divide_memory(counting.count());
         self.groups.retain(|_, group| !group.has_lost(&facts));
         self.follow_owners(&facts)?;
         self.learning.decide(&facts);
@@ -403,6 +422,13 @@ impl Folder {
         Ok(())
     }
 
+    fn reached(&self, group: &Group) -> Reached {
+        let facts = self.facts.borrow();
+        let cut = group.newest_reached(&facts).and_then(|number| facts.cut(number));
+        let until = cut.map(|cut| cut.time).unwrap_or_default();
+        Reached { slots: group.slots().len() as u64, until }
+    }
+
     fn report(&self) {
         let mut sums: BTreeMap<&str, OpenFigures> = BTreeMap::new();
         for (aggregation, figures) in self.groups.values().flat_map(Group::figures) {
@@ -411,6 +437,7 @@ impl Folder {
             sum.memory_bytes += figures.memory_bytes;
         }
         sums.into_iter().for_each(|(name, figures)| (self.parts.observer)(name, figures));
+        self.reached.send_replace(self.groups.values().map(|group| self.reached(group)).collect());
     }
 }
 

@@ -5,7 +5,8 @@
 //! half here, because finishing them is what makes room again, then to new
 //! ones, each in order of arrival.
 
-mod drain;
+mod drain; // how fast it empties
+mod usage; // how full it was
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,6 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use drain::DrainRate;
+use usage::Usage;
 
 /// How long a sender waits for room before it is told to come back.
 pub const ADMIT_WAIT: Duration = Duration::from_secs(1);
@@ -125,6 +127,7 @@ struct State {
     over: Option<Closed>,
     trouble: Option<Closed>,
     drain: DrainRate,
+    usage: Usage,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -150,6 +153,7 @@ impl Admission {
             over: None,
             trouble: None,
             drain: DrainRate::new(capacity),
+            usage: Usage::new(),
         };
         Admission(Arc::new(Shared {
             capacity,
@@ -203,6 +207,14 @@ impl Admission {
         self.0.capacity
     }
 
+    /// The mean use of the budget over the last 60 whole seconds, from 0 to 100. A second in
+    /// which a request was refused for lack of room counts as full.
+    pub fn used_percent(&self) -> f64 {
+        let mut state = self.lock();
+        state.observe(self.0.capacity);
+        state.usage.percent()
+    }
+
     /// How many requests were refused since the start.
     pub fn refused(&self) -> u64 {
         self.0.refused.load(Ordering::Relaxed)
@@ -252,9 +264,9 @@ impl Admission {
             Why::Closed(closed) => closed.usually_lasts(),
             Why::Full => {
                 let mut state = self.lock();
-                let used = state.used;
-                state.drain.observe(used, self.0.capacity, Instant::now());
-                state.drain.time_for(used + state.waiting)
+                state.observe(self.0.capacity);
+                state.usage.overflow();
+                state.drain.time_for(state.used + state.waiting)
             }
         };
         let delay = delay.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX / JITTER);
@@ -298,13 +310,20 @@ impl State {
     }
 
     fn charge(&mut self, bytes: usize, capacity: usize) {
-        self.drain.observe(self.used, capacity, Instant::now());
+        self.observe(capacity);
         self.used += bytes;
     }
 
     fn discharge(&mut self, bytes: usize, capacity: usize) {
-        self.drain.observe(self.used, capacity, Instant::now());
+        self.observe(capacity);
         self.used -= bytes;
+    }
+
+    /// Accounts for the time up to now; to be called before what is used changes.
+    fn observe(&mut self, capacity: usize) {
+        let now = Instant::now();
+        self.drain.observe(self.used, capacity, now);
+        self.usage.observe(self.used, capacity, now);
     }
 
     /// Hands room to those who wait, for as long as the next in line fits.

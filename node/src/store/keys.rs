@@ -16,6 +16,8 @@ pub const REJECTED: [u8; 1] = [0x07];
 pub const BIRTH: [u8; 1] = [0x09];
 /// Facts: which requests there were, and which entries repeat them.
 pub const REQUESTS: [u8; 1] = [0x0b];
+/// Facts: what the cluster heard of this node's settings.
+pub const REGISTERED: [u8; 1] = [0x0c];
 
 /// Raft: the vote.
 pub const RAFT_VOTE: [u8; 1] = [0x01];
@@ -168,7 +170,7 @@ mod tests {
         assert_eq!(entry(1, 2), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2]);
         assert_eq!(window(UnixNanos(1), 2), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
         assert_eq!((IDENTITY, TRIMMED, REJECTED, BIRTH), ([1], [3], [7], [9]));
-        assert_eq!(REQUESTS, [11]);
+        assert_eq!((REQUESTS, REGISTERED), ([11], [12]));
         assert_eq!((RAFT_VOTE, RAFT_COMMITTED), ([1], [2]));
         assert_eq!((RAFT_PURGED, RAFT_SNAPSHOT), ([3], [4]));
         assert_eq!(raft_entry(0x0102), [5, 0, 0, 0, 0, 0, 0, 1, 2]);

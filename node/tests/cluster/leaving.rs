@@ -13,7 +13,7 @@ use crate::process::{Process, eventually};
 
 /// Asks a node to let a member go, and returns the answer's status and body.
 pub(super) fn ask_to(act: &str, member: u64, through: &mut Process) -> (u16, String) {
-    let mut connection = Connection::open(through.admin().unwrap()).unwrap();
+    let mut connection = Connection::open(through.control().unwrap()).unwrap();
     let answer = connection.post(&format!("/v1/cluster/members/{member}/{act}")).unwrap();
     (answer.status, answer.body)
 }
@@ -128,7 +128,7 @@ fn a_forgotten_node_takes_what_only_it_had_and_the_windows_say_so() {
 
     lost.kill();
     eventually("a node that can be forgotten", || {
-        let mut connection = Connection::open(running[0].admin()?).ok()?;
+        let mut connection = Connection::open(running[0].control()?).ok()?;
         let path = format!("/v1/cluster/members/{node}/forget");
         connection.post(&path).ok().filter(|answer| answer.status == 202)
     });

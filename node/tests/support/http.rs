@@ -89,7 +89,17 @@ impl Connection {
 
     /// Sends a `POST` without a body.
     pub(crate) fn post(&mut self, path: &str) -> io::Result<Answer> {
-        let request = format!("POST {path} HTTP/1.1\r\nHost: node\r\nContent-Length: 0\r\n\r\n");
+        self.post_with("", path)
+    }
+
+    /// As [`Connection::post`], with a token.
+    pub(crate) fn post_as(&mut self, token: &str, path: &str) -> io::Result<Answer> {
+        self.post_with(&format!("Authorization: Bearer {token}\r\n"), path)
+    }
+
+    fn post_with(&mut self, header: &str, path: &str) -> io::Result<Answer> {
+        let request =
+            format!("POST {path} HTTP/1.1\r\nHost: node\r\nContent-Length: 0\r\n{header}\r\n");
         Ok(self.ask(request.as_bytes())?.0)
     }
 

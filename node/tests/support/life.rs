@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use sheaf_node::app::changing::Changing;
 use sheaf_node::app::engine::{Engine, Reader, Start};
 use sheaf_node::app::metrics::Metrics;
 use sheaf_node::app::settings::{Command, Settings};
@@ -50,6 +51,7 @@ impl Life {
             store: Arc::clone(&store),
             address: settings.peer_address.to_string(),
             zone: None,
+            voters: settings.voters,
             entropy: Entropy::of_system(),
             initial: settings.initial_members.clone(),
             copies: settings.copies,
@@ -62,6 +64,7 @@ impl Life {
         let clock = Arc::new(AtomicU64::new(second));
         let now = Arc::clone(&clock);
         let starting = Start {
+            changing: Arc::new(Changing::new(&settings)),
             settings,
             store,
             identity: membership.identity().clone(),

@@ -59,9 +59,8 @@ impl Process {
             }
         }
         command.arg("--data-dir").arg(folder).args(["--disk-reserve", "0"]);
-        for port in ["--otlp-grpc-listen", "--otlp-http-listen", "--admin-listen", "--peer-listen"]
-        {
-            command.args([port, "127.0.0.1:0"]);
+        for port in ["otlp-grpc", "otlp-http", "admin", "control", "peer"] {
+            command.arg(format!("--{port}-listen=127.0.0.1:0"));
         }
         command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -79,6 +78,11 @@ impl Process {
     /// Where it answers questions, or `None` if it died before it told.
     pub(crate) fn admin(&mut self) -> Option<SocketAddr> {
         self.address("admin")
+    }
+
+    /// Where it is asked to change the cluster, or `None` if it died before it told.
+    pub(crate) fn control(&mut self) -> Option<SocketAddr> {
+        self.address("control")
     }
 
     /// What it has printed so far.

@@ -2,7 +2,7 @@
 
 /// How many bytes a quantity such as `10Gi` or `1.5e9` stands for, rounded up; `None` if it is
 /// none, or negative, or more than fits.
-pub(super) fn bytes(quantity: &str) -> Option<u64> {
+pub(crate) fn bytes(quantity: &str) -> Option<u64> {
     let end = quantity.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(quantity.len());
     let (number, suffix) = quantity.split_at(end);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));

@@ -118,6 +118,9 @@ pub(super) fn cluster(cluster: cluster::Cluster) -> service::Cluster {
         epoch: cluster.epoch,
         members: cluster.members.into_iter().map(member).collect(),
         segments: cluster.segments.into_iter().map(segment).collect(),
+        missing: cluster.missing,
+        slots: cluster.slots.unwrap_or_default().into(),
+        unfolded: cluster.unfolded,
     }
 }
 

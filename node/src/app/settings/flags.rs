@@ -14,6 +14,7 @@ use super::given::{Given, Origin};
 use super::value::{self, LogFilter};
 use crate::aggregation::definition::{Unique, WindowLength};
 use crate::cluster::address::PeerAddress;
+use crate::cluster::duties::Voters;
 use crate::cluster::placement::Copies;
 use crate::event::entry::REQUEST_BYTES_MAX;
 
@@ -67,6 +68,15 @@ pub(super) struct Flags {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:9465", value_parser = value::address)]
     pub(super) peer_listen: SocketAddr,
 
+    /// Where members are let go (drain, forget). Other machines are listened to with a token only
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9466", value_parser = value::address)]
+    pub(super) control_listen: SocketAddr,
+
+    /// A file with the token that has to be sent to the control port; it is read again each time
+    /// [default: none is needed]
+    #[arg(long, value_name = "FILE")]
+    pub(super) control_token_file: Option<PathBuf>,
+
     /// What other nodes are told to reach this one by
     /// [default: where it listens for them if that is one address, else this machine's host name]
     #[arg(long, value_name = "HOST:PORT")]
@@ -88,10 +98,19 @@ pub(super) struct Flags {
     #[arg(long, value_name = "NAME", value_parser = value::zone)]
     pub(super) zone: Option<String>,
 
+    /// A file with the zone, which may be empty or missing and be filled in later
+    /// [default: none]
+    #[arg(long, value_name = "FILE", conflicts_with = "zone")]
+    pub(super) zone_file: Option<PathBuf>,
+
     /// On how many nodes what is accepted is durable before it is acknowledged: 1, 2 or 3
     /// [default: 2, or 1 if a node forms a cluster alone]
     #[arg(long, value_name = "NUMBER", value_parser = value::copies)]
     pub(super) copies: Option<Copies>,
+
+    /// How many members vote at most: 1, 3 or 5. That of the node that leads counts
+    #[arg(long, value_name = "NUMBER", default_value = "5", value_parser = value::voters)]
+    pub(super) voters: Voters,
 
     /// How far a member's clock may be from the leader's; one that is further off takes nothing.
     /// That of the node that leads counts

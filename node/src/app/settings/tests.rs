@@ -53,8 +53,11 @@ fn a_node_that_is_told_nothing_runs_with_the_defaults() {
     assert_eq!(settings.otlp_http_listen.to_string(), "0.0.0.0:4318");
     assert_eq!(settings.admin_listen.to_string(), "0.0.0.0:9464");
     assert_eq!(settings.peer_listen.to_string(), "0.0.0.0:9465");
-    assert_eq!(settings.zone, None);
+    assert_eq!(settings.control_listen.to_string(), "127.0.0.1:9466");
+    assert_eq!(settings.control_token_file, None);
+    assert_eq!(settings.zone, ZoneSource::Settings(None));
     assert_eq!(settings.copies, Copies::ONE);
+    assert_eq!(settings.voters, Voters::FIVE);
     assert_eq!(settings.stats_format, StatsFormat::Json);
     assert_eq!(settings.stats_limit, 1000);
     assert_eq!(settings.log_format, LogFormat::Text);
@@ -76,6 +79,7 @@ fn the_default_ports_are_those_that_the_client_knows() {
     assert_eq!(settings.otlp_http_listen.port(), sheaf_proto::names::OTLP_HTTP_PORT);
     assert_eq!(settings.admin_listen.port(), sheaf_proto::names::ADMIN_PORT);
     assert_eq!(settings.peer_listen.port(), sheaf_proto::names::PEER_PORT);
+    assert_eq!(settings.control_listen.port(), sheaf_proto::names::CONTROL_PORT);
 }
 
 #[test]
@@ -101,7 +105,10 @@ peerListen: 127.0.0.1:4
 peerAddress: Sheaf-0.sheaf:5
 initialMembers: [sheaf-0.sheaf:5, "[fd00::1]:5"]
 initialCount: 4
+controlListen: 0.0.0.0:6
+controlTokenFile: /run/token
 zone: eu_1.a-b
+voters: 3
 statsFormat: text
 statsLimit: 7
 logFormat: json
@@ -128,7 +135,10 @@ threads: 5
     assert_eq!(settings.peer_address.to_string(), "sheaf-0.sheaf:5");
     assert_eq!(members(&settings), ["sheaf-0.sheaf:5", "[fd00::1]:5"]);
     assert_eq!(settings.initial_members.count(), 4);
-    assert_eq!(settings.zone.as_deref(), Some("eu_1.a-b"));
+    assert_eq!(settings.control_listen.port(), 6);
+    assert_eq!(settings.control_token_file.as_deref(), Some(Path::new("/run/token")));
+    assert_eq!(settings.zone, ZoneSource::Settings(Some("eu_1.a-b".to_owned())));
+    assert_eq!(Ok(settings.voters), Voters::try_from(3));
     assert_eq!(settings.stats_format, StatsFormat::Text);
     assert_eq!(settings.stats_limit, 7);
     assert_eq!(settings.log_format, LogFormat::Json);
@@ -161,11 +171,15 @@ fn every_setting_has_a_flag_a_variable_and_a_default_in_the_help() {
         "otlp-http-listen",
         "admin-listen",
         "peer-listen",
+        "control-listen",
+        "control-token-file",
         "peer-address",
         "initial-members",
         "initial-count",
         "zone",
+        "zone-file",
         "copies",
+        "voters",
         "stats-format",
         "stats-limit",
         "log-format",
@@ -290,6 +304,13 @@ fn values_outside_their_range_are_refused() {
         ("initial-members", "a:1,,b:1"),
         ("initial-count", "0"),
         ("initial-count", "1001"),
+        ("control-listen", "9466"),
+        ("control-token-file", ""),
+        ("zone-file", ""),
+        ("voters", "0"),
+        ("voters", "2"),
+        ("voters", "7"),
+        ("voters", "all"),
         ("copies", "0"),
         ("copies", "4"),
         ("copies", "two"),
@@ -397,6 +418,29 @@ fn a_queue_that_cannot_hold_what_the_largest_request_takes_is_refused() {
     let line = refusal(&["--max-request-size", "65MiB"], &[], "");
     assert!(line.contains("queue-size is 192.0 MiB") && line.contains("195.0 MiB"), "{line}");
     assert!(load(&["--max-request-size", "65MiB", "--queue-size", "195MiB"], &[], "").is_ok());
+}
+
+#[test]
+fn a_control_port_that_other_machines_reach_needs_a_token() {
+    for listen in ["0.0.0.0:9466", "[::]:9466", "10.0.0.1:9466", "[::ffff:10.0.0.1]:9466"] {
+        let line = refusal(&["--control-listen", listen], &[], "");
+        assert!(line.starts_with(&format!("control-listen is {listen}, which other")), "{line}");
+        let flags = ["--control-listen", listen, "--control-token-file", "token"];
+        assert!(load(&flags, &[], "").is_ok(), "{listen}");
+    }
+    for listen in ["127.0.0.1:1", "127.1.2.3:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+        assert!(load(&["--control-listen", listen], &[], "").is_ok(), "{listen}");
+    }
+}
+
+#[test]
+fn the_zone_is_said_in_one_place() {
+    let settings = load(&["--zone-file", "/etc/zone"], &[], "").unwrap();
+    assert_eq!(settings.zone, ZoneSource::File("/etc/zone".into()));
+    let line = refusal(&["--zone-file", "/etc/zone", "--zone", "a"], &[], "");
+    assert!(line.contains("'--zone-file <FILE>' cannot be used with '--zone <NAME>'"), "{line}");
+    let line = refusal(&[], &[("SHEAF_ZONE_FILE", "/etc/zone")], "zone: a\n");
+    assert!(line.contains("--zone-file"), "{line}");
 }
 
 #[test]

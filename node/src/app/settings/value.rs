@@ -10,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::aggregation::definition::{Unique, WindowLength};
+use crate::cluster::duties::Voters;
 use crate::cluster::placement::Copies;
 
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
@@ -85,8 +86,17 @@ pub(super) fn copies(text: &str) -> Result<Copies, String> {
     Copies::try_from(number).map_err(|error| error.to_string())
 }
 
+/// How many members vote.
+pub(super) fn voters(text: &str) -> Result<Voters, String> {
+    let number = text.parse::<u8>().map_err(|error| error.to_string())?;
+    Voters::try_from(number).map_err(|error| error.to_string())
+}
+
 /// The name of a zone, as Kubernetes has it in a label.
-pub(super) fn zone(text: &str) -> Result<String, String> {
+///
+/// # Errors
+/// When it is not one, and says what to write instead.
+pub fn zone(text: &str) -> Result<String, String> {
     let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
     if (1..=ZONE_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed) {
         Ok(text.to_owned())

@@ -71,8 +71,8 @@ impl Node {
     }
 
     fn settings(&self) -> FlushSettings {
-        let (window_memory, scratch) = (MemoryLimit(1 << 20), self.scratch.path().to_owned());
-        FlushSettings { window_memory, scratch, journal_bytes_max: 0 }
+        let (memory, scratch) = (1 << 20, self.scratch.path().to_owned());
+        FlushSettings { memory, window_memory: MemoryLimit(memory), scratch, journal_bytes_max: 0 }
     }
 
     /// Groups of this node's slots that have folded everything.

@@ -154,6 +154,7 @@ impl Node {
     pub(crate) fn folder(&self, commands: &Commands) -> (Folder, mpsc::UnboundedReceiver<Flush>) {
         let (flushes, to_flush) = mpsc::unbounded_channel();
         let settings = FlushSettings {
+            memory: 1 << 20,
             window_memory: MemoryLimit(1 << 20),
             scratch: self.scratch.path().to_owned(),
             journal_bytes_max: self.journal_bytes_max,

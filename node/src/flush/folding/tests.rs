@@ -2,7 +2,6 @@ mod repeats; // requests that come twice
 
 use super::*;
 use crate::event::entry::EntryWriter;
-use crate::event::time::UnixNanos;
 use crate::flush::example::node::{Node, Source, everybody_waits};
 use crate::flush::example::{Cluster, at, entry, packed, register, slots, window};
 
@@ -88,6 +87,46 @@ async fn a_window_is_handed_on_once_all_that_the_cut_counts_is_folded() {
     assert_eq!(closings(&mut to_flush), [all(0, FIRST, 4)]);
     assert_eq!(it.source.folded(segment), Some(3));
     life.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_count_as_folded_up_to_the_newest_cut_of_which_everything_came() {
+    let it = Setting::new();
+    let segment = it.cluster.open(1);
+    let (life, _to_flush) = it.node.fold();
+    it.append(segment, 5, &[(7, 1)]);
+    everybody_waits().await;
+    it.cut(10);
+    everybody_waits().await;
+    assert_eq!([10, 11].map(|second| life.folding.folded(at(second))), [256, 0]);
+    it.cluster.cut(20, &[(segment, 2)]);
+    everybody_waits().await;
+    assert_eq!([10, 11].map(|second| life.folding.folded(at(second))), [256, 0]);
+    it.cluster.place("100-255", 2);
+    everybody_waits().await;
+    assert_eq!(life.folding.folded(at(10)), 100);
+    it.append(segment, 15, &[(7, 2)]);
+    everybody_waits().await;
+    it.cut(21);
+    everybody_waits().await;
+    assert_eq!([21, 22].map(|second| life.folding.folded(at(second))), [100, 0]);
+    life.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn memory_is_divided_among_the_aggregations_that_count() {
+    let it = Setting::new();
+    let (_folding, commands) = Folding::new();
+    let (mut folder, _to_flush) = it.node.folder(&commands);
+    let mut share = |names: &[&str]| {
+        let windows: Vec<_> = names.iter().map(|&name| (name, 10)).collect();
+        it.cluster.apply(register(&windows));
+        folder.follow_facts().unwrap();
+        folder.parts.settings.window_memory.0
+    };
+    assert_eq!(share(&["by-foo"]), 1 << 20);
+    assert_eq!(share(&["by-foo", "by-bar", "a", "b"]), 1 << 18);
+    assert_eq!(share(&["by-bar"]), 1 << 20, "what has ended needs none");
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,7 +22,8 @@ impl Fold {
 
     fn settings(&self, journal_bytes_max: u64) -> FlushSettings {
         let scratch = self.scratch.path().to_owned();
-        FlushSettings { window_memory: MemoryLimit(1 << 20), scratch, journal_bytes_max }
+        let memory = 1 << 20;
+        FlushSettings { memory, window_memory: MemoryLimit(memory), scratch, journal_bytes_max }
     }
 
     fn resume(&self, slots: SlotSet, carries: Vec<Carry>) -> Group {

@@ -248,6 +248,94 @@ async fn senders_refused_together_are_told_different_delays() {
     assert!(others.iter().any(|other| *other != first));
 }
 
+/// Lets so many seconds pass.
+async fn pass(seconds: u64) {
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+}
+
+fn assert_percent(admission: &Admission, expected: f64) {
+    let percent = admission.used_percent();
+    assert!((percent - expected).abs() < 1e-6, "{percent}, not {expected}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_use_of_a_minute_is_the_mean_over_its_time() {
+    let admission = Admission::new(100);
+    assert_percent(&admission, 0.0);
+    let first = admission.admit(40).await.unwrap();
+    pass(30).await;
+    assert_percent(&admission, 20.0);
+    let second = admission.admit(40).await.unwrap();
+    pass(15).await;
+    assert_percent(&admission, (30.0 * 40.0 + 15.0 * 80.0) / 60.0);
+    drop((first, second));
+    pass(15).await;
+    assert_percent(&admission, 40.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_used_for_a_part_of_a_second_counts_for_that_part() {
+    let admission = Admission::new(100);
+    assert_percent(&admission, 0.0);
+    // So that some of the time lies on both sides of a second's end.
+    tokio::time::advance(Duration::from_millis(400)).await;
+    for _ in 0..122 {
+        let held = admission.admit(100).await.unwrap();
+        tokio::time::advance(Duration::from_millis(250)).await;
+        drop(held);
+        tokio::time::advance(Duration::from_millis(250)).await;
+    }
+    assert_percent(&admission, 50.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_older_than_a_minute_does_not_count() {
+    let admission = Admission::new(100);
+    let held = admission.admit(60).await.unwrap();
+    pass(60).await;
+    assert_percent(&admission, 60.0);
+    drop(held);
+    pass(59).await;
+    assert_percent(&admission, 1.0);
+    pass(1).await;
+    assert_percent(&admission, 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_nobody_asks_for_a_day_still_knows_its_last_minute() {
+    let admission = Admission::new(100);
+    let held = admission.admit(30).await.unwrap();
+    tokio::time::advance(Duration::from_millis(24 * 3600 * 1000 + 400)).await;
+    assert_percent(&admission, 30.0);
+    drop(held);
+    pass(30).await;
+    assert_percent(&admission, (30.0 * 30.0 + 0.4 * 30.0) / 60.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_in_which_a_request_finds_no_room_counts_as_full() {
+    let admission = Admission::new(100);
+    let _held = admission.admit(60).await.unwrap();
+    assert_eq!(busy(&admission, 50).await.why, Why::Full); // a second later
+    pass(1).await;
+    assert_percent(&admission, (60.0 + 100.0) / 60.0);
+    pass(58).await;
+    assert_percent(&admission, (59.0 * 60.0 + 100.0) / 60.0);
+    pass(2).await;
+    assert_percent(&admission, 60.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_node_is_not_a_full_one() {
+    let admission = Admission::new(100);
+    admission.close(Closed::Leaderless);
+    for _ in 0..60 {
+        let _ = busy(&admission, 50).await;
+        pass(1).await;
+    }
+    assert_percent(&admission, 0.0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn senders_that_come_grow_and_go_at_random_leave_the_budget_whole() {
     let admission = Admission::new(1000);

@@ -1,0 +1,279 @@
+//! The operator: start, run, drain with a deadline.
+
+pub mod settings; // flags and variables
+pub mod telemetry; // the operator's own log
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::join_all;
+use kube::client::ClientBuilder;
+use kube::runtime::controller;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::{Client, Config};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::build::{prometheus_rule_resource, service_monitor_resource};
+use crate::context::{Context, Memories, Turns};
+use crate::election::{Candidate, Held};
+use crate::metrics::Metrics;
+use crate::names::MANAGED_BY;
+use crate::nodes::{Network, Nodes};
+use crate::reconcile::{after_error, reconcile};
+use crate::serving;
+use crate::validate::Installation;
+use crate::watches;
+use settings::Settings;
+
+/// How long rounds that are under way may take to end when the operator stops.
+const DRAIN: Duration = Duration::from_secs(20);
+/// How long the API server may take to say which kinds there are.
+const DISCOVERY: Duration = Duration::from_secs(10);
+/// How long to rest before it is asked again.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// How long a request to the API server may take; watches end by themselves before.
+const READ_TIMEOUT: Duration = Duration::from_secs(295);
+
+/// Why the operator does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A port cannot be opened, or signals not be heard.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no way to an API server.
+    #[error("find the API server: {0}")]
+    Config(#[from] kube::config::InferConfigError),
+    /// The way to the API server cannot be used.
+    #[error("connect to the API server: {0}")]
+    Client(#[from] kube::Error),
+}
+
+/// Runs until `stop`: acts while it holds the lease, and waits for it otherwise.
+///
+/// # Errors
+/// When the operator cannot start.
+pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AppError> {
+    let metrics = Arc::new(Metrics::default());
+    let listener = TcpListener::bind(settings.listen).await;
+    let what = || format!("listen on {}", settings.listen);
+    let listener = listener.map_err(|source| AppError::Io { what: what(), source })?;
+    let client = client(&metrics).await?;
+    let serving = serving::serve(listener, Arc::clone(&metrics), stop.clone());
+    let serving = tokio::spawn(serving);
+
+    let operator = Operator { settings, client, metrics };
+    operator.stand(&stop).await;
+    if let Err(error) = serving.await {
+        error!(%error, "the server of probes and metrics panicked");
+    }
+    Ok(())
+}
+
+async fn client(metrics: &Metrics) -> Result<Client, AppError> {
+    let mut config = Config::infer().await?;
+    // Rounds are tried again by the operator, which knows what is still wanted then.
+    config.default_retry = false;
+    config.read_timeout = Some(READ_TIMEOUT);
+    let builder = ClientBuilder::try_from(config)?;
+    Ok(builder.with_layer(&metrics.counting()).build())
+}
+
+struct Operator {
+    settings: Settings,
+    client: Client,
+    metrics: Arc<Metrics>,
+}
+
+impl Operator {
+    /// Acts whenever it holds the lease, until it is to stop.
+    async fn stand(&self, stop: &CancellationToken) {
+        let Settings { namespace, lease_name, identity, .. } = &self.settings;
+        let mut candidate = Candidate::new(self.client.clone(), namespace, lease_name, identity);
+        while !stop.is_cancelled() {
+            let held = tokio::select! {
+                held = candidate.elected() => held,
+                () = stop.cancelled() => break,
+            };
+            self.metrics.lead(true);
+            self.lead(&mut candidate, held, stop).await;
+            self.metrics.lead(false);
+        }
+        if let Err(error) = candidate.release().await {
+            warn!(%error, "the lease could not be given back, and has to run out");
+        }
+    }
+
+    /// Acts until the lease is lost, and then at once no more; or until it is to stop, and then
+    /// ends what is under way.
+    async fn lead(&self, candidate: &mut Candidate, held: Held, stop: &CancellationToken) {
+        let acting = async {
+            let controlling = self.control(stop);
+            tokio::pin!(controlling);
+            tokio::select! {
+                () = &mut controlling => return,
+                () = stop.cancelled() => {}
+            }
+            if timeout(DRAIN, controlling).await.is_err() {
+                warn!("some rounds did not end in time; they are done again");
+            }
+        };
+        tokio::select! {
+            () = candidate.keep(held) => {}
+            () = acting => {}
+        }
+    }
+
+    /// Looks after all aggregators.
+    async fn control(&self, stop: &CancellationToken) {
+        let installation = tokio::select! {
+            installation = self.installation() => installation,
+            () = stop.cancelled() => return,
+        };
+        let turns = Arc::new(Turns::new(self.settings.rolling_max));
+        let scopes = self.settings.scopes();
+        let controllers = scopes.iter().map(|scope| {
+            let (stores, controller) = watches::watch(&self.client, scope, &installation);
+            let reporter = Reporter {
+                controller: MANAGED_BY.into(),
+                instance: Some(self.settings.identity.clone()),
+            };
+            let context = Context {
+                client: self.client.clone(),
+                stores,
+                nodes: Arc::new(Network::default()) as Arc<dyn Nodes>,
+                recorder: Recorder::new(self.client.clone(), reporter),
+                installation: installation.clone(),
+                turns: Arc::clone(&turns),
+                metrics: Arc::clone(&self.metrics),
+                memories: Memories::default(),
+            };
+            let rounds = controller.graceful_shutdown_on(stop.clone().cancelled_owned()).run(
+                reconcile,
+                after_error,
+                Arc::new(context),
+            );
+            rounds.for_each(|round| {
+                tell(round);
+                std::future::ready(())
+            })
+        });
+        info!(?scopes, "looking after aggregators");
+        join_all(controllers).await;
+    }
+
+    /// How the operator was installed; asks until the API server answers.
+    async fn installation(&self) -> Installation {
+        loop {
+            match timeout(DISCOVERY, self.monitoring_kinds()).await {
+                Ok(Ok((service_monitors, prometheus_rules))) => {
+                    return Installation {
+                        image: self.settings.default_image.clone(),
+                        namespace: self.settings.namespace.clone(),
+                        service_monitors,
+                        prometheus_rules,
+                    };
+                }
+                Ok(Err(error)) => warn!(%error, "the API server does not say which kinds it has"),
+                Err(_) => warn!("the API server does not answer"),
+            }
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    /// Whether the kinds of the Prometheus operator are there.
+    async fn monitoring_kinds(&self) -> kube::Result<(bool, bool)> {
+        let (monitor, rule) = (service_monitor_resource(), prometheus_rule_resource());
+        let kinds = match self.client.list_api_group_resources(&monitor.api_version).await {
+            Ok(kinds) => kinds.resources,
+            Err(kube::Error::Api(status)) if status.is_not_found() => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let has = |kind: &str| kinds.iter().any(|known| known.kind == kind);
+        Ok((has(&monitor.kind), has(&rule.kind)))
+    }
+}
+
+type Round<E> = Result<
+    (kube::runtime::reflector::ObjectRef<crate::resource::LogAggregator>, controller::Action),
+    controller::Error<crate::reconcile::ReconcileError, E>,
+>;
+
+/// Errors of rounds were told where they happened; what is left is about watches.
+fn tell<E: std::error::Error + 'static>(round: Round<E>) {
+    match round {
+        Ok((aggregator, action)) => debug!(%aggregator, ?action, "a round has ended"),
+        Err(controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_)) => {}
+        Err(error) => warn!(%error, "a watch broke off, and is begun again"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use serde_json::json;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::scripted::Server;
+
+    const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases/sheaf-operator";
+
+    fn operator(server: &Server) -> (Operator, Candidate) {
+        let settings = Settings::parse_from(["sheaf-operator", "--identity", "one"]);
+        let candidate = Candidate::new(server.client(), "default", "sheaf-operator", "one");
+        (Operator { settings, client: server.client(), metrics: Arc::default() }, candidate)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_operator_whose_lease_is_taken_asks_for_nothing_more() {
+        let server = Server::default();
+        let (operator, mut candidate) = operator(&server);
+        let held = candidate.elected().await;
+        let taking = server.clone();
+        tokio::spawn(async move {
+            sleep(Duration::from_secs(60)).await;
+            taking.put(LEASE, json!({"spec": {"holderIdentity": "other"}}));
+        });
+        operator.lead(&mut candidate, held, &CancellationToken::new()).await;
+        let asked = server.asked();
+        assert!(asked.iter().any(|it| it.path.ends_with("/logaggregators")), "it has acted");
+        sleep(Duration::from_secs(600)).await;
+        assert_eq!(server.asked().len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_operator_that_is_to_stop_gives_its_lease_back() {
+        let server = Server::default();
+        let (operator, _) = operator(&server);
+        let stop = CancellationToken::new();
+        let stopping = stop.clone();
+        tokio::spawn(async move {
+            sleep(Duration::from_secs(60)).await;
+            stopping.cancel();
+        });
+        operator.stand(&stop).await;
+        let lease = server.get(LEASE).unwrap();
+        assert_eq!(lease["spec"]["holderIdentity"], json!(null));
+    }
+
+    #[tokio::test]
+    async fn the_kinds_of_the_prometheus_operator_are_optional() {
+        let server = Server::default();
+        let (operator, _) = operator(&server);
+        assert_eq!(operator.monitoring_kinds().await.unwrap(), (false, false));
+        let kind = |kind| json!({"name": "x", "singularName": "", "kind": kind, "namespaced": true, "verbs": []});
+        let kinds = json!({"groupVersion": "monitoring.coreos.com/v1", "resources": [kind("PrometheusRule")]});
+        server.put("/apis/monitoring.coreos.com/v1", kinds);
+        assert_eq!(operator.monitoring_kinds().await.unwrap(), (false, true));
+    }
+}
