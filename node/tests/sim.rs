@@ -47,8 +47,8 @@ const PLANTED: [(&str, &str); 24] = [
     ("planted-silent-is-empty", "lost"),
     ("planted-sealed-left-out", "lost"),
     ("planted-acknowledge-uncopied", "lost"),
-    ("planted-seal-longest", "lost"),
-    ("planted-node-id-reused", "halted"),
+    ("planted-seal-longest", "halted"),
+    ("planted-node-id-reused", "stuck"),
     ("planted-epoch-ignored", "ledger"),
     ("planted-stamp-without-lease", "ledger"),
     ("planted-fold-as-it-arrives", "stamp"),
@@ -92,7 +92,11 @@ fn a_seed_replays_bit_for_bit() {
 #[ignore = "it takes minutes: make planted"]
 fn every_planted_bug_is_found() {
     let mut missed = Vec::new();
+    let only: Option<String> = variable("BUG");
     for (bug, check) in PLANTED {
+        if only.as_deref().is_some_and(|only| only != bug) {
+            continue;
+        }
         let failure = first_failure(PLANTED_SEEDS, &format!("{bug}=return"));
         let Some((seed, told)) = failure else {
             missed.push(format!("{bug} was not found"));

@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use crate::aggregation::definition::Kind;
 use crate::checkpoint::facts::command::{Applied, Command};
+use crate::checkpoint::facts::members::Member;
 use crate::checkpoint::facts::segments::{Segment, SegmentState};
 use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::checkpoint::raft::Term;
 use crate::cluster::clocks::Clocks;
-use crate::cluster::leases::{Leases, Silent};
+use crate::cluster::leases::{ABSENCE, Leases, Silent};
 use crate::cluster::sealing::{self, AskCopies};
 use crate::event::node::NodeId;
 use crate::event::time::{SECOND, UnixNanos, Window};
@@ -127,14 +129,37 @@ impl Cutter {
             }
         }
         self.agree(term, &facts, time, stamped).await?;
+        self.seal_silent(&facts, now).await?;
+        self.look_again(time, now).await
+    }
+
+    /// Where nobody listens any more, this does not wait for the next cut to find that again.
+    async fn look_again(&mut self, time: UnixNanos, now: UnixNanos) -> Result<(), Disagreement> {
+        let Some((_, leases)) = &mut self.leases else { return Ok(()) };
+        let facts = self.lead.facts().borrow().clone();
+        let doubtful: Vec<_> =
+            staying(&facts).filter(|(node, _)| leases.is_in_doubt(*node, now)).collect();
+        if doubtful.is_empty() {
+            return Ok(());
+        }
+        sleep(ABSENCE).await;
+        let now = UnixNanos(now.0.saturating_add(ABSENCE.as_nanos() as u64));
+        for (node, member) in doubtful {
+            let (address, lease) = (&member.address, leases.keep(node));
+            match self.members.stamped(node, address, time, lease, ANSWER_WAIT / 10).await {
+                Ok(_) => leases.hear(node, now),
+                Err(error) => leases.miss(node, error.is_gone, now),
+            }
+        }
+        let facts = self.lead.facts().borrow().clone();
         self.seal_silent(&facts, now).await
     }
 
     /// Nobody waits for what a silent node may still append: it gets no more leases.
     async fn seal_silent(&self, facts: &Facts, now: UnixNanos) -> Result<(), Disagreement> {
         let Some((term, leases)) = &self.leases else { return Ok(()) };
-        let staying = facts.members().iter().filter(|(_, member)| !member.state.is_gone());
-        let silent = staying.map(|(&node, _)| node).filter(|&node| leases.is_silent(node, now));
+        let silent = staying(facts).map(|(node, _)| node);
+        let silent = silent.filter(|&node| leases.is_silent(node, now));
         let silent = (*term, silent.collect());
         self.told.send_if_modified(|told| {
             let differs = *told != silent;
@@ -212,8 +237,7 @@ impl Cutter {
         let unknown = facts.segments().iter().filter(|(_, segment)| has_to_be_told(segment, time));
         let unknown: BTreeMap<_, _> = unknown.collect();
         // Of those who have nothing to tell it is known then that they are there.
-        let asked = facts.members().iter().filter(|(_, member)| !member.state.is_gone());
-        let asked = asked.map(|(&node, member)| (node, member));
+        let asked = staying(facts);
         let Cutter { members, silent, leases, clocks, .. } = self;
         let Some((term, leases)) = leases else { return BTreeMap::new() };
         let answers: Vec<_> = asked
@@ -236,7 +260,7 @@ impl Cutter {
                     }));
                 }
                 Err(error) => {
-                    leases.miss(node, error.is_gone);
+                    leases.miss(node, error.is_gone, now);
                     if silent.insert(node) {
                         warn!(%node, %error, "a member does not say how much it has stamped");
                     }
@@ -245,6 +269,12 @@ impl Cutter {
         }
         stamped
     }
+}
+
+/// The members that are not gone for good.
+fn staying(facts: &Facts) -> impl Iterator<Item = (NodeId, &Member)> {
+    let members = facts.members().iter().filter(|(_, member)| !member.state.is_gone());
+    members.map(|(&node, member)| (node, member))
 }
 
 /// Whether a cut at this time does not follow from what the facts know of a segment.

@@ -16,9 +16,9 @@ pub const LEASE: Duration = Duration::from_secs(10);
 /// How long a node may be silent before its segment is sealed.
 const SILENCE: Duration = Duration::from_secs(4);
 
-/// How long, if all that is heard is that nobody listens at its address. It is asked each second,
+/// How long it is found that nobody listens at a node's address before that counts as silence:
 /// so that it was asked twice.
-const ABSENCE: Duration = Duration::from_millis(1_500);
+pub const ABSENCE: Duration = Duration::from_millis(500);
 
 // A pause that is not sealed costs no acknowledgement either.
 const _: () = assert!(2 * SILENCE.as_nanos() < LEASE.as_nanos());
@@ -41,8 +41,8 @@ pub struct Leases {
     earlier: UnixNanos,
     granted: BTreeMap<NodeId, UnixNanos>,
     heard: BTreeMap<NodeId, UnixNanos>,
-    /// Where nobody was found the last time.
-    gone: BTreeSet<NodeId>,
+    /// Where nobody was found the last time, and since when that is so.
+    gone: BTreeMap<NodeId, UnixNanos>,
 }
 
 impl Leases {
@@ -50,7 +50,7 @@ impl Leases {
     /// `clock_bound`.
     pub fn begin(now: UnixNanos, clock_bound: Duration) -> Leases {
         let earlier = after(now, LEASE + clock_bound);
-        let (granted, heard, gone) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let (granted, heard, gone) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Leases { began: now, earlier, granted, heard, gone }
     }
 
@@ -74,19 +74,24 @@ impl Leases {
     }
 
     /// A node has not answered; perhaps because nobody listens at its address.
-    pub fn miss(&mut self, node: NodeId, is_gone: bool) {
+    pub fn miss(&mut self, node: NodeId, is_gone: bool, now: UnixNanos) {
         if is_gone {
-            self.gone.insert(node);
+            self.gone.entry(node).or_insert(now);
         } else {
             self.gone.remove(&node);
         }
     }
 
+    /// Whether nobody listens at a node's address, and that has yet to be found again.
+    pub fn is_in_doubt(&self, node: NodeId, now: UnixNanos) -> bool {
+        self.gone.contains_key(&node) && !self.is_silent(node, now)
+    }
+
     /// Whether a node has been silent for too long.
     pub fn is_silent(&self, node: NodeId, now: UnixNanos) -> bool {
         let heard = self.heard.get(&node).copied().unwrap_or(self.began).max(self.began);
-        let patience = if self.gone.contains(&node) { ABSENCE } else { SILENCE };
-        after(heard, patience) < now
+        let is_gone = self.gone.get(&node).is_some_and(|&since| after(since, ABSENCE) <= now);
+        is_gone || after(heard, SILENCE) < now
     }
 
     /// A time at which a node has stamped nothing in a segment with this floor, nor later:
@@ -140,16 +145,19 @@ mod tests {
     #[test]
     fn a_node_that_is_not_there_is_waited_for_a_shorter_time_and_one_that_is_back_is_not() {
         let mut leases = Leases::begin(at(100), CLOCK_BOUND);
-        leases.hear(NODE, at(105));
-        leases.miss(NODE, true);
-        assert!(!leases.is_silent(NODE, at(106)));
-        assert!(leases.is_silent(NODE, at(107)));
-        assert!(!leases.is_silent(NodeId(3), at(104)));
-        leases.miss(NODE, false);
+        [NODE, NodeId(3)].into_iter().for_each(|node| leases.hear(node, at(105)));
+        leases.miss(NODE, true, at(106));
+        let again = after(at(106), ABSENCE);
+        let before = UnixNanos(again.0 - 1);
+        assert!(!leases.is_silent(NODE, before) && leases.is_in_doubt(NODE, before));
+        leases.miss(NODE, true, again);
+        assert!(leases.is_silent(NODE, again) && !leases.is_in_doubt(NODE, again));
+        assert!(!leases.is_silent(NodeId(3), again) && !leases.is_in_doubt(NodeId(3), again));
+        leases.miss(NODE, false, at(107));
         assert!(!leases.is_silent(NODE, at(109)), "somebody listens there again");
-        leases.miss(NODE, true);
+        leases.miss(NODE, true, at(108));
         leases.hear(NODE, at(108));
-        assert!(!leases.is_silent(NODE, at(112)));
+        assert!(!leases.is_silent(NODE, at(112)) && !leases.is_in_doubt(NODE, at(112)));
         assert_eq!(leases.ceiling(NODE, at(50)), at(112), "what it may stamp is as it was");
     }
 }

@@ -2,6 +2,7 @@ use std::sync::Mutex;
 
 use futures::FutureExt as _;
 use futures::future::ready;
+use tokio::time::Instant;
 
 use super::*;
 use crate::cluster::clocks::Offset;
@@ -315,18 +316,37 @@ async fn the_segment_of_a_member_that_is_silent_for_too_long_is_sealed_behind_it
     assert_eq!((it.sealing(other), &it.told.borrow().1), (Some(20), &BTreeSet::new()));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_segment_of_a_member_that_is_gone_is_sealed_sooner_and_behind_the_same_lease() {
     let mut it = Setting::of(2);
     let segment = it.cluster.open(2);
     it.cut(5).await;
     it.members.silence(2, true);
     it.members.gone.lock().unwrap().insert(2);
+    let began = Instant::now();
     it.cut(6).await;
-    assert_eq!((it.sealing(segment), &it.told.borrow().1), (None, &BTreeSet::new()));
-    it.cut(7).await;
-    assert_eq!(it.sealing(segment), Some(17), "it was offered that much");
+    assert_eq!(began.elapsed(), ABSENCE, "it was asked twice");
+    assert_eq!(it.sealing(segment), Some(16), "it was offered that much");
     assert_eq!(*it.told.borrow(), (TERM, [NodeId(2)].into()));
+    it.cut(7).await;
+    assert_eq!(began.elapsed(), ABSENCE, "nobody waits for it any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_is_back_when_it_is_asked_again_is_not_silent() {
+    let mut it = Setting::of(2);
+    let segment = it.cluster.open(2);
+    it.cut(5).await;
+    it.members.silence(2, true);
+    it.members.gone.lock().unwrap().insert(2);
+    let members = Arc::clone(&it.members);
+    tokio::spawn(async move {
+        sleep(ABSENCE / 2).await;
+        members.silence(2, false);
+    });
+    it.cut(6).await;
+    it.cut(7).await;
+    assert_eq!((it.sealing(segment), &it.told.borrow().1), (None, &BTreeSet::new()));
 }
 
 #[tokio::test]
