@@ -278,7 +278,7 @@ impl Plan {
 
     fn cluster<'a>(&self, wanted: &Wanted, seen: &'a Seen) -> Cluster<'a> {
         let Some(told) = seen.answers.leaders() else {
-            if self.cluster_id.is_some() || seen.record.is_some() {
+            if seen.record.is_some() {
                 return Cluster::Leaderless;
             }
             let mut waiting = seen.answers.by_ordinal.values().flat_map(|told| &told.waiting);
