@@ -169,8 +169,8 @@ pub struct LogAggregatorSpec {
     pub resources: Option<ResourceRequirements>,
 
     /// What is to be different in the pods, as in the template of a StatefulSet. It is merged
-    /// over what is built; the container is named "node". The labels that select the pods, their
-    /// host names and the volume "data" are reserved.
+    /// over what is built; the container is named "node". The labels that all pods have, their host
+    /// names and the volume "data" are reserved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_template: Option<PodTemplate>,
 }

@@ -1,7 +1,6 @@
 //! What Sheaf's programs say to each other: names, ports, and the shapes of their answers.
 //!
-//! The node, the client and (later) the operator depend on this crate and never
-//! on each other.
+//! The node, the client and the operator depend on this crate and never on each other.
 
 pub mod cluster; // members, roles and segments, as JSON carries them
 pub mod names; // ports, paths, header and metadata keys

@@ -1,7 +1,5 @@
 mod generated; // what holds for every aggregator
 
-use std::fmt::Write;
-
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -58,31 +56,24 @@ fn full() -> ValidAggregator {
 
 /// All objects, as one file of YAML.
 fn manifest(objects: &Objects) -> String {
-    let mut text = String::new();
-    let mut add = |object: &dyn ErasedObject| write!(text, "---\n{}", object.yaml()).unwrap();
-    add(&objects.service_account);
-    add(&objects.control);
-    add(&objects.settings);
-    add(&objects.nodes);
-    add(&objects.service);
-    add(&objects.network_policy);
-    add(&objects.disruption_budget);
-    add(&objects.stateful_set);
-    objects.autoscaler.iter().for_each(|object| add(object));
-    objects.service_monitor.iter().for_each(|object| add(object));
-    objects.prometheus_rule.iter().for_each(|object| add(object));
-    text
+    let mut all = vec![
+        yaml(&objects.service_account),
+        yaml(&objects.control),
+        yaml(&objects.settings),
+        yaml(&objects.nodes),
+        yaml(&objects.service),
+        yaml(&objects.network_policy),
+        yaml(&objects.disruption_budget),
+        yaml(&objects.stateful_set),
+    ];
+    all.extend(objects.autoscaler.as_ref().map(yaml));
+    all.extend(objects.service_monitor.as_ref().map(yaml));
+    all.extend(objects.prometheus_rule.as_ref().map(yaml));
+    all.join("---\n")
 }
 
-/// Any object, to be written.
-trait ErasedObject {
-    fn yaml(&self) -> String;
-}
-
-impl<T: Serialize> ErasedObject for T {
-    fn yaml(&self) -> String {
-        serde_saphyr::to_string(self).unwrap()
-    }
+fn yaml(object: &impl Serialize) -> String {
+    serde_saphyr::to_string(object).unwrap()
 }
 
 #[test]
@@ -109,7 +100,7 @@ fn the_record_of_retained_volumes_is_read_as_it_was_written_and_is_owned_by_nobo
     let valid = valid(json!({"storage": {"size": "20Gi"}}));
     let record = VolumesRecord::of(&valid, "5ea1c0de-0000-4000-8000-00000000000c".to_owned());
     let written = record.config_map(&valid);
-    insta::assert_snapshot!(written.yaml());
+    insta::assert_snapshot!(yaml(&written));
     assert_eq!(VolumesRecord::try_from(&written), Ok(record));
     assert_eq!(written.metadata.owner_references, None);
     for field in ["clusterID", "slots", "size"] {

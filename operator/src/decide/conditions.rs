@@ -227,6 +227,9 @@ fn progressing(round: &Round<'_>) -> Told {
         _ => match round.cluster {
             Cluster::Forming(_) => now("Forming", "the nodes form a cluster".into()),
             Cluster::Joining(member) => now("Joining", format!("node {member} joins")),
+            _ if round.ready < replicas && round.departed.is_empty() => {
+                now("NodesStarting", format!("{} of {replicas} nodes take logs", round.ready))
+            }
             Cluster::Leaderless | Cluster::Unled(_) | Cluster::Whole => {
                 told(Kind::Progressing, false, "UpToDate", "everything is as it was asked for")
             }
@@ -342,7 +345,8 @@ mod tests {
     #[test]
     fn it_is_not_ready_while_nodes_or_slots_are_missing() {
         let told = conditions(&Round { ready: 2, ..calm() });
-        assert_eq!((told[0].holds, told[0].reason), (false, "NodesNotReady"));
+        assert_eq!(holding(&told), [("Progressing", "NodesStarting")]);
+        assert_eq!(told[0].reason, "NodesNotReady");
         assert_eq!(told[0].message, "2 of 3 nodes take logs");
         let joining = Round { cluster: Cluster::Joining(4), ..calm() };
         assert_eq!(after(joining), [("Progressing", "Joining")]);

@@ -234,8 +234,15 @@ impl Plan {
 
     fn roll(&mut self, wanted: &Wanted, seen: &Seen, has_turn: bool) {
         let redundancy = Redundancy { slots: wanted.slots as u64, copies: wanted.copies };
+        // A node that is to go and runs hands over what it has; a new version of it would only
+        // begin again with that.
+        let is_leaving = |pod: &Pod| {
+            pod.ordinal >= wanted.replicas && seen.answers.by_ordinal.contains_key(&pod.ordinal)
+        };
+        let known = |pod: &Pod| Pod { outdated: pod.outdated && !is_leaving(pod), ..pod.clone() };
+        let pods: Vec<Pod> = seen.pods.iter().map(known).collect();
         let now = Circumstances {
-            pods: &seen.pods,
+            pods: &pods,
             replicas: self.replicas,
             leader: leader(&seen.answers),
             unsettled: settled::unsettled(&seen.answers, self.replicas, redundancy),
@@ -278,7 +285,7 @@ impl Plan {
 
     fn cluster<'a>(&self, wanted: &Wanted, seen: &'a Seen) -> Cluster<'a> {
         let Some(told) = seen.answers.leaders() else {
-            if self.cluster_id.is_some() || seen.record.is_some() {
+            if seen.record.is_some() {
                 return Cluster::Leaderless;
             }
             let mut waiting = seen.answers.by_ordinal.values().flat_map(|told| &told.waiting);

@@ -201,6 +201,9 @@ fn each_rule_is_cheap_and_uses_what_rules_may() {
 }
 
 proptest! {
+    // Each case compiles all rules twice.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn no_rule_refuses_what_an_autoscaler_writes(
         copies in 1..=3_i32, least in 1..=256_i32, more in 0..=255_i32,

@@ -1,5 +1,7 @@
 //! What is to be different in the pods: read from an object without a schema.
 
+use std::path::Path;
+
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use serde_json::Value;
 
@@ -31,7 +33,7 @@ pub enum InvalidPodTemplate {
     NoImage(String),
 }
 
-/// Reads what is to be different in the pods of an aggregator; nothing if nothing is said.
+/// Reads what is to be different in the pods of an aggregator: nothing, if nothing is said.
 pub(super) fn parse(
     written: Option<&PodTemplate>,
     aggregator: &str,
@@ -119,9 +121,10 @@ fn check_container(container: &Container) -> Result<(), InvalidPodTemplate> {
         return Err(reserved(".spec.containers: args of \"node\"".to_owned(), advice));
     }
     let ours = [names::DATA_PATH, names::SETTINGS_PATH, names::CONTROL_PATH, names::POD_PATH];
-    let path = |mount: &str| mount.trim_end_matches('/').to_owned();
+    // What is mounted below hides a part, so that it goes where nothing is kept.
+    let hides = |path: &str| ours.iter().any(|ours| Path::new(path).starts_with(ours));
     let mut mounts = container.volume_mounts.iter().flatten();
-    match mounts.find(|mount| ours.contains(&path(&mount.mount_path).as_str())) {
+    match mounts.find(|mount| hides(&mount.mount_path)) {
         Some(mount) => {
             let advice = "the operator mounts something there, so choose another path";
             Err(reserved(format!(".spec.containers: a mount at {}", mount.mount_path), advice))

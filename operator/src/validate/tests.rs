@@ -116,6 +116,12 @@ fn memory_without_a_limit_is_not_divided() {
     assert_eq!(limited.memory_limit, Some(512 << 20));
 }
 
+#[test]
+fn a_quantity_may_be_written_as_a_number() {
+    let limited = json!({"resources": {"limits": {"cpu": 2, "memory": 1_073_741_824}}});
+    assert_eq!(valid(limited).memory_limit, Some(1 << 30));
+}
+
 fn pods(template: Value) -> Value {
     json!({"podTemplate": template})
 }
@@ -130,7 +136,7 @@ fn pods_may_be_changed_in_everything_that_is_not_reserved() {
             "volumes": [{"name": "ca", "configMap": {"name": "ca"}}],
             "containers": [
                 {"name": "node", "env": [{"name": "SHEAF_LOG_LEVEL", "value": "debug"}],
-                 "volumeMounts": [{"name": "ca", "mountPath": "/etc/ca"}]},
+                 "volumeMounts": [{"name": "ca", "mountPath": "/etc/sheaf-ca"}]},
                 {"name": "sidecar", "image": "sidecar:1", "args": ["--port", "1"]},
             ],
         },
@@ -162,6 +168,8 @@ fn what_is_reserved_in_pods_is_refused_and_so_is_what_would_be_lost() {
         (volume("pod"), "is reserved"),
         (mount("/var/lib/sheaf"), "a mount at /var/lib/sheaf is reserved"),
         (mount("/var/lib/sheaf/"), "a mount at /var/lib/sheaf/ is reserved"),
+        (mount("//var/lib/sheaf"), "a mount at //var/lib/sheaf is reserved"),
+        (mount("/var/lib/sheaf/journal"), "a mount at /var/lib/sheaf/journal is reserved"),
         (mount("/etc/sheaf/control"), "choose another path"),
         (container(json!({"name": "node", "args": ["--copies=1"]})), "as variables in env"),
         (container(json!({"name": "sidecar"})), r#""sidecar" has no image"#),

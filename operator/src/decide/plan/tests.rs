@@ -239,6 +239,17 @@ fn outdated_pods_are_renewed_one_by_one_the_leader_last() {
 }
 
 #[test]
+fn a_pod_that_hands_over_is_not_renewed_meanwhile() {
+    use MemberState::{Active, Draining};
+    let mut seen = with_states(seen(), &[Active, Active, Draining]);
+    (seen.pods[2].ready, seen.pods[2].outdated) = (false, true);
+    assert_eq!(after(&wanted(2), &seen).acts, []);
+    seen.answers.by_ordinal.remove(&2);
+    let renewed = Act::Renew(seen.pods[2].clone());
+    assert_eq!(after(&wanted(2), &seen).acts, [renewed], "as it is it cannot hand over anything");
+}
+
+#[test]
 fn pods_are_told_their_zone_first() {
     let mut seen = seen();
     let (pod, zone) = (seen.pods[0].clone(), "a".to_owned());
