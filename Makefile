@@ -83,7 +83,7 @@ else
 endif
 
 planted: setup ## Plant each bug, or that BUG, in the node, and see that the simulation finds it
-	BUG=$(BUG) $(SIM) --nocapture --ignored --exact every_planted_bug_is_found
+	$(if $(BUG),BUG=$(BUG)) $(SIM) --nocapture --ignored --exact every_planted_bug_is_found
 
 # Changes no source and no lock file; exactly what CI runs.
 verify: setup ## Check format, lints and tests, simulate 200 clusters, and check the chart

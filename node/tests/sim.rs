@@ -93,10 +93,10 @@ fn a_seed_replays_bit_for_bit() {
 fn every_planted_bug_is_found() {
     let mut missed = Vec::new();
     let only: Option<String> = variable("BUG");
-    for (bug, check) in PLANTED {
-        if only.as_deref().is_some_and(|only| only != bug) {
-            continue;
-        }
+    let is_meant = |bug: &str| only.as_deref().is_none_or(|only| only == bug);
+    let planted: Vec<_> = PLANTED.into_iter().filter(|(bug, _)| is_meant(bug)).collect();
+    assert!(!planted.is_empty(), "there is no such bug: {only:?}");
+    for (bug, check) in planted {
         let failure = first_failure(PLANTED_SEEDS, &format!("{bug}=return"));
         let Some((seed, told)) = failure else {
             missed.push(format!("{bug} was not found"));
