@@ -36,6 +36,8 @@ const DRAIN: Duration = Duration::from_secs(20);
 const DISCOVERY: Duration = Duration::from_secs(10);
 /// How long to rest before it is asked again.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// The status of what there is not.
+const NOT_FOUND: u16 = 404;
 /// How long a request to the API server may take; watches end by themselves before.
 const READ_TIMEOUT: Duration = Duration::from_secs(295);
 
@@ -195,7 +197,8 @@ impl Operator {
         let (monitor, rule) = (service_monitor_resource(), prometheus_rule_resource());
         let kinds = match self.client.list_api_group_resources(&monitor.api_version).await {
             Ok(kinds) => kinds.resources,
-            Err(kube::Error::Api(status)) if status.is_not_found() => Vec::new(),
+            // By its code: of a group that there is not, the answer has no reason.
+            Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Vec::new(),
             Err(error) => return Err(error),
         };
         let has = |kind: &str| kinds.iter().any(|known| known.kind == kind);

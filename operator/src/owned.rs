@@ -2,12 +2,16 @@
 //! and whether it has changed, so that thousands fit in little memory.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::Hasher as _;
 use std::sync::{Mutex, PoisonError};
 
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::Event;
+use serde_json::json;
+use siphasher::sip::SipHasher13;
 use tokio::sync::watch;
 
 use crate::names::INSTANCE_LABEL;
@@ -29,7 +33,7 @@ pub struct Key {
 pub struct Existing {
     /// Tells it from the object of the same name before it.
     pub uid: String,
-    /// Changes whenever it does.
+    /// Changes whenever it does, but for its status where that can be told.
     pub version: String,
     /// The uid of the object that controls it, if one does.
     pub owner: Option<String>,
@@ -37,18 +41,37 @@ pub struct Existing {
     pub instance: Option<String>,
 }
 
-impl From<&ObjectMeta> for Existing {
-    fn from(metadata: &ObjectMeta) -> Existing {
+impl Existing {
+    /// What is to be known of an object of that kind.
+    pub fn of(kind: &str, metadata: &ObjectMeta) -> Existing {
         let mut owners = metadata.owner_references.iter().flatten();
         let owner = owners.find(|owner| owner.controller == Some(true));
         let labels = metadata.labels.as_ref();
         Existing {
             uid: metadata.uid.clone().unwrap_or_default(),
-            version: metadata.resource_version.clone().unwrap_or_default(),
+            version: version(kind, metadata),
             owner: owner.map(|owner| owner.uid.clone()),
             instance: labels.and_then(|labels| labels.get(INSTANCE_LABEL)).cloned(),
         }
     }
+}
+
+/// What changes with an object, but not with its status, which a controller may write every few
+/// seconds: a generation, or else who has written what is no status and when. Kinds that have
+/// neither, or no status, have their resource version.
+fn version(kind: &str, metadata: &ObjectMeta) -> String {
+    let is_autoscaler = kind == HorizontalPodAutoscaler::kind(&());
+    let written = metadata.managed_fields.iter().flatten();
+    let written = written.filter(|it| is_autoscaler && it.subresource.as_deref() != Some("status"));
+    let written: Vec<_> = written.map(|it| (&it.manager, &it.time, &it.fields_v1)).collect();
+    if metadata.generation.is_none() && written.is_empty() {
+        return metadata.resource_version.clone().unwrap_or_default();
+    }
+    let ObjectMeta { generation, labels, annotations, owner_references, .. } = metadata;
+    let mut hasher = SipHasher13::new();
+    let known = json!([generation, written, labels, annotations, owner_references]);
+    hasher.write(known.to_string().as_bytes());
+    format!("{:016x}", hasher.finish())
 }
 
 /// The objects that were seen.
@@ -106,7 +129,7 @@ impl Owned {
                 Vec::new()
             }
             Event::InitApply(object) | Event::Apply(object) => {
-                let (key, existing) = (key(kind, object.meta()), Existing::from(object.meta()));
+                let (key, existing) = (key(kind, object.meta()), Existing::of(kind, object.meta()));
                 if let Some(listing) = seen.listing.get_mut(kind) {
                     listing.insert(key.clone());
                 }
@@ -154,7 +177,7 @@ mod tests {
     use futures::FutureExt as _;
     use k8s_openapi::api::core::v1::Service;
     use kube::core::{PartialObjectMeta, PartialObjectMetaExt as _};
-    use serde_json::json;
+    use serde_json::Value;
 
     use super::*;
 
@@ -187,6 +210,36 @@ mod tests {
         assert_eq!((existing.version.as_str(), existing.owner.as_deref()), ("7", Some("owner")));
         assert_eq!(owned.notice("Service", &Event::Delete(service("a", "8"))), logs());
         assert_eq!(owned.get(&named("a")), None);
+    }
+
+    #[test]
+    fn what_a_controller_tells_in_a_status_is_no_change() {
+        let version = |kind: &str, more: Value| {
+            let mut metadata = json!({"name": "a", "resourceVersion": "1"});
+            metadata.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            Existing::of(kind, &serde_json::from_value(metadata).unwrap()).version
+        };
+        let first = version("StatefulSet", json!({"generation": 3}));
+        assert_eq!(version("StatefulSet", json!({"generation": 3, "resourceVersion": "2"})), first);
+        assert_ne!(version("StatefulSet", json!({"generation": 4})), first);
+        assert_ne!(version("StatefulSet", json!({"generation": 3, "labels": {"a": "b"}})), first);
+        assert_eq!(version("Service", json!({})), "1");
+
+        let written = |spec: &str, status: &str| {
+            json!({"resourceVersion": format!("{spec}{status}"), "managedFields": [
+                {"manager": "sheaf-operator", "operation": "Apply", "time": spec},
+                {"manager": "kcm", "operation": "Update", "subresource": "status", "time": status},
+            ]})
+        };
+        let (early, late) = ("2026-11-21T03:00:00Z", "2026-11-21T04:00:00Z");
+        let autoscaler = "HorizontalPodAutoscaler";
+        let first = version(autoscaler, written(early, early));
+        assert_eq!(version(autoscaler, written(early, late)), first);
+        assert_ne!(version(autoscaler, written(late, early)), first);
+        assert_ne!(
+            version("Service", written(early, late)),
+            version("Service", written(early, early))
+        );
     }
 
     #[test]

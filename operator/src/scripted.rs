@@ -63,8 +63,13 @@ impl Server {
                     query: head.uri.query().unwrap_or_default().to_owned(),
                     body: serde_json::from_slice(&body).unwrap_or_default(),
                 };
+                let is_group = asked.path.split('/').count() == 4;
                 let (status, answer) = server.lock().answer(asked);
-                let answer = Body::from(serde_json::to_vec(&answer).unwrap());
+                let answer = match status {
+                    // Of groups that there are not it speaks as to a browser.
+                    StatusCode::NOT_FOUND if is_group => Body::from(b"404 page not found".to_vec()),
+                    _ => Body::from(serde_json::to_vec(&answer).unwrap()),
+                };
                 respond.send_response(Response::builder().status(status).body(answer).unwrap());
             }
         });

@@ -165,7 +165,7 @@ async fn grant(
         None => {
             let found = api.get_metadata_opt(name).await;
             let found = found.map_err(ReconcileError::api(format!("look for {}", what())))?;
-            found.map(|found| Existing::from(&found.metadata))
+            found.map(|found| Existing::of(&key.kind, &found.metadata))
         }
     };
     if existing.as_ref().is_some_and(|it| !is_own(aggregator, it, wish.ownership)) {
@@ -177,7 +177,7 @@ async fn grant(
     let parameters = if existing.is_some() { parameters.force() } else { parameters };
     let applied = api.patch(name, &parameters, &Patch::Apply(&body)).await;
     let applied = applied.map_err(ReconcileError::api(format!("apply {}", what())))?;
-    let version = applied.metadata.resource_version.unwrap_or_default();
+    let version = Existing::of(&key.kind, &applied.metadata).version;
     context.memories.with(aggregator, |memory| {
         memory.applied.insert(key, Applied { hash, version });
     });
@@ -248,7 +248,7 @@ where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
     let object = store.get(&ObjectRef::new(&key.name).within(&key.namespace))?;
-    Some(Existing::from(object.meta()))
+    Some(Existing::of(&key.kind, object.meta()))
 }
 
 fn hash(body: &Value) -> u64 {

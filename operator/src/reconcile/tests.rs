@@ -179,8 +179,10 @@ async fn scaling_down_drains_shrinks_and_deletes_the_claim_in_this_order() {
     assert!(world.server.get(CLAIM_2).is_some(), "the claim comes later");
     world.server.remove(POD_2);
     world.nodes.silence(2);
-    let asked = World::changes(&world.round().await);
-    assert!(asked.contains(&"DELETE persistentvolumeclaims/data-logs-2".to_owned()), "{asked:?}");
+    let asked = world.round().await;
+    let claim = "DELETE persistentvolumeclaims/data-logs-2";
+    let deleted = asked.iter().find(|asked| asked.short() == claim).unwrap();
+    assert_eq!(deleted.body["preconditions"]["uid"], "claim-2", "this one and no other");
     world.settle().await;
     assert_eq!(world.server.get(CLAIM_2), None);
     assert_eq!(world.condition("Ready"), ("True".into(), "AllNodesReady".into()));
