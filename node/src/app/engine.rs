@@ -5,6 +5,7 @@ mod counting; // what this node's settings say is to be counted
 mod error; // why an engine does not start, or ends
 mod parts; // what its parts are run with
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
