@@ -13,6 +13,7 @@ mod grpc; // statistics as messages
 mod process; // memory, CPU and files of this process
 mod refusal; // an answer that says what is wrong
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -69,6 +70,9 @@ pub trait Node: Send + Sync + 'static {
     /// Gives up a member that is silent, with what only it has, and returns it as it is then.
     /// Takes as long as the member may still accept requests.
     fn forget(&self, member: u64) -> BoxFuture<'_, Result<Member, AdminError>>;
+
+    /// Works off so many bytes of requests in a second at most, or as many as it can.
+    fn throttle(&self, bytes_per_second: Option<NonZeroU64>);
 
     /// Appends the node's metrics as OpenMetrics text, without the closing `# EOF`.
     fn metrics(&self, out: &mut String);

@@ -370,6 +370,7 @@ impl Node {
     fn refuse(&self) {
         self.show_ready(false);
         self.intake.admission().close(Closed::Draining);
+        self.intake.throttle().set(None);
     }
 
     async fn stop(&self, running: Running, deadline: Instant) -> Result<(), AppError> {

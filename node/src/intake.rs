@@ -2,6 +2,7 @@
 
 pub mod admission; // one budget in bytes for everything that is on its way
 pub mod scan; // protobuf in, records out, nothing materialised
+pub mod throttle; // how fast it is worked off, where there is a limit
 pub mod wire; // protobuf's wire format
 pub mod work; // what may take long, and whom it must not hold up
 
@@ -20,6 +21,7 @@ use crate::event::fingerprint::FingerprintKey;
 use crate::failpoint::is_to_fail;
 use crate::intake::admission::{Admission, Busy, Closed, Permit, Why};
 use crate::intake::scan::{Plan, RejectReason, Rejected, Scan, Scanner};
+use crate::intake::throttle::Throttle;
 use crate::intake::wire::Undecodable;
 use crate::journal::{AppendError, FRAME_BYTES, Journal, frame};
 
@@ -132,6 +134,7 @@ pub struct Intake {
 
 struct Shared {
     admission: Admission,
+    throttle: Throttle,
     received: Received,
     /// What requests become, while there is a journal to append them to.
     open: RwLock<Option<Arc<Opened>>>,
@@ -151,13 +154,19 @@ impl Intake {
     /// An intake that is closed until [`Intake::open`].
     pub fn new(admission: Admission) -> Intake {
         let received = Received::default();
-        let shared = Shared { admission, received, open: RwLock::new(None) };
+        let (throttle, open) = (Throttle::new(), RwLock::new(None));
+        let shared = Shared { admission, throttle, received, open };
         Intake { shared: Arc::new(shared) }
     }
 
     /// The budget that sources charge before they buffer.
     pub fn admission(&self) -> &Admission {
         &self.shared.admission
+    }
+
+    /// How fast requests are worked off.
+    pub fn throttle(&self) -> &Throttle {
+        &self.shared.throttle
     }
 
     /// What came in so far.
@@ -216,6 +225,8 @@ impl Intake {
         mut permit: Permit,
     ) -> Result<Exported, IntakeError> {
         let Request { body, id } = request.into();
+        // While it waits it is in nobody's way but in the queue.
+        self.shared.throttle.pass(body.len()).await;
         let (opened, _counted) = self.enter().ok_or_else(|| self.refuse())?;
         let received = &self.shared.received;
         let packed = work::work(body.len(), || opened.pack(&body, id));

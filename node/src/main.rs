@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use sheaf_node::app::settings::{Command, Settings, SettingsError};
 use sheaf_node::app::telemetry::{self, Log};
@@ -10,6 +11,9 @@ use sheaf_node::app::{self, AppError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
+
+/// How long work that nobody waits for any more may take to end.
+const LAST_WORK: Duration = Duration::from_secs(2);
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -53,7 +57,9 @@ fn start(settings: Settings) -> ExitCode {
     let ended = match runtime {
         Ok(runtime) => {
             let ended = runtime.block_on(run(settings, log));
-            runtime.shutdown_background();
+            // What a cancelled task has left in the database must not see the process's end: the
+            // database's own globals would be gone.
+            runtime.shutdown_timeout(LAST_WORK);
             ended
         }
         Err(source) => Err(AppError::Serve(source)),

@@ -14,7 +14,7 @@ use http::{Answer, Connection, Form, Record};
 use jiff::Timestamp;
 use process::{Ended, Process, eventually};
 use sheaf_proto::cluster::Cluster;
-use sheaf_proto::names::member_path;
+use sheaf_proto::names::{THROTTLE_PATH, member_path};
 use sheaf_proto::queue::Queue;
 use sheaf_proto::statistics::{Ledger, ValueCount, WindowCounts};
 
@@ -227,6 +227,34 @@ fn the_token_is_read_again_when_it_is_replaced() {
     fs::write(&file, "short").unwrap();
     let ended = Process::start(&folder.path().join("data"), &token, &[]).end();
     assert_one_line(&ended, 1, &["ERROR", "control token file", "write one token"]);
+}
+
+#[test]
+fn a_throttled_node_has_a_backlog_until_it_is_let_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = start(folder.path(), &[]);
+    let control = node.control().unwrap();
+    let ask = |method, query: &str| {
+        let mut connection = Connection::open(control).unwrap();
+        let answer = connection.request(method, &format!("{THROTTLE_PATH}{query}")).unwrap();
+        serde_json::from_str::<Queue>(&answer.body).unwrap()
+    };
+    let limit = ask("POST", "?bytes_per_second=1").throttle_bytes_per_second;
+    assert_eq!(limit.map(u64::from), Some(1));
+    send(&mut node, Form::Protobuf, &[Some("first")]);
+    let port = node.otlp_http().unwrap();
+    let waiting = std::thread::spawn(move || {
+        let record = Record { body: "second".to_owned(), attribute: None };
+        Connection::open(port).unwrap().export(Form::Protobuf, &[record]).unwrap().status
+    });
+    eventually("a request in the queue", || {
+        let queue = get(&mut node, "/v1/queue")?;
+        let queue: Queue = serde_json::from_str(&queue.body).unwrap();
+        (queue.used_bytes > 0).then_some(())
+    });
+    assert!(!waiting.is_finished());
+    assert_eq!(ask("DELETE", "").throttle_bytes_per_second, None);
+    assert_eq!(waiting.join().unwrap(), 200);
 }
 
 #[test]

@@ -34,6 +34,10 @@ pub const QUEUE_PATH: &str = "/v1/queue";
 /// Who belongs to the cluster, who leads it and where its journals are; on the control port too.
 pub const CLUSTER_PATH: &str = "/v1/cluster";
 
+/// How fast the node works off requests, on the control port: a `POST` with
+/// `?bytes_per_second=` sets a limit until the process ends, a `DELETE` lifts it.
+pub const THROTTLE_PATH: &str = "/v1/throttle";
+
 /// Where a member is asked to leave, on the control port: a `POST` to what [`member_path`] says.
 pub const MEMBERS_PATH: &str = "/v1/cluster/members";
 

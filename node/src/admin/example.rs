@@ -1,6 +1,7 @@
 //! A node for tests.
 
-use std::sync::Arc;
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex};
 
 use futures::future::{BoxFuture, FutureExt as _, ready};
 use futures::stream::{self, BoxStream, StreamExt as _};
@@ -25,6 +26,8 @@ pub(super) struct Fake {
     pub(super) broken: bool,
     /// After which window somebody is to follow.
     pub(super) after: Option<Timestamp>,
+    /// How fast it is to work.
+    pub(super) throttle: Mutex<Option<NonZeroU64>>,
 }
 
 impl Node for Fake {
@@ -78,7 +81,8 @@ impl Node for Fake {
     }
 
     fn queue(&self) -> Queue {
-        Queue { used_bytes: 1, capacity_bytes: 4, used_percent: 37.5 }
+        let throttle_bytes_per_second = *self.throttle.lock().unwrap();
+        Queue { used_bytes: 1, capacity_bytes: 4, used_percent: 37.5, throttle_bytes_per_second }
     }
 
     fn cluster(&self) -> Cluster {
@@ -109,6 +113,10 @@ impl Node for Fake {
 
     fn forget(&self, member: u64) -> BoxFuture<'_, Result<Member, AdminError>> {
         self.drain(member)
+    }
+
+    fn throttle(&self, bytes_per_second: Option<NonZeroU64>) {
+        *self.throttle.lock().unwrap() = bytes_per_second;
     }
 
     fn metrics(&self, out: &mut String) {

@@ -5,6 +5,7 @@ mod ledger; // what came in against what went out
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use sheaf_proto::cluster::{Cluster, Member};
 use sheaf_proto::queue::Queue;
 use sheaf_proto::statistics::{Ledger, WindowCounts};
 use tokio::sync::watch;
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use crate::admin::{AdminError, Node, Scope};
 use crate::app::engine::Reader;
@@ -301,6 +302,7 @@ impl Node for Statistics {
             used_bytes: admission.used() as u64,
             capacity_bytes: admission.capacity() as u64,
             used_percent: admission.used_percent(),
+            throttle_bytes_per_second: self.intake.throttle().limit(),
         }
     }
 
@@ -324,6 +326,14 @@ impl Node for Statistics {
             self.member(member)
         };
         forgetting.boxed()
+    }
+
+    fn throttle(&self, bytes_per_second: Option<NonZeroU64>) {
+        match bytes_per_second {
+            Some(limit) => warn!(bytes_per_second = limit, "requests are worked off no faster"),
+            None => info!("requests are worked off as fast as they can be"),
+        }
+        self.intake.throttle().set(bytes_per_second);
     }
 
     fn metrics(&self, out: &mut String) {

@@ -97,6 +97,13 @@ impl Connection {
         self.post_with(&format!("Authorization: Bearer {token}\r\n"), path)
     }
 
+    /// Sends a request without a body.
+    pub(crate) fn request(&mut self, method: &str, path: &str) -> io::Result<Answer> {
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: node\r\nContent-Length: 0\r\n\r\n");
+        Ok(self.ask(request.as_bytes())?.0)
+    }
+
     fn post_with(&mut self, header: &str, path: &str) -> io::Result<Answer> {
         let request =
             format!("POST {path} HTTP/1.1\r\nHost: node\r\nContent-Length: 0\r\n{header}\r\n");

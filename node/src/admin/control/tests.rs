@@ -67,6 +67,23 @@ async fn how_far_it_is_can_be_asked_on_the_same_port() {
 }
 
 #[tokio::test]
+async fn a_node_is_throttled_and_let_go_on() {
+    let ask = async |method, query| {
+        let path = format!("{THROTTLE_PATH}{query}");
+        let answer = ask(Guard::Machine, method, &path, &[]).await;
+        (answer.status, answer.json)
+    };
+    let (status, queue) = ask(Method::POST, "?bytes_per_second=1000").await;
+    assert_eq!((status, &queue["throttle_bytes_per_second"]), (StatusCode::OK, &json!(1000)));
+    let (status, queue) = ask(Method::DELETE, "").await;
+    assert_eq!((status, queue.get("throttle_bytes_per_second")), (StatusCode::OK, None));
+    for query in ["", "?bytes_per_second=0", "?bytes_per_second=-1", "?bytes=1"] {
+        assert_eq!(ask(Method::POST, query).await.0, StatusCode::BAD_REQUEST, "{query}");
+    }
+    assert_eq!(ask(Method::GET, "").await.0, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
 async fn an_unknown_path_names_those_that_there_are() {
     let answer = ask(Guard::Machine, Method::GET, "/metrics", &[]).await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
