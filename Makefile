@@ -16,10 +16,10 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 NEXTEST := $(shell PATH='$(PATH)' command -v cargo-nextest)
 TEST := $(if $(NEXTEST),cargo nextest run,cargo test)
 
-.PHONY: help setup run demo cluster crds image chart test bench fuzz sim planted verify fix
+.PHONY: help setup run demo cluster crds image chart e2e test bench fuzz sim planted verify fix
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 10
 
 setup: ## Install what the build needs beyond Rust, or say what to install
 	@scripts/setup
@@ -43,6 +43,9 @@ image: setup ## Build the container image IMAGE on BASE_IMAGE
 	cargo build --release --package sheaf-node --package sheaf --package sheaf-operator
 	tar --create --directory $(TARGET)/release sheaf-node sheaf sheaf-operator --directory $(CURDIR) Dockerfile | \
 	  docker build --tag $(IMAGE) --build-arg BASE=$(BASE_IMAGE) -
+
+e2e: image ## Test on a real Kubernetes, which Docker and kind make: ARGS names tests
+	@scripts/e2e $(IMAGE) $(ARGS)
 
 chart: ## Lint the chart and render it with each file of charts/sheaf/ci
 	@scripts/chart

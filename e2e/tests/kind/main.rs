@@ -1,0 +1,15 @@
+//! Sheaf on a real Kubernetes, as its users have it: `make e2e` makes one, installs the chart,
+//! and runs these. Each test has a namespace, and with it a cluster of nodes, of its own.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod evidence; // what the cluster says when a test fails
+mod ledger; // sent = acknowledged = counted
+mod load; // senders that run in the cluster
+mod machine; // what is done to a machine from outside of Kubernetes
+mod scene; // a namespace, an aggregator in it, and waiting for what becomes of it
+
+mod counting; // what is sent is counted exactly
+mod deletion; // what goes and what stays
+mod failures; // what dies comes back, and nothing is lost
+mod manifests; // what is refused, and in which words
+mod scaling; // more nodes, fewer nodes, and changes of mind

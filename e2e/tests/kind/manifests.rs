@@ -1,0 +1,55 @@
+use serde_json::{Value, json};
+
+use crate::scene::{aggregator, named, play, refusal};
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn bad_manifests_are_refused_in_words_that_help() {
+    play("refused", async |scene| {
+        for (manifest, words) in bad_ones() {
+            let said = refusal(scene.apply(&manifest).await);
+            assert!(said.contains(words), "{said:?} has no {words:?}");
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn what_cannot_change_is_refused_and_what_can_is_taken() {
+    play("changed", async |scene| {
+        let paused = |more: Value| {
+            let mut manifest = aggregator(more);
+            manifest["spec"]["paused"] = json!(true);
+            manifest
+        };
+        scene.apply(&paused(json!({"storage": {"size": "2Gi"}}))).await.unwrap();
+        let smaller = scene.apply(&paused(json!({"storage": {"size": "1Gi"}}))).await;
+        assert!(refusal(smaller).contains("storage cannot become smaller"));
+        let other = json!({"storage": {"size": "2Gi", "storageClassName": "other"}});
+        let other = scene.apply(&paused(other)).await;
+        assert!(refusal(other).contains("storageClassName is immutable"));
+        scene.apply(&paused(json!({"storage": {"size": "3Gi"}}))).await.unwrap();
+    });
+}
+
+/// What is wrong, and what is said of it.
+fn bad_ones() -> Vec<(Value, &'static str)> {
+    let good = aggregator(json!({}))["spec"].clone();
+    let without_member = json!([{"name": "a", "type": "DistinctLogs"}]);
+    let unknown_type = json!([{"name": "a", "type": "Sums"}]);
+    vec![
+        (named("1.a", good.clone()), "with a letter first"),
+        (named(&"a".repeat(41), good), "at most 40 characters"),
+        (aggregator(json!({"voters": 2})), "use 1, 3 or 5 voters"),
+        (aggregator(json!({"replicas": 1})), "copies must be at most replicas"),
+        (aggregator(json!({"storage": {"size": "1Mi"}})), "at least 1Gi"),
+        (aggregator(json!({"slots": 100})), "spec.slots"),
+        (aggregator(json!({"aggregations": []})), "spec.aggregations"),
+        (aggregator(json!({"aggregations": without_member})), "needs the member distinctLogs"),
+        (aggregator(json!({"aggregations": unknown_type})), "Unsupported value"),
+        (
+            aggregator(json!({"autoscaling": {"minReplicas": 5, "maxReplicas": 4}})),
+            "minReplicas must be at most maxReplicas",
+        ),
+    ]
+}

@@ -1,0 +1,193 @@
+//! A namespace of a test's own, an aggregator in it, and waiting for what becomes of it.
+
+use std::fmt::Debug;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use http::Request;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use sheaf_operator::names::PODS_SELECTOR;
+use sheaf_operator::resource::LogAggregator;
+
+use crate::evidence;
+
+/// What every aggregator of these tests is called.
+pub(crate) const NAME: &str = "logs";
+/// Nothing takes longer: a pod that is deleted has half a minute to end, and two processors are
+/// shared by everything.
+const WITHIN: Duration = Duration::from_secs(180);
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// A namespace of the test's own.
+pub(crate) struct Scene {
+    pub(crate) client: Client,
+    pub(crate) namespace: String,
+}
+
+/// Runs a test in a namespace of its own, which is deleted when it succeeds. When it fails, what
+/// the cluster says of it is collected, and the namespace stays.
+pub(crate) fn play(namespace: &str, test: impl AsyncFnOnce(&Scene)) {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = Client::try_default().await.expect("a cluster: run `make e2e`");
+        let scene = Scene { client, namespace: namespace.to_owned() };
+        scene.open().await;
+        match AssertUnwindSafe(test(&scene)).catch_unwind().await {
+            Ok(()) => scene.close().await,
+            Err(panic) => {
+                evidence::collect(&scene.namespace).await;
+                resume_unwind(panic);
+            }
+        }
+    });
+}
+
+/// Three nodes that count by `http.route` in short windows; `more` is merged over its spec.
+pub(crate) fn aggregator(more: Value) -> Value {
+    let count = json!({"attribute": "http.route", "windowSeconds": 5});
+    let mut spec = json!({
+        "replicas": 3,
+        "storage": {"size": "1Gi"},
+        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
+        "aggregations": [{"name": "by-route", "type": "DistinctLogs", "distinctLogs": count}],
+    });
+    for (field, value) in more.as_object().unwrap() {
+        spec[field] = value.clone();
+    }
+    named(NAME, spec)
+}
+
+/// An aggregator with exactly this spec.
+pub(crate) fn named(name: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": "sheaf.dev/v1alpha1", "kind": "LogAggregator",
+        "metadata": {"name": name}, "spec": spec,
+    })
+}
+
+impl Scene {
+    /// The objects of a kind in the namespace.
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Applies a manifest, as `kubectl apply --server-side` does.
+    pub(crate) async fn apply(&self, manifest: &Value) -> Result<LogAggregator, kube::Error> {
+        let name = manifest["metadata"]["name"].as_str().unwrap();
+        let parameters = PatchParams::apply("a-person").force();
+        self.api().patch(name, &parameters, &Patch::Apply(manifest)).await
+    }
+
+    /// Applies the aggregator, and waits until its nodes take logs.
+    pub(crate) async fn start(&self, manifest: &Value) {
+        let replicas = manifest["spec"]["replicas"].as_i64().unwrap();
+        self.apply(manifest).await.unwrap();
+        self.settled(replicas.try_into().unwrap()).await;
+    }
+
+    /// What `kubectl scale la/logs` does.
+    pub(crate) async fn scale(&self, replicas: i32) {
+        let change = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        let api = self.api::<LogAggregator>();
+        api.patch_scale(NAME, &PatchParams::default(), &change).await.unwrap();
+    }
+
+    /// Waits until the aggregator has so many nodes, and says that it is ready.
+    pub(crate) async fn settled(&self, replicas: i32) {
+        let what = format!("{replicas} nodes, ready");
+        self.eventually(&what, async || {
+            let aggregator = self.aggregator().await;
+            let status = aggregator.status.as_ref()?;
+            let is_current = status.observed_generation == aggregator.metadata.generation;
+            let count = (status.replicas, status.ready_replicas);
+            let done = is_current && count == (replicas, replicas) && is(&aggregator, "Ready");
+            done.then_some(())
+        })
+        .await;
+    }
+
+    /// The aggregator as it is now.
+    pub(crate) async fn aggregator(&self) -> LogAggregator {
+        self.api().get(NAME).await.unwrap()
+    }
+
+    /// The nodes' pods, by name.
+    pub(crate) async fn pods(&self) -> Vec<Pod> {
+        let selected = ListParams::default().labels(PODS_SELECTOR);
+        let mut pods = self.api::<Pod>().list(&selected).await.unwrap().items;
+        pods.sort_by_key(|pod| pod.name_any());
+        pods
+    }
+
+    /// Waits until there are no more than so many pods, or no fewer.
+    pub(crate) async fn pods_become(&self, what: &str, enough: impl Fn(usize) -> bool) {
+        self.eventually(what, async || enough(self.pods().await.len()).then_some(())).await;
+    }
+
+    /// Asks a node, whichever the Service chooses, through the API server.
+    pub(crate) async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, kube::Error> {
+        let namespace = &self.namespace;
+        let proxy = format!("/api/v1/namespaces/{namespace}/services/{NAME}:admin/proxy{path}");
+        self.client.request(Request::get(proxy).body(Vec::new()).unwrap()).await
+    }
+
+    /// Waits until something is there, or fails.
+    pub(crate) async fn eventually<T>(
+        &self,
+        what: &str,
+        mut look: impl AsyncFnMut() -> Option<T>,
+    ) -> T {
+        let end = Instant::now() + WITHIN;
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            assert!(Instant::now() < end, "{}: no {what} within {WITHIN:?}", self.namespace);
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn open(&self) {
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        let namespace = json!({
+            "metadata": {"name": self.namespace, "labels": {
+                "pod-security.kubernetes.io/enforce": "restricted",
+            }},
+        });
+        let namespace = serde_json::from_value(namespace).unwrap();
+        api.create(&PostParams::default(), &namespace)
+            .await
+            .expect("a namespace that is not there");
+    }
+
+    async fn close(&self) {
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        api.delete(&self.namespace, &DeleteParams::default()).await.unwrap();
+    }
+}
+
+/// Whether a condition is True.
+pub(crate) fn is(aggregator: &LogAggregator, condition: &str) -> bool {
+    let conditions = aggregator.status.iter().flat_map(|status| &status.conditions);
+    conditions.into_iter().any(|found| found.type_ == condition && found.status == "True")
+}
+
+/// The words in which the API server refused something.
+pub(crate) fn refusal<T: Debug>(answer: Result<T, kube::Error>) -> String {
+    match answer {
+        Err(kube::Error::Api(status)) if status.is_invalid() || status.is_forbidden() => {
+            status.message
+        }
+        other => panic!("not refused: {other:?}"),
+    }
+}
