@@ -116,7 +116,7 @@ async fn ask(
     within: Duration,
 ) -> Result<String, QueryError> {
     let is_wish = request.method() == Method::POST;
-    let path = request.uri().path().to_owned();
+    let path = request.uri().to_string();
     let socket = authority.connect().await?;
     let exchange = timeout(within, exchange(TokioIo::new(socket), request)).await;
     let authority = authority.clone();
