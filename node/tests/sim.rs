@@ -40,7 +40,7 @@ const PLANTED: [(&str, &str); 24] = [
     ("planted-follow-skips", "torn"),
     ("planted-fold-again", "lost"),
     ("planted-claim-unfolded", "lost"),
-    ("planted-complete-first", "lost"),
+    ("planted-complete-first", "repeated"),
     ("planted-trim-uncarried", "lost"),
     ("planted-carry-unkept", "lost"),
     ("planted-absent-is-empty", "lost"),
