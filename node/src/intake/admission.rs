@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use drain::DrainRate;
 use usage::Usage;
@@ -115,6 +116,7 @@ pub struct Admission(Arc<Shared>);
 struct Shared {
     capacity: usize,
     refused: AtomicU64,
+    over: CancellationToken,
     state: Mutex<State>,
 }
 
@@ -158,6 +160,7 @@ impl Admission {
         Admission(Arc::new(Shared {
             capacity,
             refused: AtomicU64::new(0),
+            over: CancellationToken::new(),
             state: Mutex::new(state),
         }))
     }
@@ -175,6 +178,7 @@ impl Admission {
         let mut state = self.lock();
         if why.is_final() {
             state.over = Some(why);
+            self.0.over.cancel();
         } else {
             state.trouble = Some(why);
         }
@@ -190,6 +194,11 @@ impl Admission {
     pub fn closed(&self) -> Option<Closed> {
         let state = self.lock();
         state.over.or(state.trouble)
+    }
+
+    /// Cancelled once no requests are taken for a reason that is final.
+    pub fn over(&self) -> CancellationToken {
+        self.0.over.clone()
     }
 
     /// Bytes charged now: the depth of the queue.
