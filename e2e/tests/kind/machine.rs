@@ -1,4 +1,5 @@
-//! What is done to a machine from outside of Kubernetes. A machine is a container of Docker here.
+//! What is done to machines, also from outside of Kubernetes. A machine is a container of Docker
+//! here.
 
 use k8s_openapi::api::core::v1::Pod;
 use tokio::process::Command;
@@ -17,7 +18,33 @@ pub(crate) async fn kill(pod: &Pod) {
     docker(&["exec", machine, "sh", "-c", KILL, "kill", &uid]).await;
 }
 
-async fn docker(arguments: &[&str]) {
-    let output = Command::new("docker").args(arguments).output().await.unwrap();
-    assert!(output.status.success(), "docker {arguments:?}: {output:?}");
+/// Turns a machine off.
+pub(crate) async fn stop(machine: &str) {
+    docker(&["stop", machine]).await;
+}
+
+/// Turns it on again.
+pub(crate) async fn start(machine: &str) {
+    docker(&["start", machine]).await;
+}
+
+/// What `kubectl` prints, which has to succeed.
+pub(crate) async fn kubectl(arguments: &[&str]) -> String {
+    run("kubectl", arguments).await
+}
+
+/// What `helm` prints, which has to succeed.
+pub(crate) async fn helm(arguments: &[&str]) -> String {
+    run("helm", arguments).await
+}
+
+/// What `docker` prints, which has to succeed.
+pub(crate) async fn docker(arguments: &[&str]) -> String {
+    run("docker", arguments).await
+}
+
+async fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().await.unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
