@@ -14,7 +14,7 @@ fn a_node_that_is_killed_under_load_comes_back_with_what_it_had() {
         scene.start(&aggregator(json!({}))).await;
         let load = Load::steady(scene).await;
         let victim = scene.receiver().await;
-        machine::kill(&victim).await;
+        machine::kill(&victim, "sheaf-node").await;
         scene
             .eventually("restarted node", async || restarted(scene, &victim.name_any()).await)
             .await;

@@ -9,6 +9,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
+use crate::machine;
 use crate::scene::Scene;
 
 /// Where the chart is installed.
@@ -18,11 +19,22 @@ const SELECTOR: &str = "app.kubernetes.io/component=operator";
 /// How many the chart runs.
 const REPLICAS: i32 = 2;
 
-/// Kills all operators, without a chance to say good-bye. Others come.
+/// The operator, as a process.
+pub(crate) const PROGRAM: &str = "sheaf-operator";
+
+/// Kills all operators, without a chance to say good-bye. They start again.
 pub(crate) async fn kill(scene: &Scene) {
+    for pod in pods(scene).await {
+        machine::kill(&pod, PROGRAM).await;
+    }
+}
+
+/// Kills all operators and takes their pods away: those that come wait until the lease runs out.
+pub(crate) async fn lose(scene: &Scene) {
     let api = Api::<Pod>::namespaced(scene.client.clone(), NAMESPACE);
     let at_once = DeleteParams::default().grace_period(0);
     for pod in pods(scene).await {
+        machine::kill(&pod, PROGRAM).await;
         api.delete(&pod.name_any(), &at_once).await.unwrap();
     }
 }

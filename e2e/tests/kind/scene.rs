@@ -19,6 +19,7 @@ use sheaf_proto::names::{ADMIN_PORT, LEDGER_PATH};
 use sheaf_proto::statistics::Ledger;
 
 use crate::evidence;
+use crate::machine::machine;
 
 /// What every aggregator of these tests is called.
 pub(crate) const NAME: &str = "logs";
@@ -155,13 +156,16 @@ impl Scene {
         status.members.into_iter().map(|member| (member.id, member.pod)).collect()
     }
 
-    /// A pod whose machine may go: the sender does not run there, nor does the API server.
-    pub(crate) async fn pod_away_from(&self, machine: &str) -> Pod {
-        let is_away = |pod: &Pod| {
-            let own = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-            own.is_some_and(|own| own != machine && !own.ends_with("control-plane"))
-        };
-        self.pods().await.into_iter().find(is_away).expect("a pod on another worker")
+    /// A pod whose machine may go: the one that a sender is connected to, if that can be, because
+    /// the API server and the senders run on another.
+    pub(crate) async fn expendable(&self) -> Pod {
+        let may_go = |pod: &Pod| !machine(pod).ends_with("control-plane");
+        let receiver = self.receiver().await;
+        if may_go(&receiver) {
+            eprintln!("{}: the sender's node goes", self.namespace);
+            return receiver;
+        }
+        self.pods().await.into_iter().find(may_go).expect("a pod on a worker")
     }
 
     /// Waits until there are no more than so many pods, or no fewer.
@@ -185,10 +189,11 @@ impl Scene {
 
     /// The pod that a sender with one connection is connected to.
     pub(crate) async fn receiver(&self) -> Pod {
+        let path = format!("{LEDGER_PATH}?scope=node");
         self.eventually("pod that records come to", async || {
             for pod in self.pods().await {
-                let ledger = self.ask_pod::<Ledger>(&pod, &format!("{LEDGER_PATH}?scope=node"));
-                if ledger.await.ok()?.received > 0 {
+                let ledger = self.ask_pod::<Ledger>(&pod, &path).await;
+                if ledger.ok()?.received > 0 {
                     return Some(pod);
                 }
             }

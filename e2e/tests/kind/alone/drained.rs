@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::ledger;
 use crate::load::Load;
-use crate::machine::kubectl;
+use crate::machine::{kubectl, machine};
 use crate::scene::{Scene, aggregator, play};
 
 /// Nobody but the nodes has to leave, so that what a test observes with stays where it is.
@@ -24,8 +24,8 @@ fn a_machine_that_is_drained_under_load_takes_one_node_away_and_gives_it_back() 
         scene.start(&aggregator(json!({}))).await;
         let members = scene.members().await;
         let load = Load::steady(scene).await;
-        let away = scene.pod_away_from(&load.machine(scene).await).await;
-        let machine = away.spec.as_ref().unwrap().node_name.clone().unwrap();
+        let away = scene.expendable().await;
+        let machine = machine(&away).to_owned();
         kubectl(&[&["drain", &machine], &NODES_ONLY[..]].concat()).await;
         scene
             .eventually("pod that waits for its machine", async || {
@@ -48,7 +48,8 @@ async fn evict_another(scene: &Scene, away: &Pod) -> Result<(), u16> {
     let pods = scene.pods().await;
     let other = pods.iter().find(|pod| pod.name_any() != away.name_any()).unwrap();
     // Who is refused is to ask again, which a client does by itself.
-    let config = Config { default_retry: false, ..Config::infer().await.unwrap() };
+    let mut config = Config::infer().await.unwrap();
+    config.default_retry = false;
     let api: Api<Pod> = Api::namespaced(config.try_into().unwrap(), &scene.namespace);
     let evicted = api.evict(&other.name_any(), &EvictParams::default()).await;
     match evicted {

@@ -7,13 +7,13 @@ use crate::{ledger, operator};
 
 #[test]
 #[ignore = "needs a cluster: make e2e"]
-fn an_operator_that_is_killed_while_nodes_are_drained_goes_on_where_it_was() {
+fn an_operator_that_is_lost_while_nodes_are_drained_is_followed_by_one_that_goes_on_where_it_was() {
     play("killed-scaling", async |scene| {
         scene.start(&aggregator(json!({"replicas": 4}))).await;
         let load = Load::steady(scene).await;
         scene.scale(2).await;
         scene.pods_become("pod fewer", |count| count < 4).await;
-        operator::kill(scene).await;
+        operator::lose(scene).await;
         scene.settled(2).await;
         let sent = load.stop(scene).await;
         ledger::balances(scene, &[sent]).await;

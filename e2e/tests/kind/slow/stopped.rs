@@ -16,8 +16,8 @@ fn a_machine_that_is_turned_off_under_load_costs_nothing_and_comes_back_with_wha
         scene.start(&aggregator(json!({}))).await;
         let members = scene.members().await;
         let load = Load::steady_with(scene, &IMPATIENT).await;
-        let away = scene.pod_away_from(&load.machine(scene).await).await;
-        let machine = away.spec.as_ref().unwrap().node_name.clone().unwrap();
+        let away = scene.expendable().await;
+        let machine = machine::machine(&away).to_owned();
         machine::stop(&machine).await;
         scene
             .eventually("machine that is not ready", async || {
