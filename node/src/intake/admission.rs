@@ -48,6 +48,8 @@ pub enum Closed {
     StoreTrouble,
     /// It hears of no leader, so that nobody allows it to stamp.
     Leaderless,
+    /// A node that had copies of its journal is lost, and another one has yet to take its place.
+    LacksCopies,
 }
 
 impl Closed {
@@ -66,7 +68,8 @@ impl Closed {
             | Closed::Draining
             | Closed::Leaving
             | Closed::Gone
-            | Closed::Leaderless => RETRY_AFTER_MIN,
+            | Closed::Leaderless
+            | Closed::LacksCopies => RETRY_AFTER_MIN,
             Closed::StoreTrouble => Duration::from_secs(5),
             Closed::DiskFull => RETRY_AFTER_MAX / JITTER,
         }
@@ -94,6 +97,9 @@ impl fmt::Display for Why {
             }
             Why::Closed(Closed::DiskFull) => "the node's disk is full",
             Why::Closed(Closed::Leaderless) => "the node hears of no leader",
+            Why::Closed(Closed::LacksCopies) => {
+                "the node looks for others that take copies of its journal"
+            }
             Why::Closed(Closed::StoreTrouble) => "the node's store is recovering from a failure",
         })
     }
