@@ -9,6 +9,8 @@ SEED ?=
 # What the image is called, and what it is made on.
 IMAGE ?= sheaf:dev
 BASE_IMAGE ?= debian:bookworm-slim
+# With quick, tests on Kubernetes that take minutes each are left out.
+E2E_GROUP ?= all
 
 # Cargo's own variable says where things are built; ./target otherwise.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -45,7 +47,7 @@ image: setup ## Build the container image IMAGE on BASE_IMAGE
 	  docker build --tag $(IMAGE) --build-arg BASE=$(BASE_IMAGE) -
 
 e2e: image ## Test on a real Kubernetes, which Docker and kind make: ARGS names tests
-	@scripts/e2e $(IMAGE) $(ARGS)
+	@E2E_GROUP=$(E2E_GROUP) scripts/e2e $(IMAGE) $(ARGS)
 
 chart: ## Lint the chart and render it with each file of charts/sheaf/ci
 	@scripts/chart

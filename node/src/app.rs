@@ -118,6 +118,9 @@ pub async fn run(
     let supervised = node.supervise(&stop).await;
     let deadline = Instant::now() + node.settings.drain_timeout;
     node.refuse();
+    if let Ok(Some(running)) = &supervised {
+        running.membership.hand_on().await;
+    }
     servers.drain(deadline - COMMIT_TIME.min(node.settings.drain_timeout)).await;
     let stopped = match supervised {
         Ok(Some(running)) => node.stop(running, deadline).await,

@@ -207,9 +207,10 @@ impl Intake {
         Some((opened, counted))
     }
 
-    fn refuse(&self) -> Busy {
+    /// The answer for a request that is not taken: the reason for which none are, or this one.
+    fn refuse(&self, why: Closed) -> Busy {
         let admission = &self.shared.admission;
-        admission.refuse(Why::Closed(admission.closed().unwrap_or(Closed::StoreTrouble)))
+        admission.refuse(Why::Closed(admission.closed().unwrap_or(why)))
     }
 
     /// Accepts a request, whole or not at all.
@@ -227,7 +228,7 @@ impl Intake {
         let Request { body, id } = request.into();
         // While it waits it is in nobody's way but in the queue.
         self.shared.throttle.pass(body.len()).await;
-        let (opened, _counted) = self.enter().ok_or_else(|| self.refuse())?;
+        let (opened, _counted) = self.enter().ok_or_else(|| self.refuse(Closed::StoreTrouble))?;
         let received = &self.shared.received;
         let packed = work::work(body.len(), || opened.pack(&body, id));
         let (entry, Scan { accepted, rejected }) = packed.inspect_err(|_| received.refuse())?;
@@ -238,14 +239,9 @@ impl Intake {
             let durable = opened.journal.append(entry, accepted, Box::new(permit)).await;
             if !is_to_fail("planted-acknowledge-anyway") {
                 durable.map_err(|error| match error {
-                    AppendError::Closed | AppendError::NoSegment | AppendError::Unknown => {
-                        self.refuse()
-                    }
-                    AppendError::NoLease => {
-                        let admission = &self.shared.admission;
-                        let why = admission.closed().unwrap_or(Closed::Leaderless);
-                        admission.refuse(Why::Closed(why))
-                    }
+                    AppendError::Closed | AppendError::Unknown => self.refuse(Closed::StoreTrouble),
+                    AppendError::NoSegment => self.refuse(Closed::LacksCopies),
+                    AppendError::NoLease => self.refuse(Closed::Leaderless),
                 })?;
             }
         }
@@ -380,6 +376,8 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::event::time::{Clock, UnixNanos};
     use crate::journal::{Opening, Replay};
@@ -427,6 +425,25 @@ mod tests {
         assert!(!earlier.is_over());
         on_its_way.await.unwrap();
         earlier.over().await;
+        journal.close();
+        writer.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_another_copy_of_the_journal_is_told_to_come_back_soon() {
+        let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
+        let (journal, writer) =
+            Journal::new(store, &Replay::default(), Clock::system(), Box::new(|_| ()));
+        let writer = tokio::spawn(writer.run_as_task());
+        let intake = Intake::new(Admission::new(1 << 20));
+        intake.open(journal.clone(), Packing::new(FingerprintKey([7; 16]), std::iter::empty()));
+        let permit = intake.admission().admit(9).await.unwrap();
+        let mut waiting = std::pin::pin!(intake.export(Bytes::from(request(1)), permit));
+        assert!(futures::poll!(waiting.as_mut()).is_pending(), "no segment is open");
+        journal.refuse_waiting().unwrap();
+        let Err(IntakeError::Busy(busy)) = waiting.await else { panic!("it was not refused") };
+        assert_eq!(busy.why, Why::Closed(Closed::LacksCopies));
+        assert!(busy.retry_after <= Duration::from_secs(2), "{:?}", busy.retry_after);
         journal.close();
         writer.await.unwrap().unwrap();
     }

@@ -82,6 +82,23 @@ fn another_node_leads_when_the_leader_dies_and_the_dead_one_comes_back_as_itself
 }
 
 #[test]
+fn a_leader_that_is_stopped_hands_the_lead_on() {
+    let nodes = Nodes::new(3);
+    let mut running: Vec<_> = nodes.start_all().into_iter().map(Some).collect();
+    let before = settled(running[0].as_mut().unwrap(), 3);
+    let leads = |node: &mut Process| settled(node, 3).node == before.leader;
+    let position = running.iter_mut().position(|node| leads(node.as_mut().unwrap())).unwrap();
+    let ended = running[position].take().unwrap().terminate();
+    assert!(ended.status.success());
+    assert!(ended.stderr.contains("the lead is handed on"), "{}", ended.stderr);
+
+    let left = running.iter_mut().flatten().next().unwrap();
+    eventually("another leader", || {
+        view(left)?.leader.filter(|leader| Some(*leader) != before.leader)
+    });
+}
+
+#[test]
 fn a_cluster_that_was_killed_as_a_whole_goes_on() {
     let nodes = Nodes::new(3);
     let mut running = nodes.start_all();

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use kube::client::ClientBuilder;
 use kube::runtime::controller;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, Config};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -25,9 +26,9 @@ use crate::metrics::Metrics;
 use crate::names::MANAGED_BY;
 use crate::nodes::{Network, Nodes};
 use crate::reconcile::{after_error, reconcile};
-use crate::serving;
+use crate::serving::{self, Told};
 use crate::validate::Installation;
-use crate::watches;
+use crate::watches::{self, Stores};
 use settings::Settings;
 
 /// How long rounds that are under way may take to end when the operator stops.
@@ -70,10 +71,11 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AppE
     let what = || format!("listen on {}", settings.listen);
     let listener = listener.map_err(|source| AppError::Io { what: what(), source })?;
     let client = client(&metrics).await?;
-    let serving = serving::serve(listener, Arc::clone(&metrics), stop.clone());
-    let serving = tokio::spawn(serving);
+    let (ready, readiness) = watch::channel(false);
+    let told = Told { metrics: Arc::clone(&metrics), ready: readiness };
+    let serving = tokio::spawn(serving::serve(listener, told, stop.clone()));
 
-    let operator = Operator { settings, client, metrics };
+    let operator = Operator { settings, client, metrics, ready };
     operator.stand(&stop).await;
     if let Err(error) = serving.await {
         error!(%error, "the server of probes and metrics panicked");
@@ -94,6 +96,7 @@ struct Operator {
     settings: Settings,
     client: Client,
     metrics: Arc<Metrics>,
+    ready: watch::Sender<bool>,
 }
 
 impl Operator {
@@ -103,9 +106,11 @@ impl Operator {
         let mut candidate = Candidate::new(self.client.clone(), namespace, lease_name, identity);
         while !stop.is_cancelled() {
             let held = tokio::select! {
-                held = candidate.elected() => held,
+                // Another one acts.
+                held = candidate.elected(|| _ = self.ready.send_replace(true)) => held,
                 () = stop.cancelled() => break,
             };
+            self.ready.send_replace(false);
             self.metrics.lead(true);
             self.lead(&mut candidate, held, stop).await;
             self.metrics.lead(false);
@@ -143,17 +148,21 @@ impl Operator {
         };
         let turns = Arc::new(Turns::new(self.settings.rolling_max));
         let scopes = self.settings.scopes();
+        let mut seen = Vec::new();
         let controllers = scopes.iter().map(|scope| {
-            let (stores, controller) = watches::watch(&self.client, scope, &installation);
             let reporter = Reporter {
                 controller: MANAGED_BY.into(),
                 instance: Some(self.settings.identity.clone()),
             };
+            let recorder = Recorder::new(self.client.clone(), reporter);
+            let (stores, controller) =
+                watches::watch(&self.client, scope, &installation, &recorder);
+            seen.push(stores.clone());
             let context = Context {
                 client: self.client.clone(),
                 stores,
                 nodes: Arc::new(Network::default()) as Arc<dyn Nodes>,
-                recorder: Recorder::new(self.client.clone(), reporter),
+                recorder,
                 installation: installation.clone(),
                 turns: Arc::clone(&turns),
                 metrics: Arc::clone(&self.metrics),
@@ -169,8 +178,17 @@ impl Operator {
                 std::future::ready(())
             })
         });
+        let controlling = join_all(controllers);
         info!(?scopes, "looking after aggregators");
-        join_all(controllers).await;
+        tokio::join!(controlling, self.see(&seen));
+    }
+
+    /// Is ready once all was listed.
+    async fn see(&self, seen: &[Stores]) {
+        // What is not watched any more ends with the operator.
+        if try_join_all(seen.iter().map(Stores::listed)).await.is_ok() {
+            self.ready.send_replace(true);
+        }
     }
 
     /// How the operator was installed; asks until the API server answers.
@@ -234,14 +252,17 @@ mod tests {
     fn operator(server: &Server) -> (Operator, Candidate) {
         let settings = Settings::parse_from(["sheaf-operator", "--identity", "one"]);
         let candidate = Candidate::new(server.client(), "default", "sheaf-operator", "one");
-        (Operator { settings, client: server.client(), metrics: Arc::default() }, candidate)
+        let (ready, _) = watch::channel(false);
+        let operator =
+            Operator { settings, client: server.client(), metrics: Arc::default(), ready };
+        (operator, candidate)
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_operator_whose_lease_is_taken_asks_for_nothing_more() {
         let server = Server::default();
         let (operator, mut candidate) = operator(&server);
-        let held = candidate.elected().await;
+        let held = candidate.elected(|| {}).await;
         let taking = server.clone();
         tokio::spawn(async move {
             sleep(Duration::from_secs(60)).await;
@@ -267,6 +288,55 @@ mod tests {
         operator.stand(&stop).await;
         let lease = server.get(LEASE).unwrap();
         assert_eq!(lease["spec"]["holderIdentity"], json!(null));
+    }
+
+    /// Lists without anything in them, of these kinds.
+    fn put_lists(server: &Server, paths: &[&str]) {
+        for path in paths {
+            server.put(path, json!({"kind": "List", "metadata": {}, "items": []}));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_operator_that_acts_is_ready_when_it_has_seen_everything() {
+        let server = Server::default();
+        let (operator, _) = operator(&server);
+        let mut ready = operator.ready.subscribe();
+        let apps = "/apis/apps/v1/statefulsets";
+        let core = ["pods", "persistentvolumeclaims", "configmaps", "nodes", "serviceaccounts"];
+        let core = core.iter().chain(&["secrets", "services"]);
+        let core: Vec<_> = core.map(|kind| format!("/api/v1/{kind}")).collect();
+        put_lists(&server, &core.iter().map(String::as_str).collect::<Vec<_>>());
+        let others = [
+            "/apis/sheaf.dev/v1alpha1/logaggregators",
+            "/apis/networking.k8s.io/v1/networkpolicies",
+            "/apis/policy/v1/poddisruptionbudgets",
+            "/apis/autoscaling/v2/horizontalpodautoscalers",
+        ];
+        put_lists(&server, &others);
+        let stop = CancellationToken::new();
+        let looks = async {
+            sleep(Duration::from_secs(60)).await;
+            assert!(!*ready.borrow(), "StatefulSets were not listed");
+            put_lists(&server, &[apps]);
+            ready.wait_for(|ready| *ready).await.unwrap();
+            stop.cancel();
+        };
+        tokio::join!(operator.stand(&stop), looks);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_operator_that_stands_by_is_ready() {
+        let server = Server::default();
+        server.put(LEASE, json!({"spec": {"holderIdentity": "other"}}));
+        let (operator, _) = operator(&server);
+        let mut ready = operator.ready.subscribe();
+        let stop = CancellationToken::new();
+        let looks = async {
+            ready.wait_for(|ready| *ready).await.unwrap();
+            stop.cancel();
+        };
+        tokio::join!(operator.stand(&stop), looks);
     }
 
     #[tokio::test]

@@ -96,15 +96,18 @@ impl Candidate {
         Candidate { leases, name: name.to_owned(), me: me.to_owned(), observed: None }
     }
 
-    /// Waits until this one holds the lease.
-    pub async fn elected(&mut self) -> Held {
+    /// Waits until this one holds the lease; `stand_by` is called whenever another one is seen to.
+    pub async fn elected(&mut self, mut stand_by: impl FnMut()) -> Held {
         loop {
             let pause = match self.try_once().await {
                 Ok(Some(held)) => {
                     info!(lease = self.name, "this operator acts from now on");
                     return held;
                 }
-                Ok(None) => EVERY,
+                Ok(None) => {
+                    stand_by();
+                    EVERY
+                }
                 Err(error) => {
                     warn!(%error, "the lease could not be taken");
                     AGAIN_AFTER

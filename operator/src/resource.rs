@@ -29,7 +29,7 @@ pub const REPLICAS_MAX: i32 = SLOTS;
 pub const SLOTS: i32 = 256;
 
 /// What a cluster of Sheaf nodes counts, and how large it is.
-#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "sheaf.dev",
     version = "v1alpha1",

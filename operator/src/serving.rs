@@ -1,7 +1,7 @@
 //! Probes and metrics.
 //!
-//! They say how the process is, not how the API server is: an operator that waits for it, or for
-//! the lease, is as it should be.
+//! An operator is alive whatever the API server says. It is ready when it has seen all that it
+//! looks after, or that another one acts; what becomes of the API server after that changes nothing.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -18,30 +19,47 @@ use crate::metrics::Metrics;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// What is told.
+#[derive(Clone)]
+pub struct Told {
+    /// The operator's metrics.
+    pub metrics: Arc<Metrics>,
+    /// Whether it is ready.
+    pub ready: watch::Receiver<bool>,
+}
+
 /// Answers on `listener` until `stop`.
-pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, stop: CancellationToken) {
+pub async fn serve(listener: TcpListener, told: Told, stop: CancellationToken) {
     let served =
-        axum::serve(listener, router(metrics)).with_graceful_shutdown(stop.cancelled_owned()).await;
+        axum::serve(listener, router(told)).with_graceful_shutdown(stop.cancelled_owned()).await;
     if let Err(error) = served {
         error!(%error, "probes and metrics are not answered any more");
     }
 }
 
-fn router(metrics: Arc<Metrics>) -> Router {
+fn router(told: Told) -> Router {
     Router::new()
-        .route("/livez", get(well))
-        .route("/readyz", get(well))
-        .route("/metrics", get(told))
-        .with_state(metrics)
+        .route("/livez", get(alive))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(told)
 }
 
 /// That this is answered is the answer.
-async fn well() -> &'static str {
+async fn alive() -> &'static str {
     "ok\n"
 }
 
-async fn told(State(metrics): State<Arc<Metrics>>) -> Response {
-    match metrics.text() {
+async fn ready(State(told): State<Told>) -> (StatusCode, &'static str) {
+    if *told.ready.borrow() {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not everything was seen yet\n")
+    }
+}
+
+async fn metrics(State(told): State<Told>) -> Response {
+    match told.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
@@ -56,23 +74,25 @@ mod tests {
 
     use super::*;
 
-    async fn get(path: &str) -> (StatusCode, String) {
+    async fn get(path: &str, ready: bool) -> (StatusCode, String) {
+        let told = Told { metrics: Arc::default(), ready: watch::channel(ready).1 };
         let request = Request::get(path).body(Body::empty()).unwrap();
-        let response = router(Arc::default()).oneshot(request).await.unwrap();
+        let response = router(told).oneshot(request).await.unwrap();
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
     #[tokio::test]
-    async fn a_standby_is_alive_and_ready() {
-        assert_eq!(get("/livez").await, (StatusCode::OK, "ok\n".to_owned()));
-        assert_eq!(get("/readyz").await, (StatusCode::OK, "ok\n".to_owned()));
+    async fn an_operator_is_alive_before_it_is_ready() {
+        assert_eq!(get("/livez", false).await, (StatusCode::OK, "ok\n".to_owned()));
+        assert_eq!(get("/readyz", false).await.0, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(get("/readyz", true).await, (StatusCode::OK, "ok\n".to_owned()));
     }
 
     #[tokio::test]
     async fn metrics_are_told() {
-        let (status, text) = get("/metrics").await;
+        let (status, text) = get("/metrics", true).await;
         assert_eq!(status, StatusCode::OK);
         assert!(text.contains("sheaf_operator_leader 0") && text.ends_with("# EOF\n"), "{text}");
     }

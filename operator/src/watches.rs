@@ -1,6 +1,8 @@
 //! What is watched: aggregators, what belongs to them, and machines; each trimmed to what is
 //! looked at.
 
+mod readable; // aggregators, if they can be read
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Config as ControllerConfig, Controller};
+use kube::runtime::events::Recorder;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{Predicate as _, WatchStreamExt as _, predicates, watcher};
@@ -67,7 +70,8 @@ impl Scope {
     }
 }
 
-/// What was seen, kept up to date while the streams are polled.
+/// What was seen, kept up to date while the streams are polled; cheap to clone.
+#[derive(Clone)]
 pub struct Stores {
     /// All aggregators.
     pub aggregators: Store<LogAggregator>,
@@ -91,6 +95,7 @@ impl Stores {
     /// # Errors
     /// When nothing is watched any more, because the operator stops.
     pub async fn listed(&self) -> Result<(), reflector::store::WriterDropped> {
+        self.aggregators.wait_until_ready().await?;
         self.stateful_sets.wait_until_ready().await?;
         self.pods.wait_until_ready().await?;
         self.claims.wait_until_ready().await?;
@@ -123,6 +128,7 @@ pub fn watch(
     client: &Client,
     scope: &Scope,
     installation: &Installation,
+    recorder: &Recorder,
 ) -> (Stores, Controller<LogAggregator>) {
     let everything = watcher::Config::default();
     let pods = everything.clone().labels(PODS_SELECTOR);
@@ -130,7 +136,9 @@ pub fn watch(
 
     let (aggregators, writer) = reflector::store();
     let changed = predicates::generation.combine(predicates::annotations);
-    let stream = kept(scope.api(client), everything.clone(), writer, trim::<LogAggregator>)
+    let stream = readable::watch(scope.api(client), everything.clone(), recorder.clone())
+        .modify(trim::<LogAggregator>)
+        .reflect(writer)
         .applied_objects()
         .predicate_filter(changed, Default::default());
     let mut controller = Controller::for_stream(stream, aggregators.clone())

@@ -24,6 +24,8 @@ pub(crate) struct Tally {
     retries: u64,
     retried: u64,
     latency: Histogram<u64>,
+    last_acknowledged: Option<Duration>,
+    longest_gap: Duration,
     problems: Vec<Problem>,
     open: BTreeSet<u64>,
     unacknowledged: Vec<u64>,
@@ -73,6 +75,8 @@ pub(crate) struct Summary {
     pub(crate) megabytes_per_second: f64,
     /// How long acknowledgements took.
     pub(crate) latency_ms: Latency,
+    /// The longest time between two acknowledgements that followed each other, in milliseconds.
+    pub(crate) longest_gap_ms: f64,
     /// This process' share of one core: near 1, the generator was the limit.
     pub(crate) generator_cpu: f64,
     /// What went wrong.
@@ -92,6 +96,8 @@ impl Tally {
             retries: 0,
             retried: 0,
             latency,
+            last_acknowledged: None,
+            longest_gap: Duration::ZERO,
             problems: Vec::new(),
             open: BTreeSet::new(),
             unacknowledged: Vec::new(),
@@ -101,6 +107,13 @@ impl Tally {
     /// A request is about to be sent.
     pub(crate) fn begin(&mut self, request: u64) {
         self.open.insert(request);
+    }
+
+    /// A request was acknowledged so long after the run began.
+    pub(crate) fn hear(&mut self, at: Duration) {
+        let gap = at.saturating_sub(self.last_acknowledged.unwrap_or(at));
+        self.longest_gap = self.longest_gap.max(gap);
+        self.last_acknowledged = Some(at);
     }
 
     /// A request of so many records and bytes has ended.
@@ -201,6 +214,7 @@ impl Tally {
             records_per_second: self.acknowledged as f64 / seconds,
             megabytes_per_second: self.acknowledged_bytes as f64 / seconds / 1e6,
             latency_ms: self.latency(),
+            longest_gap_ms: self.longest_gap.as_secs_f64() * 1_000.0,
             generator_cpu: cpu.as_secs_f64() / seconds,
             problems: self.problems.clone(),
         }
@@ -231,7 +245,8 @@ impl Summary {
             let Latency { p50, p90, p99, max } = self.latency_ms;
             let line =
                 format!("p50 {p50:.2} ms, p90 {p90:.2} ms, p99 {p99:.2} ms, max {max:.2} ms");
-            let _ = writeln!(text, "latency {line}");
+            let gap = self.longest_gap_ms;
+            let _ = writeln!(text, "latency {line}; longest gap {gap:.2} ms");
         }
         let _ = write!(text, "the generator used {:.0}% of one core", self.generator_cpu * 100.0);
         for Problem { reason, requests } in &self.problems {
@@ -290,6 +305,18 @@ mod tests {
         for (found, wanted) in [(p50, 50.0), (p90, 90.0), (p99, 99.0), (max, 100.0)] {
             assert!((found - wanted).abs() <= wanted / 500.0, "{found} for {wanted}");
         }
+    }
+
+    #[test]
+    fn the_longest_gap_is_between_acknowledgements() {
+        let mut tally = Tally::new();
+        let gap = |tally: &Tally| tally.summary(TOOK, TOOK).longest_gap_ms;
+        tally.hear(Duration::from_millis(700));
+        assert_eq!(gap(&tally), 0.0, "what came before the first is the start");
+        for at in [710, 960, 1_000] {
+            tally.hear(Duration::from_millis(at));
+        }
+        assert_eq!(gap(&tally), 250.0);
     }
 
     #[test]

@@ -120,8 +120,12 @@ impl<'a> Senders<'a> {
             let named = self.session.request(request, loaded.bytes.clone());
             let delivery = delivery::deliver(&mut link, &named, self.retry_for, trouble).await;
             drop(named);
-            if let Outcome::GivenUp { .. } = delivery.outcome {
-                self.stop.cancel();
+            match delivery.outcome {
+                Outcome::Acknowledged { .. } => {
+                    self.tally.borrow_mut().hear(self.started.elapsed());
+                }
+                Outcome::Refused { .. } => {}
+                Outcome::GivenUp { .. } => self.stop.cancel(),
             }
             let (records, bytes) = (self.plan.records_in(request), loaded.bytes.len() as u64);
             self.tally.borrow_mut().end(request, records, bytes, begun.elapsed(), delivery);

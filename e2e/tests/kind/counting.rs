@@ -23,6 +23,19 @@ fn what_is_sent_through_the_service_is_counted_exactly() {
 
 #[test]
 #[ignore = "needs a cluster: make e2e"]
+fn records_of_a_sender_that_nobody_knows_of_are_found_out() {
+    play("unknown-sender", async |scene| {
+        scene.start(&aggregator(json!({}))).await;
+        let known = Load::begin(scene, &["--records", "10000"]).await.end(scene).await;
+        Load::begin(scene, &["--records", "100", "--seed", "1"]).await.end(scene).await;
+        let found = ledger::audit(scene, &[known]).await;
+        let what = "what was flushed, and lost: found (10100, 0), expected (10000, 0)";
+        assert_eq!(found, Err(what.to_owned()));
+    });
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
 fn the_sample_counts_soon_after_it_is_applied() {
     play("sample", async |scene| {
         let sample: Value = serde_saphyr::from_str(SAMPLE).unwrap();

@@ -1,6 +1,7 @@
 //! The account at the end of each test under load: sent = acknowledged = counted.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 
 use sheaf_proto::names::{LEDGER_PATH, WINDOWS_PATH};
 use sheaf_proto::statistics::{Ledger, ValueCount, WindowCounts};
@@ -11,11 +12,25 @@ use crate::scene::Scene;
 /// Checks that everything was acknowledged, and that it is in windows exactly once, value by
 /// value. Only these senders may have sent, with other seeds each.
 pub(crate) async fn balances(scene: &Scene, sent: &[Sent]) {
-    for run in sent {
-        let summary = &run.summary;
+    for Sent { summary, .. } in sent {
+        eprintln!(
+            "{}: {} records, {} retries, longest gap {:.0} ms, latency {}",
+            scene.namespace,
+            summary.sent,
+            summary.retries,
+            summary.longest_gap_ms,
+            summary.latency_ms
+        );
+    }
+    let found = audit(scene, sent).await;
+    assert_eq!(found, Ok(()), "{}", scene.namespace);
+}
+
+/// What is wrong with the account of these senders, if anything is.
+pub(crate) async fn audit(scene: &Scene, sent: &[Sent]) -> Result<(), String> {
+    for Sent { summary, .. } in sent {
         let is_whole = (summary.rejected, summary.failed) == (0, 0);
-        assert!(is_whole && summary.acknowledged == summary.sent, "{summary:?}");
-        eprintln!("{}: {} records, {}", scene.namespace, summary.sent, summary.latency_ms);
+        equal("what was acknowledged", (summary.acknowledged, is_whole), (summary.sent, true))?;
     }
     let acknowledged: u64 = sent.iter().map(|run| run.summary.acknowledged).sum();
     let ledger = scene
@@ -27,21 +42,29 @@ pub(crate) async fn balances(scene: &Scene, sent: &[Sent]) {
         })
         .await;
     for account in &ledger.aggregations {
-        assert_eq!((account.flushed, account.lost), (acknowledged, 0), "{ledger:?}");
+        equal("what was flushed, and lost", (account.flushed, account.lost), (acknowledged, 0))?;
     }
     let windows: Vec<WindowCounts> = scene.ask(WINDOWS_PATH).await.unwrap();
-    compare(&windows, sent, acknowledged);
+    compare(&windows, sent, acknowledged)
 }
 
-fn compare(windows: &[WindowCounts], sent: &[Sent], acknowledged: u64) {
-    assert!(windows.iter().all(|window| window.complete && window.other.values == 0));
+fn compare(windows: &[WindowCounts], sent: &[Sent], acknowledged: u64) -> Result<(), String> {
+    let is_whole = |window: &WindowCounts| window.complete && window.other.values == 0;
+    equal("whether all windows are whole", windows.iter().all(is_whole), true)?;
     let records: u64 = windows.iter().map(|window| window.records).sum();
+    equal("records in windows", records, acknowledged)?;
     let distinct: u64 = windows.iter().map(|window| window.distinct).sum();
-    let expected: u64 = sent.iter().map(|run| run.expected.distinct).sum();
-    assert_eq!((records, distinct), (acknowledged, expected));
+    equal("distinct records", distinct, sent.iter().map(|run| run.expected.distinct).sum())?;
     let counted = windows.iter().flat_map(|window| &window.counts);
     let expected = sent.iter().flat_map(|run| &run.expected.counts);
-    assert_eq!(by_value(counted), by_value(expected));
+    equal("counts by value", by_value(counted), by_value(expected))
+}
+
+fn equal<T: Debug + PartialEq>(what: &str, found: T, expected: T) -> Result<(), String> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(format!("{what}: found {found:?}, expected {expected:?}"))
 }
 
 fn by_value<'a>(counts: impl Iterator<Item = &'a ValueCount>) -> BTreeMap<String, u64> {

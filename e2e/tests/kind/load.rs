@@ -9,11 +9,21 @@ use serde_json::{Value, json};
 use sheaf_proto::names::OTLP_GRPC_PORT;
 use sheaf_proto::statistics::ValueCount;
 
+use crate::machine::kubectl;
 use crate::scene::{NAME, Scene};
 
 /// Sends, prints the result and then what must have been counted, each on a line.
-const SCRIPT: &str = r#"sheaf load "$@" --output json --expect /work/expected.json; code=$?
+const SCRIPT: &str = r#"sheaf load "$@" --output json --expect /work/expected.json &
+echo $! >/work/pid; wait $!; code=$?
 cat /work/expected.json; exit $code"#;
+/// Has it wait for the answers that are due, and end.
+const STOP: &str = "kill -INT $(cat /work/pid)";
+/// 20 requests a second, without an end; each is sent again until somebody takes it.
+const STEADY: [&str; 8] =
+    ["--rate", "2000", "--batch", "100", "--duration", "30m", "--retry-for", "3m"];
+
+/// The label of the machine to which nothing is done: the API server runs there.
+const SAFE: &str = "node-role.kubernetes.io/control-plane";
 
 /// A run that is under way.
 pub(crate) struct Load {
@@ -34,7 +44,9 @@ pub(crate) struct Summary {
     pub(crate) acknowledged: u64,
     pub(crate) rejected: u64,
     pub(crate) failed: u64,
+    pub(crate) retries: u64,
     pub(crate) latency_ms: Value,
+    pub(crate) longest_gap_ms: f64,
 }
 
 /// The counts that must come out.
@@ -45,10 +57,20 @@ pub(crate) struct Expected {
 }
 
 impl Load {
+    /// Begins to send steadily, until it is stopped.
+    pub(crate) async fn steady(scene: &Scene) -> Load {
+        Load::steady_with(scene, &[]).await
+    }
+
+    /// Begins to send steadily and with this, until it is stopped.
+    pub(crate) async fn steady_with(scene: &Scene, more: &[&str]) -> Load {
+        Load::begin(scene, &[&STEADY, more].concat()).await
+    }
+
     /// Begins to send this way. All bodies differ, so that counts of windows may be added.
     pub(crate) async fn begin(scene: &Scene, arguments: &[&str]) -> Load {
         let endpoint = format!("http://{NAME}:{OTLP_GRPC_PORT}");
-        let fixed = ["sender", "--endpoint", &endpoint, "--bodies", "100%", "--batch", "100"];
+        let fixed = ["sender", "--endpoint", &endpoint, "--bodies", "100%"];
         let arguments = [&fixed, arguments].concat();
         let container = json!({
             "name": "load", "image": image(), "command": ["bash", "-c", SCRIPT], "args": arguments,
@@ -56,7 +78,7 @@ impl Load {
             "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
         });
         let pod = json!({
-            "containers": [container], "restartPolicy": "Never",
+            "containers": [container], "restartPolicy": "Never", "nodeSelector": {SAFE: ""},
             "volumes": [{"name": "work", "emptyDir": {}}],
             "enableServiceLinks": false, "automountServiceAccountToken": false,
             "terminationGracePeriodSeconds": 1,
@@ -71,6 +93,14 @@ impl Load {
         let load = Load { name: job.name_any() };
         scene.eventually("sender that runs", async || load.started(scene).await).await;
         load
+    }
+
+    /// Ends it, and waits for the end.
+    pub(crate) async fn stop(self, scene: &Scene) -> Sent {
+        let pod = self.pod(scene).await.unwrap().name_any();
+        let namespace = format!("--namespace={}", scene.namespace);
+        kubectl(&["exec", &namespace, &pod, "--", "bash", "-c", STOP]).await;
+        self.end(scene).await
     }
 
     /// Waits for the end of it.

@@ -5,11 +5,17 @@
 mod evidence; // what the cluster says when a test fails
 mod ledger; // sent = acknowledged = counted
 mod load; // senders that run in the cluster
-mod machine; // what is done to a machine from outside of Kubernetes
+mod machine; // what is done to machines, also from outside of Kubernetes
+mod operator; // what is done to the operator
 mod scene; // a namespace, an aggregator in it, and waiting for what becomes of it
 
 mod counting; // what is sent is counted exactly
 mod deletion; // what goes and what stays
+mod drift; // what somebody else changes or deletes
 mod failures; // what dies comes back, and nothing is lost
 mod manifests; // what is refused, and in which words
+mod rolling; // other pods, other settings, other images
 mod scaling; // more nodes, fewer nodes, and changes of mind
+
+mod alone; // what others would notice: one test at a time
+mod slow; // what takes minutes: one at a time, and only when all tests are run

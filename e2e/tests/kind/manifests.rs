@@ -1,3 +1,5 @@
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::PostParams;
 use serde_json::{Value, json};
 
 use crate::scene::{aggregator, named, play, refusal};
@@ -29,6 +31,19 @@ fn what_cannot_change_is_refused_and_what_can_is_taken() {
         let other = scene.apply(&paused(other)).await;
         assert!(refusal(other).contains("storageClassName is immutable"));
         scene.apply(&paused(json!({"storage": {"size": "3Gi"}}))).await.unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_namespace_that_enforces_the_restricted_standard_takes_nodes_and_refuses_others() {
+    play("restricted", async |scene| {
+        let container = json!({"name": "root", "image": "sheaf:dev"});
+        let pod = json!({"metadata": {"name": "root"}, "spec": {"containers": [container]}});
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let refused = scene.api::<Pod>().create(&PostParams::default(), &pod).await;
+        assert!(refusal(refused).contains("violates PodSecurity \"restricted"));
+        scene.start(&aggregator(json!({"replicas": 1, "copies": 1, "voters": 1}))).await;
     });
 }
 

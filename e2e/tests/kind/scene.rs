@@ -1,5 +1,6 @@
 //! A namespace of a test's own, an aggregator in it, and waiting for what becomes of it.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::{Duration, Instant};
@@ -14,8 +15,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sheaf_operator::names::PODS_SELECTOR;
 use sheaf_operator::resource::LogAggregator;
+use sheaf_proto::names::{ADMIN_PORT, LEDGER_PATH};
+use sheaf_proto::statistics::Ledger;
 
 use crate::evidence;
+use crate::machine::machine;
 
 /// What every aggregator of these tests is called.
 pub(crate) const NAME: &str = "logs";
@@ -129,6 +133,41 @@ impl Scene {
         pods
     }
 
+    /// The uids of the nodes' pods, by name.
+    pub(crate) async fn uids(&self) -> BTreeMap<String, String> {
+        let pods = self.pods().await.into_iter();
+        pods.map(|pod| (pod.name_any(), pod.uid().unwrap())).collect()
+    }
+
+    /// Waits until so many of these pods were replaced.
+    pub(crate) async fn replaced(&self, before: &BTreeMap<String, String>, count: usize) {
+        let what = format!("{count} pods replaced");
+        self.eventually(&what, async || {
+            let now = self.uids().await;
+            let is_new = |name: &&String| now.get(*name).is_some_and(|it| *it != before[*name]);
+            (before.keys().filter(is_new).count() >= count).then_some(())
+        })
+        .await;
+    }
+
+    /// The members' ids, with their pods.
+    pub(crate) async fn members(&self) -> Vec<(i64, String)> {
+        let status = self.aggregator().await.status.unwrap();
+        status.members.into_iter().map(|member| (member.id, member.pod)).collect()
+    }
+
+    /// A pod whose machine may go: the one that a sender is connected to, if that can be, because
+    /// the API server and the senders run on another.
+    pub(crate) async fn expendable(&self) -> Pod {
+        let may_go = |pod: &Pod| !machine(pod).ends_with("control-plane");
+        let receiver = self.receiver().await;
+        if may_go(&receiver) {
+            eprintln!("{}: the sender's node goes", self.namespace);
+            return receiver;
+        }
+        self.pods().await.into_iter().find(may_go).expect("a pod on a worker")
+    }
+
     /// Waits until there are no more than so many pods, or no fewer.
     pub(crate) async fn pods_become(&self, what: &str, enough: impl Fn(usize) -> bool) {
         self.eventually(what, async || enough(self.pods().await.len()).then_some(())).await;
@@ -139,6 +178,28 @@ impl Scene {
         let namespace = &self.namespace;
         let proxy = format!("/api/v1/namespaces/{namespace}/services/{NAME}:admin/proxy{path}");
         self.client.request(Request::get(proxy).body(Vec::new()).unwrap()).await
+    }
+
+    /// Asks the node in this pod, through the API server.
+    async fn ask_pod<T: DeserializeOwned>(&self, pod: &Pod, path: &str) -> Result<T, kube::Error> {
+        let (namespace, name) = (&self.namespace, pod.name_any());
+        let proxy = format!("/api/v1/namespaces/{namespace}/pods/{name}:{ADMIN_PORT}/proxy{path}");
+        self.client.request(Request::get(proxy).body(Vec::new()).unwrap()).await
+    }
+
+    /// The pod that a sender with one connection is connected to.
+    pub(crate) async fn receiver(&self) -> Pod {
+        let path = format!("{LEDGER_PATH}?scope=node");
+        self.eventually("pod that records come to", async || {
+            for pod in self.pods().await {
+                let ledger = self.ask_pod::<Ledger>(&pod, &path).await;
+                if ledger.ok()?.received > 0 {
+                    return Some(pod);
+                }
+            }
+            None
+        })
+        .await
     }
 
     /// Waits until something is there, or fails.
@@ -157,7 +218,8 @@ impl Scene {
         }
     }
 
-    async fn open(&self) {
+    /// Makes the namespace.
+    pub(crate) async fn open(&self) {
         let api: Api<Namespace> = Api::all(self.client.clone());
         let namespace = json!({
             "metadata": {"name": self.namespace, "labels": {

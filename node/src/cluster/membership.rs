@@ -32,6 +32,8 @@ const ROUND: Duration = Duration::from_millis(300);
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// How long a cluster may take to take a node in: an election, and a decision.
 const JOIN_WAIT: Duration = Duration::from_secs(10);
+/// How long the lead may take to go to another when its node stops; then the others elect.
+const HAND_ON_WAIT: Duration = Duration::from_secs(1);
 /// How long the leader rests when a duty could not be done, or nothing seems to be due.
 const DUTY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -165,6 +167,25 @@ impl Membership {
         match self.raft.until(|_| false).await {
             Err(stopped) => stopped,
             Ok(_) => Stopped { reason: "it ended by itself; please report this".to_owned() },
+        }
+    }
+
+    /// Hands the lead on if this node has it, because it is about to stop: the others would find
+    /// out only after a while that nobody leads.
+    pub async fn hand_on(&self) {
+        let status = self.raft.status();
+        if !status.leads() {
+            return;
+        }
+        let others = status.voters.iter().copied().filter(|voter| *voter != status.id);
+        let heard = others.filter_map(|voter| Some((self.raft.silent_for(voter)?, voter)));
+        let Some((_, to)) = heard.filter(|(silent, _)| *silent < HAND_ON_WAIT).min() else {
+            return;
+        };
+        match timeout(HAND_ON_WAIT, self.raft.transfer_leadership(to)).await {
+            Ok(Ok(())) => info!(%to, "the lead is handed on, as this node stops"),
+            Ok(Err(error)) => warn!(%error, %to, "the lead could not be handed on"),
+            Err(_) => warn!(%to, "the lead could not be handed on in time"),
         }
     }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use drain::DrainRate;
 use usage::Usage;
@@ -47,6 +48,8 @@ pub enum Closed {
     StoreTrouble,
     /// It hears of no leader, so that nobody allows it to stamp.
     Leaderless,
+    /// A node that had copies of its journal is lost, and another one has yet to take its place.
+    LacksCopies,
 }
 
 impl Closed {
@@ -65,7 +68,8 @@ impl Closed {
             | Closed::Draining
             | Closed::Leaving
             | Closed::Gone
-            | Closed::Leaderless => RETRY_AFTER_MIN,
+            | Closed::Leaderless
+            | Closed::LacksCopies => RETRY_AFTER_MIN,
             Closed::StoreTrouble => Duration::from_secs(5),
             Closed::DiskFull => RETRY_AFTER_MAX / JITTER,
         }
@@ -93,6 +97,9 @@ impl fmt::Display for Why {
             }
             Why::Closed(Closed::DiskFull) => "the node's disk is full",
             Why::Closed(Closed::Leaderless) => "the node hears of no leader",
+            Why::Closed(Closed::LacksCopies) => {
+                "the node looks for others that take copies of its journal"
+            }
             Why::Closed(Closed::StoreTrouble) => "the node's store is recovering from a failure",
         })
     }
@@ -115,6 +122,7 @@ pub struct Admission(Arc<Shared>);
 struct Shared {
     capacity: usize,
     refused: AtomicU64,
+    over: CancellationToken,
     state: Mutex<State>,
 }
 
@@ -158,6 +166,7 @@ impl Admission {
         Admission(Arc::new(Shared {
             capacity,
             refused: AtomicU64::new(0),
+            over: CancellationToken::new(),
             state: Mutex::new(state),
         }))
     }
@@ -175,6 +184,7 @@ impl Admission {
         let mut state = self.lock();
         if why.is_final() {
             state.over = Some(why);
+            self.0.over.cancel();
         } else {
             state.trouble = Some(why);
         }
@@ -190,6 +200,11 @@ impl Admission {
     pub fn closed(&self) -> Option<Closed> {
         let state = self.lock();
         state.over.or(state.trouble)
+    }
+
+    /// Cancelled once no requests are taken for a reason that is final.
+    pub fn over(&self) -> CancellationToken {
+        self.0.over.clone()
     }
 
     /// Bytes charged now: the depth of the queue.

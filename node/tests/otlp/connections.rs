@@ -5,13 +5,15 @@ use bytes::Bytes;
 use http::Request;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sheaf_node::intake::admission::Closed;
 use sheaf_node::source::otlp::Limits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tonic::Code;
 
 use crate::bodies::{logs, message};
-use crate::grpc::{export, response};
+use crate::grpc::{export, response, status};
 use crate::node::{BUDGET_BYTES, Node, PATIENCE, REQUEST_BYTES_MAX, until};
 use crate::sender::Connection;
 
@@ -206,6 +208,24 @@ async fn over_http2_an_old_connection_takes_what_was_begun_and_nothing_else() {
     assert_eq!(answer.await.unwrap().status, 200);
     timeout(PATIENCE, connection.ended).await.unwrap().unwrap().unwrap();
     assert_eq!(node.taken().len(), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_leaves_its_cluster_ends_its_connections_so_that_senders_go_elsewhere() {
+    let node = Node::start().await;
+    let mut grpc = Connection::http2(node.grpc).await;
+    let mut http = Connection::http1(node.http).await;
+    response(&grpc.call(export(), &[message(0, &logs(10))]).await);
+    assert_eq!(http.call(post(), &[logs(10)]).await.header(CONNECTION), "");
+    node.admission().close(Closed::Leaving);
+    timeout(PATIENCE, grpc.ended).await.unwrap().unwrap().unwrap();
+    let last = http.call(post(), &[logs(10)]).await;
+    assert_eq!((last.status.as_u16(), last.header(CONNECTION)), (503, "close"));
+    let mut late = Connection::http2(node.grpc).await;
+    let refused = status(&late.call(export(), &[message(0, &logs(10))]).await);
+    assert_eq!(refused.code(), Code::Unavailable);
+    timeout(PATIENCE, late.ended).await.unwrap().unwrap().unwrap();
+    assert_eq!(node.taken().len(), 2);
 }
 
 #[tokio::test]

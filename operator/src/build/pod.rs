@@ -48,8 +48,31 @@ pub(super) fn template(aggregator: &ValidAggregator, settings: &Settings) -> Pod
             ..PodSpec::default()
         }),
     };
-    template.merge_from(aggregator.pod_template.clone());
+    let given = aggregator.pod_template.clone();
+    let built = template.spec.iter_mut().flat_map(|spec| &mut spec.containers);
+    built.for_each(|built| give_way(built, &given));
+    template.merge_from(given);
     template
+}
+
+/// A probe has one way to ask. Where another one is given, what was built for it goes.
+fn give_way(built: &mut Container, given: &PodTemplateSpec) {
+    let given = given.spec.iter().flat_map(|spec| &spec.containers);
+    for given in given.filter(|given| given.name == built.name) {
+        let probes = [
+            (&mut built.startup_probe, &given.startup_probe),
+            (&mut built.liveness_probe, &given.liveness_probe),
+            (&mut built.readiness_probe, &given.readiness_probe),
+        ];
+        for (built, given) in probes {
+            let asks_otherwise = given.as_ref().is_some_and(|it| {
+                it.exec.is_some() || it.grpc.is_some() || it.tcp_socket.is_some()
+            });
+            if let Some(built) = built.as_mut().filter(|_| asks_otherwise) {
+                built.http_get = None;
+            }
+        }
+    }
 }
 
 fn container(aggregator: &ValidAggregator) -> Container {

@@ -155,6 +155,27 @@ fn what_is_to_be_different_in_pods_is_merged_over_what_is_built() {
 }
 
 #[test]
+fn a_probe_that_is_to_ask_otherwise_asks_in_one_way() {
+    let template = json!({"spec": {"containers": [
+        {"name": "sidecar", "image": "sidecar:1", "startupProbe": {"exec": {"command": ["true"]}}},
+        {
+            "name": "node",
+            "startupProbe": {"exec": {"command": ["sheaf", "cluster"]}},
+            "livenessProbe": {"tcpSocket": {"port": "admin"}, "periodSeconds": 30},
+            "readinessProbe": {"httpGet": {"path": "/livez", "port": "admin"}},
+        },
+    ]}});
+    let objects = build(&valid(json!({"podTemplate": template})), 3);
+    let spec = objects.stateful_set.spec.unwrap().template.spec.unwrap();
+    let node = spec.containers.iter().find(|it| it.name == "node").unwrap();
+    insta::assert_snapshot!(yaml(&json!({
+        "startupProbe": node.startup_probe,
+        "livenessProbe": node.liveness_probe,
+        "readinessProbe": node.readiness_probe,
+    })));
+}
+
+#[test]
 fn the_autoscaler_scales_the_aggregator_and_never_the_stateful_set() {
     let spec = build(&full(), 4).autoscaler.unwrap().spec.unwrap();
     assert_eq!(spec.scale_target_ref.kind, "LogAggregator");

@@ -29,7 +29,7 @@ fn held_by_another(server: &Server) {
 #[tokio::test(start_paused = true)]
 async fn the_first_candidate_makes_the_lease_and_holds_it() {
     let server = Server::default();
-    candidate(&server, "one").elected().await;
+    candidate(&server, "one").elected(|| {}).await;
     assert_eq!(holder(&server).as_deref(), Some("one"));
     let methods: Vec<Method> = server.asked().into_iter().map(|asked| asked.method).collect();
     assert_eq!(methods, [Method::GET, Method::POST]);
@@ -41,7 +41,7 @@ async fn a_candidate_waits_until_the_holder_was_silent_for_the_whole_lease() {
     held_by_another(&server);
     let mut one = candidate(&server, "one");
     let begun = Instant::now();
-    one.elected().await;
+    one.elected(|| {}).await;
     assert!(begun.elapsed() >= LEASE, "{:?}", begun.elapsed());
     assert_eq!(holder(&server).as_deref(), Some("one"));
 }
@@ -58,16 +58,16 @@ async fn a_holder_that_renews_keeps_others_out_whatever_its_clock_says() {
         }
     });
     let mut one = candidate(&server, "one");
-    assert!(timeout(10 * LEASE, one.elected()).await.is_err());
+    assert!(timeout(10 * LEASE, one.elected(|| {})).await.is_err());
     assert_eq!(holder(&server).as_deref(), Some("other"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_holder_that_was_restarted_goes_on_at_once() {
     let server = Server::default();
-    candidate(&server, "one").elected().await;
+    candidate(&server, "one").elected(|| {}).await;
     let begun = Instant::now();
-    candidate(&server, "one").elected().await;
+    candidate(&server, "one").elected(|| {}).await;
     assert!(begun.elapsed() < EVERY);
 }
 
@@ -75,7 +75,7 @@ async fn a_holder_that_was_restarted_goes_on_at_once() {
 async fn a_holder_renews_until_another_one_takes_the_lease() {
     let server = Server::default();
     let mut one = candidate(&server, "one");
-    let held = one.elected().await;
+    let held = one.elected(|| {}).await;
     let taking = server.clone();
     let taker = async {
         sleep(10 * LEASE).await;
@@ -93,7 +93,7 @@ async fn a_holder_that_cannot_renew_stops_before_anybody_else_may_begin() {
     for status in [StatusCode::INTERNAL_SERVER_ERROR, StatusCode::FORBIDDEN] {
         let server = Server::default();
         let mut one = candidate(&server, "one");
-        let held = one.elected().await;
+        let held = one.elected(|| {}).await;
         server.refuse("PUT leases/sheaf-operator", status, "no");
         let begun = Instant::now();
         one.keep(held).await;
@@ -105,7 +105,7 @@ async fn a_holder_that_cannot_renew_stops_before_anybody_else_may_begin() {
 async fn a_failure_that_passes_costs_nothing() {
     let server = Server::default();
     let mut one = candidate(&server, "one");
-    let held = one.elected().await;
+    let held = one.elected(|| {}).await;
     server.refuse("PUT leases/sheaf-operator", StatusCode::SERVICE_UNAVAILABLE, "no");
     let passing = async {
         sleep(EVERY + AGAIN_AFTER).await;
@@ -123,11 +123,11 @@ async fn a_failure_that_passes_costs_nothing() {
 async fn an_operator_that_stops_gives_the_lease_back() {
     let server = Server::default();
     let mut one = candidate(&server, "one");
-    one.elected().await;
+    one.elected(|| {}).await;
     one.release().await.unwrap();
     assert_eq!(holder(&server), None);
     let begun = Instant::now();
-    candidate(&server, "two").elected().await;
+    candidate(&server, "two").elected(|| {}).await;
     assert!(begun.elapsed() < EVERY);
 }
 

@@ -47,10 +47,12 @@ pub(super) async fn serve<E: Export>(
     shutdown: CancellationToken,
 ) {
     let (reporter, health) = tonic_health::server::health_reporter();
+    let over = intake.admission().over();
     let routes = Routes::new(LogsService { intake, limits }).add_service(health).prepare();
     let builder = auto::Builder::new(TokioExecutor::new()).http2_only();
+    let service = TowerToHyperService::new(routes);
     tokio::select! {
-        () = server::serve(listener, builder, TowerToHyperService::new(routes), limits, shutdown.clone()) => {}
+        () = server::serve(listener, builder, service, limits, over, shutdown.clone()) => {}
         never = health::report(reporter, readiness, shutdown) => match never {},
     }
 }

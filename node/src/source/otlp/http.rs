@@ -32,12 +32,13 @@ pub(super) async fn serve<E: Export>(
     limits: Limits,
     shutdown: CancellationToken,
 ) {
+    let over = intake.admission().over();
     let service = service_fn(move |request| {
         let intake = intake.clone();
         async move { Ok::<_, Infallible>(answer(&intake, &limits, request).await) }
     });
-    server::serve(listener, auto::Builder::new(TokioExecutor::new()), service, limits, shutdown)
-        .await;
+    let builder = auto::Builder::new(TokioExecutor::new());
+    server::serve(listener, builder, service, limits, over, shutdown).await;
 }
 
 /// The two forms that requests and their answers have.

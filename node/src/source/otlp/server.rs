@@ -56,12 +56,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A connection's age is random within this fraction of the limit, both ways.
 const AGE_JITTER: f64 = 0.2;
 
-/// Serves connections of `listener` until `shutdown`, and returns when they have ended.
+/// Serves connections of `listener` until `shutdown`, and returns when they have ended. Once
+/// all is `over`, each ends as an old one does.
 pub(super) async fn serve<S, B>(
     listener: TcpListener,
     mut builder: Builder,
     service: S,
     limits: Limits,
+    over: CancellationToken,
     shutdown: CancellationToken,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -79,11 +81,11 @@ pub(super) async fn serve<S, B>(
         let Some(stream) = shutdown.run_until_cancelled(accept(&listener)).await else { break };
         let socket = TokioIo::new(Socket::new(stream, limits.head_wait));
         let (builder, service) = (builder.clone(), service.clone());
-        let (shutdown, cut_off) = (shutdown.clone(), cut_off.clone());
+        let (over, shutdown, cut_off) = (over.clone(), shutdown.clone(), cut_off.clone());
         connections.spawn(async move {
             let age = Arc::new(Age::default());
             let connection = builder.serve_connection(socket, Ageing { service, age: age.clone() });
-            let old = age.reach(limits.connection_age);
+            let old = age.reach(limits.connection_age, over);
             cut_off.run_until_cancelled(live(connection, old, shutdown)).await;
             drop(slot);
         });
@@ -149,9 +151,14 @@ struct Age {
 }
 
 impl Age {
-    /// Waits until the connection is old, and can be told to end at once.
-    async fn reach(&self, limit: Duration) {
-        sleep(limit.mul_f64(1.0 - AGE_JITTER + 2.0 * AGE_JITTER * fastrand::f64())).await;
+    /// Waits until the connection is old, and can be told to end at once. A node where all is
+    /// `over` makes it old: its sender is to go elsewhere, rather than be refused again and again.
+    async fn reach(&self, limit: Duration, over: CancellationToken) {
+        let limit = limit.mul_f64(1.0 - AGE_JITTER + 2.0 * AGE_JITTER * fastrand::f64());
+        tokio::select! {
+            () = sleep(limit) => {}
+            () = over.cancelled() => {}
+        }
         self.is_over.store(true, Ordering::Relaxed);
         self.speaks_http2.notified().await;
     }

@@ -1,0 +1,69 @@
+//! What is done to the operator.
+
+use std::panic::{AssertUnwindSafe, resume_unwind};
+
+use futures::FutureExt as _;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+
+use crate::machine;
+use crate::scene::Scene;
+
+/// Where the chart is installed.
+pub(crate) const NAMESPACE: &str = "sheaf-system";
+const NAME: &str = "sheaf-operator";
+const SELECTOR: &str = "app.kubernetes.io/component=operator";
+/// How many the chart runs.
+const REPLICAS: i32 = 2;
+
+/// The operator, as a process.
+pub(crate) const PROGRAM: &str = "sheaf-operator";
+
+/// Kills all operators, without a chance to say good-bye. They start again.
+pub(crate) async fn kill(scene: &Scene) {
+    for pod in pods(scene).await {
+        machine::kill(&pod, PROGRAM).await;
+    }
+}
+
+/// Kills all operators and takes their pods away: those that come wait until the lease runs out.
+pub(crate) async fn lose(scene: &Scene) {
+    let api = Api::<Pod>::namespaced(scene.client.clone(), NAMESPACE);
+    let at_once = DeleteParams::default().grace_period(0);
+    for pod in pods(scene).await {
+        machine::kill(&pod, PROGRAM).await;
+        api.delete(&pod.name_any(), &at_once).await.unwrap();
+    }
+}
+
+/// Has something done while there is no operator.
+pub(crate) async fn without(scene: &Scene, work: impl AsyncFnOnce()) {
+    scale(scene, 0).await;
+    let done = AssertUnwindSafe(work()).catch_unwind().await;
+    scale(scene, REPLICAS).await;
+    done.unwrap_or_else(|panic| resume_unwind(panic));
+}
+
+/// The operators' pods.
+pub(crate) async fn pods(scene: &Scene) -> Vec<Pod> {
+    let api = Api::<Pod>::namespaced(scene.client.clone(), NAMESPACE);
+    api.list(&ListParams::default().labels(SELECTOR)).await.unwrap().items
+}
+
+async fn scale(scene: &Scene, replicas: i32) {
+    let api = Api::<Deployment>::namespaced(scene.client.clone(), NAMESPACE);
+    let change = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+    api.patch_scale(NAME, &PatchParams::default(), &change).await.unwrap();
+    let what = format!("{replicas} operators");
+    scene
+        .eventually(&what, async || {
+            let status = api.get(NAME).await.unwrap().status?;
+            let ready = status.ready_replicas.unwrap_or(0);
+            let all = pods(scene).await.len();
+            (ready == replicas && all == replicas as usize).then_some(())
+        })
+        .await;
+}
