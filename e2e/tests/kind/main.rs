@@ -9,6 +9,7 @@ mod machine; // what is done to a machine from outside of Kubernetes
 mod scene; // a namespace, an aggregator in it, and waiting for what becomes of it
 
 mod counting; // what is sent is counted exactly
+mod custom_metrics; // what autoscalers are told
 mod deletion; // what goes and what stays
 mod failures; // what dies comes back, and nothing is lost
 mod manifests; // what is refused, and in which words
