@@ -1,11 +1,12 @@
 //! What a node keeps of open windows in place of the journal.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::checkpoint::facts::Slot;
 use crate::event::slots::SlotSet;
 use crate::event::time::Window;
 use crate::failpoint::{is_to_fail, may_die};
@@ -38,6 +39,10 @@ impl Carry {
         let own = |segment| self.next.get(segment).copied().unwrap_or(0);
         next.iter().all(|(segment, &index)| own(segment) >= index)
     }
+
+    fn is_of_window_of(&self, other: &Carry) -> bool {
+        (self.aggregation, self.window) == (other.aggregation, other.window)
+    }
 }
 
 /// The carries of a node; cheap to clone. Clones change them in turns.
@@ -64,18 +69,39 @@ impl Carries {
     /// # Errors
     /// When the database cannot be read or written.
     pub fn record(&self, carries: &[Carry]) -> Result<(), StoreError> {
-        let stay = |old: &Carry| {
-            let same =
-                |new: &&Carry| (new.aggregation, new.window) == (old.aggregation, old.window);
-            let replaced = carries.iter().filter(same);
-            replaced.fold(old.slots, |stay, new| stay.difference(&new.slots))
+        self.record_in(&self.turn(), carries)
+    }
+
+    /// Makes a carry durable for those of its slots of which there is none of the window that
+    /// is enough. Of slots that were folded together elsewhere, some may have more here.
+    ///
+    /// # Errors
+    /// When the database cannot be read or written.
+    pub fn record_lacking(
+        &self,
+        carry: &Carry,
+        is_enough: impl Fn(&Carry, Slot) -> bool,
+    ) -> Result<(), StoreError> {
+        let turn = self.turn();
+        let lacking = self.lacking(carry, is_enough)?;
+        carry.of(&lacking).map_or(Ok(()), |carry| self.record_in(&turn, &[carry]))
+    }
+
+    /// Those slots of a carry of which there is none of the window that is enough.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn lacking(
+        &self,
+        carry: &Carry,
+        is_enough: impl Fn(&Carry, Slot) -> bool,
+    ) -> Result<SlotSet, StoreError> {
+        let all = self.all()?;
+        let of_window: Vec<_> = all.iter().filter(|own| own.is_of_window_of(carry)).collect();
+        let has = |slot: &Slot| {
+            of_window.iter().any(|own| own.slots.contains(*slot) && is_enough(own, *slot))
         };
-        may_die("checkpoint-before-carry");
-        if !is_to_fail("planted-carry-unkept") {
-            self.change(stay, carries)?;
-        }
-        may_die("checkpoint-after-carry");
-        Ok(())
+        Ok(carry.slots.iter().filter(|slot| !has(slot)).collect())
     }
 
     /// Forgets what was kept of a window of these slots: it was flushed.
@@ -100,7 +126,7 @@ impl Carries {
     /// # Errors
     /// When the database cannot be read or written.
     pub fn retain(&self, stay: impl Fn(&Carry) -> SlotSet) -> Result<(), StoreError> {
-        self.change(stay, &[])
+        self.change(&self.turn(), stay, &[])
     }
 
     /// All carries.
@@ -112,8 +138,29 @@ impl Carries {
         Ok(self.store.facts(&from, &to)?.into_iter().map(|(_, carry)| carry).collect())
     }
 
-    fn change(&self, stay: impl Fn(&Carry) -> SlotSet, new: &[Carry]) -> Result<(), StoreError> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record_in(&self, turn: &MutexGuard<'_, ()>, carries: &[Carry]) -> Result<(), StoreError> {
+        let stay = |old: &Carry| {
+            let replaced = carries.iter().filter(|new| new.is_of_window_of(old));
+            replaced.fold(old.slots, |stay, new| stay.difference(&new.slots))
+        };
+        may_die("checkpoint-before-carry");
+        if !is_to_fail("planted-carry-unkept") {
+            self.change(turn, stay, carries)?;
+        }
+        may_die("checkpoint-after-carry");
+        Ok(())
+    }
+
+    fn change(
+        &self,
+        _turn: &MutexGuard<'_, ()>,
+        stay: impl Fn(&Carry) -> SlotSet,
+        new: &[Carry],
+    ) -> Result<(), StoreError> {
         let (mut batch, mut is_changed) = (self.store.batch(), !new.is_empty());
         let mut rest = Vec::new();
         for old in self.all()? {

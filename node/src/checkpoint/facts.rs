@@ -11,9 +11,10 @@
 pub mod command; // what can be asked of the facts, and what they answer
 pub mod refused; // why they may say no
 
+mod results; // what no member has any more
+
 pub mod forget; // what goes with a node that is given up
-mod results;
-pub mod windows; // which windows are complete, and what was printed of them // what no member has any more
+pub mod windows; // which windows are complete, and what was printed of them
 
 pub mod checkpoints; // claim, complete, carry: how far a slot was flushed
 pub mod ledger; // what was accepted against what was carried and what is pending

@@ -44,10 +44,7 @@ impl Adopting {
                     self.adopt(&facts, (node, &member.address), counted).await?;
                 }
             }
-            let kept = |(node, _): &(NodeId, Counted), _: &mut SlotSet| {
-                facts.members().get(node).is_some_and(|member| !member.state.is_gone())
-            };
-            self.asked.retain(kept);
+            self.asked.retain(|(node, _), _| facts.stays(*node));
             next(&mut self.facts).await;
         }
     }

@@ -173,12 +173,10 @@ impl Comparing {
     /// Brings up to date what is known of the members that are there. Of one that does not
     /// answer, the last word stands.
     async fn compare(&self, facts: &Facts, known: &mut BTreeMap<NodeId, Offset>) {
-        let members = facts.members().iter();
-        let others: BTreeMap<_, _> = members
-            .filter(|(node, member)| **node != self.node && !member.state.is_gone())
-            .collect();
+        let others: BTreeMap<_, _> =
+            facts.staying().filter(|(node, _)| *node != self.node).collect();
         known.retain(|node, _| others.contains_key(node));
-        let asked = others.into_iter().map(|(&node, member)| async move {
+        let asked = others.into_iter().map(|(node, member)| async move {
             let (sent, began) = (self.clock.now(), Instant::now());
             let told = self.members.other(node, &member.address).clock(ANSWER_WAIT).await;
             // Of this node's own clock, which may be set meanwhile, one reading counts.

@@ -72,7 +72,7 @@ impl Copying {
                 writing.push(chunk.into())?;
                 pace(bytes).await;
             }
-            self.results.finish(writing, slots, summary)?;
+            self.results.fill(writing, slots, summary)?;
             info!(aggregation = number, %window, %slots, "results of another member are copied");
         }
         Ok(())

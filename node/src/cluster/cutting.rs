@@ -12,7 +12,6 @@ use tracing::{debug, info, warn};
 
 use crate::aggregation::definition::Kind;
 use crate::checkpoint::facts::command::{Applied, Command};
-use crate::checkpoint::facts::members::Member;
 use crate::checkpoint::facts::segments::{Segment, SegmentState};
 use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::checkpoint::raft::Term;
@@ -138,7 +137,7 @@ impl Cutter {
         let Some((_, leases)) = &mut self.leases else { return Ok(()) };
         let facts = self.lead.facts().borrow().clone();
         let doubtful: Vec<_> =
-            staying(&facts).filter(|(node, _)| leases.is_in_doubt(*node, now)).collect();
+            facts.staying().filter(|(node, _)| leases.is_in_doubt(*node, now)).collect();
         if doubtful.is_empty() {
             return Ok(());
         }
@@ -158,7 +157,7 @@ impl Cutter {
     /// Nobody waits for what a silent node may still append: it gets no more leases.
     async fn seal_silent(&self, facts: &Facts, now: UnixNanos) -> Result<(), Disagreement> {
         let Some((term, leases)) = &self.leases else { return Ok(()) };
-        let silent = staying(facts).map(|(node, _)| node);
+        let silent = facts.staying().map(|(node, _)| node);
         let silent = silent.filter(|&node| leases.is_silent(node, now));
         let silent = (*term, silent.collect());
         self.told.send_if_modified(|told| {
@@ -237,7 +236,7 @@ impl Cutter {
         let unknown = facts.segments().iter().filter(|(_, segment)| has_to_be_told(segment, time));
         let unknown: BTreeMap<_, _> = unknown.collect();
         // Of those who have nothing to tell it is known then that they are there.
-        let asked = staying(facts);
+        let asked = facts.staying();
         let Cutter { members, silent, leases, clocks, .. } = self;
         let Some((term, leases)) = leases else { return BTreeMap::new() };
         let answers: Vec<_> = asked
@@ -269,12 +268,6 @@ impl Cutter {
         }
         stamped
     }
-}
-
-/// The members that are not gone for good.
-fn staying(facts: &Facts) -> impl Iterator<Item = (NodeId, &Member)> {
-    let members = facts.members().iter().filter(|(_, member)| !member.state.is_gone());
-    members.map(|(&node, member)| (node, member))
 }
 
 /// Whether a cut at this time does not follow from what the facts know of a segment.

@@ -98,7 +98,7 @@ fn first_join(founding: &Founding, facts: &Facts) -> Option<Duty> {
 
 fn teach(facts: &Facts, status: &Status) -> Option<Duty> {
     let is_taught = |id: &NodeId| status.voters.contains(id) || status.learners.contains(id);
-    let (&id, member) = staying(facts).find(|(id, _)| !is_taught(id))?;
+    let (id, member) = facts.staying().find(|(id, _)| !is_taught(id))?;
     Some(Duty::Teach(raft::Member { id, address: member.address.clone() }))
 }
 
@@ -113,15 +113,15 @@ fn hand_on(facts: &Facts, status: &Status) -> Option<Duty> {
 /// keeps its vote, so that nobody's coming takes another's away. A leader votes while it
 /// leads.
 fn let_vote(facts: &Facts, status: &Status, most: Voters) -> Option<Duty> {
-    let may = |&(&id, _): &(&NodeId, &Member)| {
+    let may = |&(id, _): &(NodeId, &Member)| {
         id == status.id || may_vote(id, facts) && has_caught_up(id, status)
     };
-    let mut candidates: Vec<NodeId> = staying(facts).filter(may).map(|(id, _)| *id).collect();
+    let mut candidates: Vec<NodeId> = facts.staying().filter(may).map(|(id, _)| id).collect();
     candidates.sort_by_key(|id| (*id != status.id, !status.voters.contains(id), *id));
     candidates.truncate(voters_of(candidates.len(), most));
     let voters: BTreeSet<NodeId> = candidates.into_iter().collect();
     // A voter that does not answer keeps its vote: it is not for silence to take it.
-    let silent = |id: &NodeId| !has_caught_up(*id, status) && stays(*id, facts);
+    let silent = |id: &NodeId| !has_caught_up(*id, status) && facts.stays(*id);
     let loses = status.voters.iter().any(|id| !voters.contains(id) && silent(id));
     (!voters.is_empty() && !loses && voters != status.voters).then_some(Duty::LetVote(voters))
 }
@@ -136,10 +136,10 @@ fn voters_of(members: usize, most: Voters) -> usize {
 }
 
 fn activate(facts: &Facts, status: &Status) -> Option<Duty> {
-    let is_due = |&(id, member): &(&NodeId, &Member)| {
-        member.state == MemberState::Joining && has_caught_up(*id, status)
+    let is_due = |&(id, member): &(NodeId, &Member)| {
+        member.state == MemberState::Joining && has_caught_up(id, status)
     };
-    staying(facts).find(is_due).map(|(&node, _)| Duty::Propose(Command::Activate { node }))
+    facts.staying().find(is_due).map(|(node, _)| Duty::Propose(Command::Activate { node }))
 }
 
 /// All founders are there when the first slots are placed: to move them would only take time.
@@ -160,21 +160,13 @@ fn place(
 /// A member that is gone is to hear that it is; when it hears nothing any more, nobody
 /// needs to tell it anything.
 fn dismiss(facts: &Facts, status: &Status) -> Option<Duty> {
-    let gone = |id: &&NodeId| !stays(**id, facts) && !has_caught_up(**id, status);
+    let gone = |id: &&NodeId| !facts.stays(**id) && !has_caught_up(**id, status);
     status.learners.iter().find(gone).map(|id| Duty::Dismiss(*id))
 }
 
 /// The members that are not gone, by id.
-fn staying(facts: &Facts) -> impl Iterator<Item = (&NodeId, &Member)> {
-    facts.members().iter().filter(|(_, member)| !member.state.is_gone())
-}
-
-fn stays(id: NodeId, facts: &Facts) -> bool {
-    facts.members().get(&id).is_some_and(|member| !member.state.is_gone())
-}
-
 fn may_vote(id: NodeId, facts: &Facts) -> bool {
-    stays(id, facts)
+    facts.stays(id)
         && facts.members().get(&id).is_some_and(|member| member.state != MemberState::Draining)
 }
 

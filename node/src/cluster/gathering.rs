@@ -199,11 +199,8 @@ impl Gathering {
     /// The other members that are not gone, and where they are reached.
     fn others<'a>(&self, facts: &'a Facts) -> impl Iterator<Item = (NodeId, &'a str)> + use<'a> {
         let own = self.node;
-        let staying = facts
-            .members()
-            .iter()
-            .filter(move |(node, member)| **node != own && !member.state.is_gone());
-        staying.map(|(&node, member)| (node, member.address.as_str()))
+        let others = facts.staying().filter(move |(node, _)| *node != own);
+        others.map(|(node, member)| (node, member.address.as_str()))
     }
 
     /// The results of these slots, as far as somebody who is reached has them.

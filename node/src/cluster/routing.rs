@@ -68,10 +68,9 @@ impl Feed for Routing {
         let (members, facts, own) = (self.members.clone(), self.facts.clone(), self.node);
         let told = async move {
             let facts = facts.borrow().clone();
-            let others = facts.members().iter();
-            let others = others.filter(|(node, member)| **node != own && !member.state.is_gone());
+            let others = facts.staying().filter(|(node, _)| *node != own);
             let asked = others
-                .map(|(&node, other)| members.other(node, &other.address).decided(DECIDED_WAIT));
+                .map(|(node, other)| members.other(node, &other.address).decided(DECIDED_WAIT));
             let answers = join_all(asked).await;
             let is_all = answers.iter().all(Result::is_ok);
             Told { decided: answers.into_iter().flatten().collect(), is_all }

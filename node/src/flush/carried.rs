@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::aggregation::distinct_logs::{Carried, FoldError, MemoryLimit, OpenWindow};
 use crate::checkpoint::carries::{Carries, Carry};
+use crate::checkpoint::facts::Slot;
 use crate::event::slots::SlotSet;
 use crate::event::time::{UnixNanos, Window};
 use crate::flush::FlushError;
@@ -83,16 +84,28 @@ impl CarriedWindows {
         Ok(Incoming { file, path, is_kept: false })
     }
 
-    /// Makes durable what was carried elsewhere, once all of its file has come.
+    /// Makes durable what was carried elsewhere, once all of its file has come, for those of
+    /// its slots of which nothing here is enough.
     ///
     /// # Errors
     /// When the file is not what was carried, or cannot be kept.
-    pub fn keep(&self, carry: Carry, incoming: Incoming) -> Result<(), FlushError> {
+    pub fn keep(
+        &self,
+        carry: Carry,
+        incoming: Incoming,
+        is_enough: impl Fn(&Carry, Slot) -> bool,
+    ) -> Result<(), FlushError> {
+        if self.carries.lacking(&carry, &is_enough)?.is_empty() {
+            return Ok(());
+        }
         let name = incoming.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let carry = in_file(carry, name)?;
         OpenWindow::resume(CHECK_MEMORY, &self.scratch, carried(&carry)?)?;
+        let mut before = self.carries.all()?;
         incoming.keep()?;
-        self.record(&[carry])
+        self.carries.record_lacking(&carry, is_enough)?;
+        before.push(carry);
+        self.remove_unused(&before)
     }
 
     /// Forgets what is carried of a window of these slots: it was flushed.
@@ -273,7 +286,7 @@ mod tests {
         let (sent, own) = (carry(&from, "0-9"), carry(&to, "10-19"));
         let mut file = to.receive().unwrap();
         from.send(&sent).unwrap().for_each(|chunk| file.write(&chunk.unwrap()).unwrap());
-        to.keep(sent.of(&"3-5".parse().unwrap()).unwrap(), file).unwrap();
+        to.keep(sent.of(&"3-5".parse().unwrap()).unwrap(), file, |_, _| false).unwrap();
         let found = found(&to);
         assert_eq!(found[0].0, "3-5");
         assert_ne!(found[0].1, found[1].1);
@@ -291,7 +304,7 @@ mod tests {
         state.push(json!({ "start": 0, "length": 9, "checksums": [1] }));
         let mut file = to.receive().unwrap();
         file.write(b"not this.").unwrap();
-        to.keep(sent, file).unwrap_err();
+        to.keep(sent, file, |_, _| false).unwrap_err();
         assert_eq!((files(&to), found(&to).len()), (0, 0));
         drop(to.receive().unwrap());
         assert_eq!(files(&to), 0);

@@ -188,7 +188,7 @@ impl Requests {
             self.next.insert(segment, next);
         }
         for (&segment, &count) in facts.cuts().flat_map(|cut| &cut.counts) {
-            if !facts.segments().contains_key(&segment) {
+            if !can_come(facts, segment) {
                 let next = self.next(segment).max(count.entries);
                 self.next.insert(segment, next);
             }
@@ -222,12 +222,17 @@ impl Requests {
 fn has_gap(facts: &Facts, cut: u64, next: impl Fn(SegmentId) -> u64) -> bool {
     let mut later = facts.cuts().filter(|kept| kept.number > cut).peekable();
     let lacks = |id: SegmentId, count: &Extent| {
-        let is_gone = !facts.segments().contains_key(&id);
         // What was trimmed takes long to find out.
-        next(id) < count.entries && (is_gone || next(id) < facts.trimmed(id))
+        next(id) < count.entries && (!can_come(facts, id) || next(id) < facts.trimmed(id))
     };
     later.peek().is_some_and(|next| next.number > cut + 1)
         || later.any(|later| later.counts.iter().any(|(&id, count)| lacks(id, count)))
+}
+
+/// Whether somebody has a segment. Of one that was lost with its nodes, others may have decided
+/// on what they learned before.
+fn can_come(facts: &Facts, segment: SegmentId) -> bool {
+    facts.segments().get(&segment).is_some_and(|segment| segment.nodes().next().is_some())
 }
 
 fn counts(cut: &Cut) -> BTreeMap<SegmentId, u64> {

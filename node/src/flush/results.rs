@@ -4,7 +4,7 @@
 //! [`Results::finish`] says whose they are; what a crash leaves behind goes with the hour.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sheaf_proto::statistics::WindowCounts;
@@ -18,10 +18,11 @@ use crate::store::{Batch, Store, StoreError, Table, keys};
 /// How long results are kept after their window's end.
 const KEPT: u64 = 3600 * SECOND;
 
-/// The results that a node keeps; cheap to clone.
+/// The results that a node keeps; cheap to clone. Clones change them in turns.
 #[derive(Clone)]
 pub struct Results {
     store: Arc<Store>,
+    turn: Arc<Mutex<()>>,
 }
 
 /// What is known of a table.
@@ -67,7 +68,7 @@ pub struct Writing {
 impl Results {
     /// The results in `store`.
     pub fn new(store: Arc<Store>) -> Results {
-        Results { store }
+        Results { store, turn: Arc::default() }
     }
 
     /// Begins a table of a window.
@@ -84,6 +85,41 @@ impl Results {
     /// When the database cannot be read or written.
     pub fn finish(
         &self,
+        written: Writing,
+        slots: SlotSet,
+        summary: Option<WindowCounts>,
+    ) -> Result<(), StoreError> {
+        self.finish_in(&self.turn(), written, slots, summary)
+    }
+
+    /// As [`Results::finish`], for what another node had: of slots that have a result here by
+    /// now, that is at least as new. Over tables a summary, which cannot be divided, is not kept.
+    ///
+    /// # Errors
+    /// When the database cannot be read or written.
+    pub fn fill(
+        &self,
+        written: Writing,
+        slots: SlotSet,
+        summary: Option<WindowCounts>,
+    ) -> Result<(), StoreError> {
+        let turn = self.turn();
+        let found = self.find(written.aggregation, written.window.end)?;
+        let slots = match &summary {
+            Some(_) if found.iter().any(|found| found.summary.is_none()) => SlotSet::default(),
+            Some(_) => slots,
+            None => found.iter().fold(slots, |lacks, found| lacks.difference(&found.slots)),
+        };
+        if slots.is_empty() { Ok(()) } else { self.finish_in(&turn, written, slots, summary) }
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn finish_in(
+        &self,
+        _turn: &MutexGuard<'_, ()>,
         written: Writing,
         slots: SlotSet,
         summary: Option<WindowCounts>,
@@ -189,6 +225,9 @@ impl Writing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aggregation::distinct_logs::Counts;
+    use crate::flush::example::definition;
+    use crate::flush::statistics::statistics;
     use crate::store::Disk;
 
     fn window(end: u64) -> Window {
@@ -246,6 +285,24 @@ mod tests {
         assert_eq!(found(&results, SECOND), expected);
         keep(&results, SECOND, "0-9", &["c"]);
         assert_eq!(found(&results, SECOND), [("0-9".to_owned(), vec!["c".to_owned()])]);
+    }
+
+    #[test]
+    fn what_another_node_had_takes_the_place_of_nothing() {
+        let results = results();
+        keep(&results, SECOND, "3-9", &["new"]);
+        let fill = |slots: &str, chunk: &str, summary| {
+            let mut writing = results.begin(1, window(SECOND));
+            writing.push(chunk.as_bytes().to_vec()).unwrap();
+            results.fill(writing, slots.parse().unwrap(), summary).unwrap();
+        };
+        fill("0-5", "old", None);
+        fill("4-9", "older", None);
+        let definition = serde_json::from_value(definition("by-foo", 1)).unwrap();
+        let summary = statistics(&definition, window(SECOND), Counts::default());
+        fill("0-255", "", Some(summary));
+        let table = |slots: &str, chunk: &str| (slots.to_owned(), vec![chunk.to_owned()]);
+        assert_eq!(found(&results, SECOND), [table("0-2", "old"), table("3-9", "new")]);
     }
 
     #[test]

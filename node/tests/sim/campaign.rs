@@ -14,8 +14,6 @@ pub(crate) const CHECKS: [&str; 11] = [
     "stuck",
 ];
 
-/// Seeds that fail for a reason that is known and not mended yet (docs/simulation.md).
-const UNSOLVED: [u64; 1] = [167];
 /// How long a simulation may take, which usually is over in seconds.
 const SEED_MAX: Duration = Duration::from_secs(300);
 
@@ -62,8 +60,8 @@ pub(crate) fn replay(seed: u64, failpoints: &str) -> String {
     told
 }
 
-/// The smallest of the first `seeds` in which something is found, and what, but for those that
-/// are not solved; all processors take part.
+/// The smallest of the first `seeds` in which something is found, and what; all processors take
+/// part.
 pub(crate) fn first_failure(seeds: u64, failpoints: &str) -> Option<(u64, String)> {
     let next = Mutex::new(0);
     let failure: Mutex<Option<(u64, String)>> = Mutex::default();
@@ -75,9 +73,6 @@ pub(crate) fn first_failure(seeds: u64, failpoints: &str) -> Option<(u64, String
         };
         if seed >= seeds || failure.lock().unwrap().is_some() {
             return;
-        }
-        if UNSOLVED.contains(&seed) {
-            continue;
         }
         let told = replay(seed, failpoints);
         if CHECKS.iter().any(|check| is_found(&told, check)) {

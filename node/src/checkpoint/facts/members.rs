@@ -76,6 +76,17 @@ pub(super) struct Members {
 }
 
 impl Facts {
+    /// The members that are not gone: all that something can be asked of.
+    pub fn staying(&self) -> impl Iterator<Item = (NodeId, &Member)> {
+        let members = self.members.known.iter().map(|(&node, member)| (node, member));
+        members.filter(|(_, member)| !member.state.is_gone())
+    }
+
+    /// Whether a node is a member that is not gone.
+    pub fn stays(&self, node: NodeId) -> bool {
+        self.members.known.get(&node).is_some_and(|member| !member.state.is_gone())
+    }
+
     pub(super) fn join(
         &mut self,
         uuid: Uuid,

@@ -40,9 +40,8 @@ impl Facts {
         if fact.is_settled() {
             return Err(Refused::Settled { window });
         }
-        let here = self.members.known.iter().filter(|(_, member)| !member.state.is_gone());
-        match here.map(|(&node, _)| node).find(|node| !asked.contains(node)) {
-            Some(node) => Err(Refused::NotAsked { node }),
+        match self.staying().find(|(node, _)| !asked.contains(node)) {
+            Some((node, _)) => Err(Refused::NotAsked { node }),
             None => Ok(()),
         }
     }

@@ -261,6 +261,30 @@ fn a_segment_that_is_gone_before_it_was_learned_is_a_gap_and_so_is_a_cut() {
 }
 
 #[test]
+fn what_was_learned_of_a_segment_that_is_lost_another_node_may_tell() {
+    let (mut it, one, lost) = Setting::new();
+    it.append(lost, 5, request(1, 1));
+    it.append(one, 7, request(1, 1));
+    it.cluster.cut(6, &[(lost, 1)]);
+    it.cluster.seal(lost, 1, 6);
+    let cut = it.cluster.cut(8, &[(one, 1)]);
+    let mut early = Requests::new(Arc::default());
+    it.learn(&mut early, &[lost, one]);
+    assert_eq!(it.decide(&mut early), Progress::Decided);
+    it.cluster.apply(Command::Forget { node: NodeId(2) });
+    assert!(it.cluster.now().segments().contains_key(&lost));
+
+    let mut late = Requests::new(Arc::default());
+    it.learn(&mut late, &[one]);
+    assert_eq!(it.decide(&mut late), Progress::Gap);
+    assert!(early.decided().can_go_on(&it.cluster.now()));
+    assert_eq!(early.decided().is_repeated(one, 0), Some(true));
+    late.pass_gaps(&it.cluster.now());
+    assert_eq!((it.decide(&mut late), late.decided().cut), (Progress::Decided, cut));
+    assert_eq!(late.decided().is_repeated(one, 0), Some(false), "nobody could tell");
+}
+
+#[test]
 fn what_is_kept_never_changes() {
     let (mut it, one, other) = Setting::new();
     it.append(one, 5, request(0xab, 1));

@@ -220,7 +220,7 @@ impl Others for Mesh {
         let mut file = to.receive().unwrap();
         let chunks = self.from.carried().send(carry).unwrap();
         chunks.for_each(|chunk| file.write(&chunk.unwrap()).unwrap());
-        to.keep(carry.clone(), file).unwrap();
+        to.keep(carry.clone(), file, |_, _| false).unwrap();
         async { Ok(()) }.boxed()
     }
 }

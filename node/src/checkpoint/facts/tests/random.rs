@@ -199,8 +199,8 @@ fn print_step(facts: &Facts, a: u8, b: u8, c: u8, off: u64) -> Command {
 fn lose_step(facts: &Facts, a: u8, b: u8, c: u8, off: u64) -> Command {
     let some = (some_aggregation(facts, a), some_window(facts, b));
     let (aggregation, window) = flushed(facts).filter(|_| off == 0 || b > 99).unwrap_or(some);
-    let here = facts.members.known.iter().filter(|(_, member)| !member.state.is_gone());
-    let asked = here.map(|(&node, _)| node).skip(off as usize).collect();
+    let here = facts.staying();
+    let asked = here.map(|(node, _)| node).skip(off as usize).collect();
     let slots = [c % 2].into_iter().collect();
     Command::LoseResults { aggregation, window, slots, asked }
 }
