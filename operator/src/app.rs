@@ -4,6 +4,7 @@ pub mod settings; // flags and variables
 pub mod telemetry; // the operator's own log
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::build::{prometheus_rule_resource, service_monitor_resource};
 use crate::context::{Context, Memories, Turns};
+use crate::custom_metrics;
 use crate::election::{Candidate, Held};
 use crate::metrics::Metrics;
 use crate::names::MANAGED_BY;
@@ -67,20 +69,34 @@ pub enum AppError {
 /// When the operator cannot start.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AppError> {
     let metrics = Arc::new(Metrics::default());
-    let listener = TcpListener::bind(settings.listen).await;
-    let what = || format!("listen on {}", settings.listen);
-    let listener = listener.map_err(|source| AppError::Io { what: what(), source })?;
+    let listener = listen(settings.listen).await?;
     let client = client(&metrics).await?;
     let (ready, readiness) = watch::channel(false);
     let told = Told { metrics: Arc::clone(&metrics), ready: readiness };
     let serving = tokio::spawn(serving::serve(listener, told, stop.clone()));
+    let metrics_serving = match settings.custom_metrics() {
+        Some(place) => {
+            let listener = listen(settings.custom_metrics_listen).await?;
+            let serving = custom_metrics::serve(listener, client.clone(), place, stop.clone());
+            Some(tokio::spawn(serving))
+        }
+        None => None,
+    };
 
     let operator = Operator { settings, client, metrics, ready };
     operator.stand(&stop).await;
-    if let Err(error) = serving.await {
-        error!(%error, "the server of probes and metrics panicked");
+    for serving in [Some(serving), metrics_serving].into_iter().flatten() {
+        if let Err(error) = serving.await {
+            error!(%error, "a server of probes or metrics panicked");
+        }
     }
     Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {
+    let what = || format!("listen on {address}");
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|source| AppError::Io { what: what(), source })
 }
 
 async fn client(metrics: &Metrics) -> Result<Client, AppError> {
@@ -137,6 +153,15 @@ impl Operator {
         tokio::select! {
             () = candidate.keep(held) => {}
             () = acting => {}
+            () = self.keep_certificate() => {}
+        }
+    }
+
+    /// Keeps the certificate of the API of metrics, if that is served. It never ends.
+    async fn keep_certificate(&self) {
+        match self.settings.custom_metrics() {
+            Some(place) => custom_metrics::keep(&self.client, place).await,
+            None => std::future::pending().await,
         }
     }
 

@@ -2,8 +2,9 @@
 
 pub mod app; // settings, start, run, drain
 
+pub mod custom_metrics;
 pub mod election; // who acts
-pub mod serving; // probes and metrics
+pub mod serving; // probes and metrics // how full the nodes are, for whoever scales them
 
 pub mod reconcile; // one round: look, decide, act, tell
 

@@ -35,9 +35,6 @@ pub const OWNED_SELECTOR: &str =
 /// The label that tells the two Services of an aggregator apart.
 pub const SERVICE_LABEL: &str = "sheaf.dev/service";
 
-/// What a pod says of its queue, in percent: on its `/metrics`, and in `custom.metrics.k8s.io`.
-pub const QUEUE_METRIC: &str = "sheaf_queue_used_percent";
-
 /// Where the volumes are mounted.
 pub(crate) const DATA_PATH: &str = "/var/lib/sheaf";
 pub(crate) const SETTINGS_PATH: &str = "/etc/sheaf/settings";

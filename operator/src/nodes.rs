@@ -1,4 +1,4 @@
-//! What nodes are asked: for their cluster, and to change it.
+//! What nodes are asked: for their cluster, to change it, and how full they are.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,8 +11,10 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use sheaf_proto::cluster::Cluster;
-use sheaf_proto::names::{ADMIN_PORT, CLUSTER_PATH, CONTROL_PORT, member_path};
+use sheaf_proto::names::{ADMIN_PORT, CLUSTER_PATH, CONTROL_PORT, QUEUE_PATH, member_path};
+use sheaf_proto::queue::Queue;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -20,8 +22,10 @@ use tokio::time::timeout;
 const TELL_WITHIN: Duration = Duration::from_secs(2);
 /// .. and to change it. Forgetting waits until a lease has run out, and is asked for again.
 const CHANGE_WITHIN: Duration = Duration::from_secs(10);
-/// The most bytes of an answer: 300 members and some thousand segments.
+/// The most bytes of an answer: 300 members and some thousand segments ..
 const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// .. or a few numbers, of many nodes at a time.
+const QUEUE_BYTES_MAX: usize = 4 << 10;
 
 /// What a member is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,18 +93,26 @@ impl Default for Network {
     }
 }
 
+impl Network {
+    /// How full a node is.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn queue(&self, address: IpAddr) -> Result<Queue, NodeError> {
+        told(SocketAddr::new(address, self.admin_port), QUEUE_PATH, QUEUE_BYTES_MAX).await
+    }
+
+    /// Nodes that are all asked at this port.
+    #[cfg(test)]
+    pub(crate) fn at(port: u16) -> Network {
+        Network { admin_port: port, control_port: port }
+    }
+}
+
 impl Nodes for Network {
     fn cluster(&self, address: IpAddr) -> BoxFuture<'_, Result<Cluster, NodeError>> {
         let to = SocketAddr::new(address, self.admin_port);
-        let asked = async move {
-            let question = question(to, Method::GET, CLUSTER_PATH, None);
-            let (status, body) = ask(to, CLUSTER_PATH, question, TELL_WITHIN).await?;
-            if !status.is_success() {
-                return Err(unanswered(to, CLUSTER_PATH, status));
-            }
-            serde_json::from_slice(&body).map_err(|error| unanswered(to, CLUSTER_PATH, error))
-        };
-        asked.boxed()
+        told(to, CLUSTER_PATH, ANSWER_BYTES_MAX).boxed()
     }
 
     fn change<'a>(
@@ -113,7 +125,7 @@ impl Nodes for Network {
         let asked = async move {
             let path = change.path();
             let question = question(to, Method::POST, &path, Some(token));
-            let (status, body) = ask(to, &path, question, CHANGE_WITHIN).await?;
+            let (status, body) = ask(to, &path, question, CHANGE_WITHIN, ANSWER_BYTES_MAX).await?;
             match status {
                 status if status.is_success() => Ok(()),
                 StatusCode::CONFLICT => Err(NodeError::Refused(reason(&body))),
@@ -157,14 +169,29 @@ fn question(
     request.body(Empty::new())
 }
 
+/// What a node tells at a path, in at most so many bytes.
+async fn told<T: DeserializeOwned>(
+    to: SocketAddr,
+    path: &str,
+    bytes_max: usize,
+) -> Result<T, NodeError> {
+    let question = question(to, Method::GET, path, None);
+    let (status, body) = ask(to, path, question, TELL_WITHIN, bytes_max).await?;
+    if !status.is_success() {
+        return Err(unanswered(to, path, status));
+    }
+    serde_json::from_slice(&body).map_err(|error| unanswered(to, path, error))
+}
+
 async fn ask(
     to: SocketAddr,
     path: &str,
     question: http::Result<Request<Empty<Bytes>>>,
     within: Duration,
+    bytes_max: usize,
 ) -> Result<(StatusCode, Bytes), NodeError> {
     let question = question.map_err(|error| unanswered(to, path, error))?;
-    match timeout(within, exchange(to, question)).await {
+    match timeout(within, exchange(to, question, bytes_max)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(unanswered(to, path, error)),
         Err(_) => Err(unanswered(to, path, format!("no answer within {within:?}"))),
@@ -174,12 +201,13 @@ async fn ask(
 async fn exchange(
     to: SocketAddr,
     question: Request<Empty<Bytes>>,
+    bytes_max: usize,
 ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
     let socket = TcpStream::connect(to).await?;
     let (mut requests, connection) = http1::handshake(TokioIo::new(socket)).await?;
     let asked = async move {
         let (head, body) = requests.send_request(question).await?.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await?;
+        let body = Limited::new(body, bytes_max).collect().await?;
         Ok((head.status, body.to_bytes()))
     };
     // The connection ends with the answer, or with whoever gives up on it.

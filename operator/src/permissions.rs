@@ -42,29 +42,57 @@ const CLUSTER_WIDE: [Rule; 2] =
 /// In the operator's own namespace.
 const OWN: [Rule; 1] = [rule("coordination.k8s.io", "leases", &["get", "create", "update"])];
 
-/// Whether a request is permitted.
+/// To serve `custom.metrics.k8s.io`: for its own two objects, whom to believe, who may ask, and
+/// the pods.
+const CUSTOM_METRICS: [Rule; 5] = [
+    rule("apiregistration.k8s.io", "apiservices", &["get", "patch"]),
+    rule("", "secrets", &["get", "update"]),
+    rule("", "configmaps", &["get"]),
+    rule("authorization.k8s.io", "subjectaccessreviews", &["create"]),
+    rule("", "pods", &["list"]),
+];
+
+/// Whether a request is permitted to who looks after aggregators.
 pub(crate) fn permits(asked: &Asked) -> bool {
+    NAMESPACED.iter().chain(&CLUSTER_WIDE).chain(&OWN).any(|rule| rule.permits(asked))
+}
+
+/// Whether a request is permitted to who serves metrics.
+pub(crate) fn permits_custom_metrics(asked: &Asked) -> bool {
+    CUSTOM_METRICS.iter().any(|rule| rule.permits(asked))
+}
+
+impl Rule {
+    fn permits(&self, asked: &Asked) -> bool {
+        let needed = needed(asked);
+        needed.is_some_and(|(group, resource, verb)| {
+            group == self.group && resource == self.resource && self.verbs.contains(&verb)
+        })
+    }
+}
+
+/// What has to be permitted for a request: a group, a resource of it, and a verb.
+fn needed(asked: &Asked) -> Option<(&str, String, &'static str)> {
     let parts: Vec<&str> = asked.path.trim_start_matches('/').split('/').collect();
     let (group, rest) = match parts.as_slice() {
         ["api", _, rest @ ..] => ("", rest),
         ["apis", group, _, rest @ ..] => (*group, rest),
-        _ => return false,
+        _ => return None,
     };
     let rest = if let ["namespaces", _, rest @ ..] = rest { rest } else { rest };
     let resource = match rest {
         [resource] | [resource, _] => (*resource).to_owned(),
         [resource, _, subresource] => format!("{resource}/{subresource}"),
-        _ => return false,
+        _ => return None,
     };
     let verb = match asked.method.as_str() {
+        "GET" if rest.len() == 1 => "list",
         "GET" => "get",
         "POST" => "create",
         "PUT" => "update",
         "PATCH" => "patch",
         "DELETE" => "delete",
-        _ => return false,
+        _ => return None,
     };
-    let rules = NAMESPACED.iter().chain(&CLUSTER_WIDE).chain(&OWN);
-    let mut fitting = rules.filter(|rule| rule.group == group && rule.resource == resource);
-    fitting.any(|rule| rule.verbs.contains(&verb))
+    Some((group, resource, verb))
 }

@@ -46,6 +46,7 @@ struct State {
     version: u64,
     asked: Vec<Asked>,
     wrong: Vec<(String, StatusCode, String)>,
+    said: BTreeMap<String, Value>,
 }
 
 impl Server {
@@ -111,6 +112,11 @@ impl Server {
         self.lock().wrong.push((what.to_owned(), status, reason.to_owned()));
     }
 
+    /// Answers what is asked like this (a method, and the end of a path) with this object.
+    pub(crate) fn say(&self, what: &str, object: Value) {
+        self.lock().said.insert(what.to_owned(), object);
+    }
+
     /// Answers rightly again.
     pub(crate) fn relent(&self) {
         self.lock().wrong.clear();
@@ -127,6 +133,9 @@ impl State {
         self.asked.push(asked.clone());
         if let Some((_, status, reason)) = self.wrong.iter().find(|(what, ..)| short == *what) {
             return failure(*status, reason);
+        }
+        if let Some(object) = self.said.get(&short) {
+            return (StatusCode::OK, object.clone());
         }
         let path = asked.path.trim_end_matches("/status").to_owned();
         let known = self.objects.get(&path).cloned();

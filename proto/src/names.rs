@@ -29,6 +29,10 @@ pub const WINDOWS_PATH: &str = "/v1/windows";
 pub const CURRENT_WINDOWS_PATH: &str = "/v1/windows/current";
 /// What came in against what went out.
 pub const LEDGER_PATH: &str = "/v1/ledger";
+/// How full the node's queue was in the last minute, in percent: on `/metrics`, and of its pod in
+/// `custom.metrics.k8s.io`.
+pub const QUEUE_METRIC: &str = "sheaf_queue_used_percent";
+
 /// How full the node's queue is.
 pub const QUEUE_PATH: &str = "/v1/queue";
 /// Who belongs to the cluster, who leads it and where its journals are; on the control port too.

@@ -10,6 +10,29 @@
 {{- printf "%s-operator" (include "sheaf.fullname" .) -}}
 {{- end -}}
 
+{{/* What belongs to the API custom.metrics.k8s.io. */}}
+{{- define "sheaf.customMetrics" -}}
+{{- printf "%s-custom-metrics" (include "sheaf.operator" .) -}}
+{{- end -}}
+
+{{/* A cluster has that API once: what somebody else serves is not taken over. */}}
+{{- define "sheaf.customMetricsAreOurs" -}}
+{{- if .Values.namespaces -}}
+{{- fail "customMetrics.enabled takes rights in the whole cluster, which namespaces rules out: set only one of them" -}}
+{{- end -}}
+{{- if eq (int .Values.replicas) 0 -}}
+{{- fail "customMetrics.enabled needs an operator: an API that nobody serves keeps every namespace from being deleted" -}}
+{{- end -}}
+{{- $own := printf "%s/%s" .Release.Namespace (include "sheaf.operator" .) -}}
+{{- range (lookup "apiregistration.k8s.io/v1" "APIService" "" "").items -}}
+{{- $service := default dict .spec.service -}}
+{{- $by := printf "%s/%s" (default "-" $service.namespace) (default "-" $service.name) -}}
+{{- if and (eq (default "" .spec.group) "custom.metrics.k8s.io") (ne $by $own) -}}
+{{- fail (printf "APIService %s belongs to somebody else (service %s): delete it first, or leave customMetrics.enabled false and have that adapter serve sheaf_queue_used_percent" .metadata.name $by) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* What the operator's pods are selected by. The nodes' NetworkPolicies know the first and the last. */}}
 {{- define "sheaf.selector" -}}
 app.kubernetes.io/name: sheaf

@@ -10,6 +10,7 @@ mod operator; // what is done to the operator
 mod scene; // a namespace, an aggregator in it, and waiting for what becomes of it
 
 mod counting; // what is sent is counted exactly
+mod custom_metrics; // what autoscalers are told
 mod deletion; // what goes and what stays
 mod drift; // what somebody else changes or deletes
 mod failures; // what dies comes back, and nothing is lost

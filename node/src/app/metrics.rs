@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use sheaf_proto::names::QUEUE_METRIC;
 
 use crate::checkpoint::raft;
 use crate::cluster::clocks::Clocks;
@@ -108,8 +109,9 @@ impl Metrics {
             Unit::Bytes,
             self.queue_capacity.clone(),
         );
+        // The registry puts its prefix before the name, and the unit behind it.
         to.register_with_unit(
-            "queue_used",
+            QUEUE_METRIC.trim_start_matches("sheaf_").trim_end_matches("_percent"),
             "The queue's mean use over the last minute, where a second in which a request was \
              refused for lack of room counts as full",
             Unit::Other("percent".to_owned()),

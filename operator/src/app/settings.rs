@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, ValueEnum};
 
+use crate::custom_metrics::Place;
 use crate::watches::Scope;
 
 /// Runs clusters of Sheaf nodes, one for each LogAggregator.
@@ -50,6 +51,35 @@ pub struct Settings {
     )]
     pub listen: SocketAddr,
 
+    /// The Service at which the API custom.metrics.k8s.io is to be served, if it is
+    #[arg(
+        long,
+        env = "SHEAF_OPERATOR_CUSTOM_METRICS_SERVICE",
+        value_name = "NAME",
+        requires = "custom_metrics_secret",
+        value_parser = NonEmptyStringValueParser::new()
+    )]
+    pub custom_metrics_service: Option<String>,
+
+    /// The Secret, which has to be there, for the certificate of that API
+    #[arg(
+        long,
+        env = "SHEAF_OPERATOR_CUSTOM_METRICS_SECRET",
+        value_name = "NAME",
+        requires = "custom_metrics_service",
+        value_parser = NonEmptyStringValueParser::new()
+    )]
+    pub custom_metrics_secret: Option<String>,
+
+    /// Where that API is answered, over TLS
+    #[arg(
+        long,
+        env = "SHEAF_OPERATOR_CUSTOM_METRICS_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "0.0.0.0:8443"
+    )]
+    pub custom_metrics_listen: SocketAddr,
+
     /// How the operator's own log is written
     #[arg(long, env = "SHEAF_OPERATOR_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -80,6 +110,15 @@ impl Settings {
         }
         named.into_iter().map(|name| Scope::Namespace(name.clone())).collect()
     }
+
+    /// Where the API `custom.metrics.k8s.io` is served, if it is.
+    pub fn custom_metrics(&self) -> Option<Place> {
+        Some(Place {
+            namespace: self.namespace.clone(),
+            service: self.custom_metrics_service.clone()?,
+            secret: self.custom_metrics_secret.clone()?,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -97,6 +136,26 @@ mod tests {
         assert_eq!(parse(&["--namespace", ""]).scopes(), [Scope::Everywhere]);
         let named = parse(&["--namespace", "b,a", "--namespace", "b"]).scopes();
         assert_eq!(named, ["a", "b"].map(|name| Scope::Namespace(name.to_owned())));
+    }
+
+    #[test]
+    fn metrics_are_served_only_if_that_is_said_and_where() {
+        assert_eq!(parse(&[]).custom_metrics(), None);
+        let place = parse(&[
+            "--own-namespace=sheaf-system",
+            "--custom-metrics-service=operator",
+            "--custom-metrics-secret=certificate",
+        ]);
+        let expected = Place {
+            namespace: "sheaf-system".to_owned(),
+            service: "operator".to_owned(),
+            secret: "certificate".to_owned(),
+        };
+        assert_eq!(place.custom_metrics(), Some(expected));
+        for half in ["--custom-metrics-service=a", "--custom-metrics-secret=a"] {
+            let flags = ["sheaf-operator", "--identity", "one", half];
+            assert!(Settings::try_parse_from(flags).is_err(), "{half}");
+        }
     }
 
     #[test]

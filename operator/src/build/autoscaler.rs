@@ -7,9 +7,9 @@ use k8s_openapi::api::autoscaling::v2::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::Resource;
+use sheaf_proto::names::QUEUE_METRIC;
 
 use super::metadata;
-use crate::names::QUEUE_METRIC;
 use crate::resource::LogAggregator;
 use crate::validate::ValidAggregator;
 

@@ -3,6 +3,7 @@
 
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::{Value, json};
+use sheaf_proto::names::QUEUE_METRIC;
 
 use super::network::{ADMIN, NODES};
 use super::{metadata, names};
@@ -46,7 +47,7 @@ pub(super) fn prometheus_rule(aggregator: &ValidAggregator) -> Option<DynamicObj
             ),
             alert(
                 "SheafQueueFull", "warning", "5m",
-                &format!("{queue}{{{of_nodes}}} > 90", queue = names::QUEUE_METRIC),
+                &format!("{QUEUE_METRIC}{{{of_nodes}}} > 90"),
                 "The queue of {{ $labels.pod }} is {{ $value }} % full, so senders are told to come \
                  back later: add nodes.",
             ),

@@ -21,7 +21,7 @@ async fn node(status: &str, body: &str) -> (Network, JoinHandle<String>) {
         socket.write_all(answer.as_bytes()).await.unwrap();
         String::from_utf8(question[..length].to_vec()).unwrap()
     });
-    (Network { admin_port: port, control_port: port }, asked)
+    (Network::at(port), asked)
 }
 
 const ALONE: &str = r#"{"cluster":null,"node":null,"formed":false,"waiting":["b is away"],
@@ -33,6 +33,16 @@ async fn a_node_tells_of_its_cluster() {
     let cluster = nodes.cluster(HERE).await.unwrap();
     assert_eq!(cluster.waiting, ["b is away"]);
     assert!(asked.await.unwrap().starts_with("GET /v1/cluster HTTP/1.1\r\n"));
+}
+
+#[tokio::test]
+async fn a_node_tells_how_full_it_is_in_few_bytes() {
+    let queue = r#"{"used_bytes":1,"capacity_bytes":4,"used_percent":12.5}"#;
+    let (nodes, asked) = node("200 OK", queue).await;
+    assert_eq!(nodes.queue(HERE).await.unwrap().used_percent, 12.5);
+    assert!(asked.await.unwrap().starts_with("GET /v1/queue HTTP/1.1\r\n"));
+    let (nodes, _) = node("200 OK", &format!("{queue}{}", " ".repeat(QUEUE_BYTES_MAX))).await;
+    assert!(nodes.queue(HERE).await.is_err());
 }
 
 #[tokio::test]
@@ -82,7 +92,7 @@ async fn nobody_listening_is_no_answer() {
     let listener = TcpListener::bind((HERE, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    let nodes = Network { admin_port: port, control_port: port };
+    let nodes = Network::at(port);
     let error = nodes.cluster(HERE).await.unwrap_err();
     assert!(error.to_string().starts_with("ask 127.0.0.1 for /v1/cluster: "), "{error}");
 }
