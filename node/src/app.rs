@@ -288,24 +288,26 @@ impl Node {
         }
     }
 
-    /// Cuts and records on every whole second, and watches the disk, until a part
-    /// fails (with its error) or the node is asked to stop.
+    /// Cuts and records on every whole second, and when this node begins to lead, and watches
+    /// the disk, until a part fails (with its error) or the node is asked to stop.
     async fn attend(&self, running: &mut Running, stop: &CancellationToken) -> Option<EngineError> {
         let (mut is_open, mut had_room) = (false, true);
         let mut recorded = self.intake.received().rejected();
+        let mut led = None;
         // An aggregation that is new begins at once.
         let mut next = Instant::now();
         loop {
-            let begun = running.engine.begun();
+            let (begun, elected) = (running.engine.begun(), running.engine.elected(led));
             // A node that leaves never opens, so it must not wait for that again and again.
             let may_open = running.engine.leaves().is_none();
             tokio::select! {
                 error = running.failed() => return Some(error),
                 () = stop.cancelled() => return None,
                 () = begun, if may_open => {}
+                term = elected => led = Some(term),
                 () = tokio::time::sleep_until(next) => {}
             }
-            let now = self.surroundings.clock.now();
+            let (now, asked) = (self.surroundings.clock.now(), Instant::now());
             let done = running.engine.cut(now);
             // It may wait for a part that has failed.
             tokio::select! {
@@ -328,8 +330,8 @@ impl Node {
             }
             had_room = self.watch_disk(had_room);
             self.show_ready(is_open && had_room && running.engine.leaves().is_none());
-            let into_second = self.surroundings.clock.now().0 % SECOND;
-            next = Instant::now() + Duration::from_nanos(SECOND - into_second);
+            // What took longer than to there has missed it, and makes up for it at once.
+            next = asked + Duration::from_nanos(SECOND - now.0 % SECOND);
         }
     }
 

@@ -26,7 +26,7 @@ use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::checkpoint::identity::Identity;
-use crate::checkpoint::raft::Raft;
+use crate::checkpoint::raft::{Raft, Status, Term};
 use crate::checkpoint::registered::RegisteredRecord;
 use crate::checkpoint::rejected::RejectedRecord;
 use crate::cluster::adopting::Adopting;
@@ -425,6 +425,19 @@ impl Engine {
     /// What answers questions about this engine.
     pub fn reader(&self) -> Reader {
         self.reader.clone()
+    }
+
+    /// Waits until this node leads in another term than `before`.
+    pub fn elected(&self, before: Option<Term>) -> impl Future<Output = Term> + use<> {
+        let raft = self.raft.clone();
+        let leads_anew = move |status: &Status| status.leads() && Some(status.term) != before;
+        async move {
+            match raft.until(leads_anew).await {
+                Ok(status) => status.term,
+                // The node takes no part any more, of which there is word elsewhere.
+                Err(_) => std::future::pending().await,
+            }
+        }
     }
 
     /// If this node leads, has the cluster cut at the last whole second.

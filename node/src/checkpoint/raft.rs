@@ -46,9 +46,9 @@ pub use status::Status;
 /// How often the leader says that it is there.
 const HEARTBEAT: Duration = Duration::from_millis(100);
 /// A voter that has not heard of the leader for a random time between this ..
-const ELECTION_MIN: Duration = Duration::from_millis(500);
-/// .. and this wants to lead itself.
-const ELECTION_MAX: Duration = Duration::from_secs(1);
+const ELECTION_MIN: Duration = Duration::from_millis(350);
+/// .. and this, once it has not for the longest of these times, wants to lead itself.
+const ELECTION_MAX: Duration = Duration::from_millis(600);
 /// A leader that reaches no majority is silent for this long at a time. Where only its
 /// own calls get through, this lets the others elect one that gets answers.
 const SILENCE: Duration = Duration::from_secs(2);

@@ -101,7 +101,7 @@ impl Cutter {
     /// If this node leads, has the cluster cut at the last whole second at or before `now`,
     /// and before at the end of each window that something may be in and that has no cut at its
     /// end. Renews the leases, and begins to seal the segments of those who have been silent for
-    /// too long.
+    /// too long. When it begins to lead, it asks also if there is nothing to cut.
     ///
     /// Another leader comes only after this one was confirmed for the last time: so it knows an
     /// end of all leases that this one gave, for they count from `now`, which was before.
@@ -110,12 +110,18 @@ impl Cutter {
     /// When the node takes no part any more. If another leader was faster, nothing happens.
     pub async fn cut(&mut self, now: UnixNanos) -> Result<(), Disagreement> {
         let Some(term) = self.lead.confirm().await? else { return Ok(()) };
-        if self.leases.as_ref().is_none_or(|(leading, _)| *leading != term) {
+        let begins = self.leases.as_ref().is_none_or(|(leading, _)| *leading != term);
+        if begins {
             self.leases = Some((term, Leases::begin(now, self.clocks.bound())));
         }
         let facts = self.lead.facts().borrow().clone();
         let (latest, time) = (facts.latest_cut().time, now.whole_second());
         if time <= latest {
+            if begins {
+                // The last leader may be gone: that is found out before the next whole second.
+                self.ask(&facts, latest, now).await;
+                self.look_again(latest, now).await?;
+            }
             return Ok(());
         }
         let stamped = self.ask(&facts, time, now).await;

@@ -34,7 +34,8 @@ const RESTART_AFTER: Duration = Duration::from_secs(1);
 const CALM: Duration = Duration::from_secs(4);
 /// How long things are done to it.
 const FAULTS: Duration = Duration::from_secs(16);
-/// How long a machine has no power, for windows to be printed without what it has.
+/// How long a machine has no power, or is cut off, for windows to be printed without what it has:
+/// longer than it may stamp without word from a leader.
 const LONG: Duration = Duration::from_secs(20);
 /// Milliseconds after a whole second in which the most important things happen.
 const AFTER_SECOND: u64 = 150;
@@ -57,7 +58,7 @@ pub(crate) struct Plan {
     copies: usize,
     /// Whether nodes come and go.
     changes: Changes,
-    /// Whether one machine has no power for so long that windows are printed without it.
+    /// Whether one machine is absent for so long that windows are printed without it.
     is_long: bool,
 }
 
@@ -106,7 +107,9 @@ pub(crate) fn run(plan: Plan) -> (Vec<Happened>, Vec<Contradiction>) {
     cluster.run_for(CALM);
     let mut end = cluster.sim.elapsed() + FAULTS;
     if plan.is_long {
-        cluster.inflict(Fault::Power(rng.usize(..plan.founders)), LONG);
+        let one = rng.usize(..plan.founders);
+        let absence = if rng.bool() { Fault::Power(one) } else { Fault::Isolate(one) };
+        cluster.inflict(absence, LONG);
         end += LONG / 2;
     }
     while cluster.sim.elapsed() < end {

@@ -333,6 +333,23 @@ async fn the_segment_of_a_member_that_is_gone_is_sealed_sooner_and_behind_the_sa
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_that_begins_asks_who_is_there_though_there_is_nothing_to_cut() {
+    let mut it = Setting::of(2);
+    let segment = it.cluster.open(2);
+    it.cut(5).await;
+    it.members.asked();
+    it.cut(5).await;
+    assert_eq!(it.members.asked(), []);
+    it.members.silence(2, true);
+    it.members.gone.lock().unwrap().insert(2);
+    it.leads_in(Some(TERM + 1));
+    let (began, cuts) = (Instant::now(), it.cuts(segment));
+    it.cut(5).await;
+    assert_eq!(began.elapsed(), ABSENCE, "it was asked twice");
+    assert_eq!((it.sealing(segment), it.cuts(segment)), (Some(16), cuts));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_member_that_is_back_when_it_is_asked_again_is_not_silent() {
     let mut it = Setting::of(2);
     let segment = it.cluster.open(2);
