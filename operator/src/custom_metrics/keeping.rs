@@ -13,7 +13,7 @@ use super::{API_SERVICE, rounds};
 /// Keeps a certificate that can be served, and has the API server trust it. It never ends.
 pub async fn keep(client: &Client, place: Place) {
     let keeper = Keeper::new(client, place);
-    let what = "the certificate of custom.metrics.k8s.io cannot be kept";
+    let what = "the certificate of custom.metrics.k8s.io is not looked after";
     rounds::repeat(what, || keeper.round(Timestamp::now())).await;
 }
 

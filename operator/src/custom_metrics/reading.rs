@@ -47,7 +47,7 @@ impl Reader {
 
     /// Keeps it up to date. It never ends.
     pub(super) async fn follow(&self, current: watch::Sender<Current>) {
-        let what = "what custom.metrics.k8s.io is served with cannot be read";
+        let what = "custom.metrics.k8s.io is served as before, or not at all";
         rounds::repeat(what, || self.look(&current, Timestamp::now())).await;
     }
 
