@@ -376,8 +376,6 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::event::time::{Clock, UnixNanos};
     use crate::journal::{Opening, Replay};
@@ -425,25 +423,6 @@ mod tests {
         assert!(!earlier.is_over());
         on_its_way.await.unwrap();
         earlier.over().await;
-        journal.close();
-        writer.await.unwrap().unwrap();
-    }
-
-    #[tokio::test]
-    async fn who_waits_for_another_copy_of_the_journal_is_told_to_come_back_soon() {
-        let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
-        let (journal, writer) =
-            Journal::new(store, &Replay::default(), Clock::system(), Box::new(|_| ()));
-        let writer = tokio::spawn(writer.run_as_task());
-        let intake = Intake::new(Admission::new(1 << 20));
-        intake.open(journal.clone(), Packing::new(FingerprintKey([7; 16]), std::iter::empty()));
-        let permit = intake.admission().admit(9).await.unwrap();
-        let mut waiting = std::pin::pin!(intake.export(Bytes::from(request(1)), permit));
-        assert!(futures::poll!(waiting.as_mut()).is_pending(), "no segment is open");
-        journal.refuse_waiting().unwrap();
-        let Err(IntakeError::Busy(busy)) = waiting.await else { panic!("it was not refused") };
-        assert_eq!(busy.why, Why::Closed(Closed::LacksCopies));
-        assert!(busy.retry_after <= Duration::from_secs(2), "{:?}", busy.retry_after);
         journal.close();
         writer.await.unwrap().unwrap();
     }
