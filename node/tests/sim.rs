@@ -50,7 +50,7 @@ const PLANTED: [(&str, &str); 24] = [
     ("planted-seal-longest", "halted"),
     ("planted-node-id-reused", "stuck"),
     ("planted-epoch-ignored", "ledger"),
-    ("planted-stamp-without-lease", "ledger"),
+    ("planted-stamp-without-lease", "lost"),
     ("planted-fold-as-it-arrives", "stamp"),
     ("planted-vote-unkept", "halted"),
     ("planted-print-once", "lost"),

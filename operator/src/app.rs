@@ -358,7 +358,8 @@ mod tests {
         let mut ready = operator.ready.subscribe();
         let stop = CancellationToken::new();
         let looks = async {
-            ready.wait_for(|ready| *ready).await.unwrap();
+            let told = timeout(Duration::from_secs(10), ready.wait_for(|ready| *ready)).await;
+            assert!(told.is_ok(), "it has to wait for the lease first");
             stop.cancel();
         };
         tokio::join!(operator.stand(&stop), looks);

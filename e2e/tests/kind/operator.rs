@@ -9,7 +9,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
-use crate::machine;
+use crate::machine::{self, helm};
 use crate::scene::Scene;
 
 /// Where the chart is installed.
@@ -39,12 +39,23 @@ pub(crate) async fn lose(scene: &Scene) {
     }
 }
 
-/// Has something done while there is no operator.
+/// Has something done while there is no operator, nor the API that it serves: as long as nobody
+/// answered for that, no namespace could be deleted.
 pub(crate) async fn without(scene: &Scene, work: impl AsyncFnOnce()) {
+    serve_metrics(false).await;
     scale(scene, 0).await;
     let done = AssertUnwindSafe(work()).catch_unwind().await;
     scale(scene, REPLICAS).await;
+    serve_metrics(true).await;
     done.unwrap_or_else(|panic| resume_unwind(panic));
+}
+
+async fn serve_metrics(enabled: bool) {
+    let value = format!("customMetrics.enabled={enabled}");
+    let namespace = format!("--namespace={NAMESPACE}");
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/sheaf");
+    let arguments = ["upgrade", "sheaf", chart, &namespace, "--reuse-values", "--wait"];
+    helm(&[&arguments[..], &["--set", &value]].concat()).await;
 }
 
 /// The operators' pods.

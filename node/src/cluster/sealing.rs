@@ -25,8 +25,8 @@ const ANSWER_WAIT: Duration = Duration::from_millis(500);
 
 /// Asks other members about their copies.
 pub trait AskCopies: Send + Sync {
-    /// Has a member take no more entries of a segment; returns what its copy has, if it has
-    /// one and is reached.
+    /// Has a member take no more entries of a segment; returns what its copy has, if it is
+    /// reached.
     fn fence<'a>(
         &'a self,
         node: NodeId,

@@ -57,6 +57,7 @@ pub struct Copies {
     known: Arc<Mutex<BTreeMap<u64, Arc<Mutex<Copy>>>>>,
 }
 
+#[derive(Default)]
 struct Copy {
     fact: Fact,
     marks: Marks,
@@ -145,13 +146,16 @@ impl Copies {
         Ok(copy.marks.end().entries)
     }
 
-    /// Takes no more entries of a segment, durably, and says what there is; `None` if this
-    /// node has no copy of it.
+    /// Takes no more entries of a segment, durably, and says what there is. A copy that has not
+    /// begun is empty, and never does. `None` for segment 0, which there is not.
     ///
     /// # Errors
     /// When the database cannot be written.
     pub fn fence(&self, segment: u64) -> Result<Option<Stamped>, CopyError> {
-        let Some(copy) = self.copy(segment) else { return Ok(None) };
+        if segment == 0 {
+            return Ok(None);
+        }
+        let copy = Arc::clone(self.known().entry(segment).or_default());
         let mut copy = lock(&copy);
         (copy.grows, copy.fact.fenced) = (false, true);
         self.record(segment, copy.fact)?;
@@ -197,8 +201,8 @@ impl Copies {
         let known: Vec<_> = self.known().iter().map(|(&id, copy)| (id, Arc::clone(copy))).collect();
         for (segment, copy) in known {
             match needed.get(&segment) {
-                // It may have begun before this node knows of the segment.
-                None if lock(&copy).grows && needed.range(segment..).next().is_none() => {}
+                // It may have begun, or been fenced, before this node knows of the segment.
+                None if lock(&copy).may_be_new() && needed.range(segment..).next().is_none() => {}
                 None => self.forget(segment)?,
                 Some(&index) => self.trim_one(segment, &mut lock(&copy), index, cut)?,
             }
@@ -253,6 +257,12 @@ impl Copies {
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Mutex<Copy>>>> {
         lock(&self.known)
+    }
+}
+
+impl Copy {
+    fn may_be_new(&self) -> bool {
+        self.grows || self.marks.end().entries == 0
     }
 }
 
@@ -315,7 +325,23 @@ mod tests {
         assert_eq!((reached.before, reached.last), (extent(3), UnixNanos(3 * SECOND)));
         let more = copies.append(5, 3, &[frame(5, 3, 4)]);
         assert!(matches!(more, Err(CopyError::Closed(5))), "{more:?}");
-        assert_eq!(copies.fence(6).unwrap(), None);
+    }
+
+    #[test]
+    fn a_copy_that_is_fenced_before_it_begins_is_empty_and_never_begins() {
+        let disk = Disk::default();
+        let copies = filled(&disk);
+        assert_eq!(copies.fence(0).unwrap(), None);
+        assert_eq!(copies.fence(7).unwrap().unwrap().before, extent(0));
+        // This node does not know of the segment yet.
+        copies.trim(&BTreeMap::from([(5, 0)]), UnixNanos(0)).unwrap();
+        assert!(matches!(copies.begin(7), Err(CopyError::Closed(7))));
+        drop(copies);
+        disk.crash();
+        let copies = self::copies(&disk);
+        assert!(matches!(copies.begin(7), Err(CopyError::Closed(7))));
+        copies.trim(&BTreeMap::from([(8, 0)]), UnixNanos(0)).unwrap();
+        assert_eq!(copies.stamped(7, UnixNanos(0)), None, "it is gone from the facts by now");
     }
 
     #[test]
@@ -352,8 +378,8 @@ mod tests {
         let copies = self::copies(&disk);
         assert_eq!(copies.fence(5).unwrap().unwrap().before, extent(3));
         copies.trim(&BTreeMap::new(), UnixNanos(0)).unwrap();
-        assert_eq!(copies.fence(5).unwrap(), None);
+        assert_eq!(copies.stamped(5, UnixNanos(0)), None);
         drop(copies);
-        assert_eq!(self::copies(&disk).fence(5).unwrap(), None);
+        assert_eq!(self::copies(&disk).stamped(5, UnixNanos(0)), None);
     }
 }

@@ -1,11 +1,9 @@
-use serde_json::{Value, json};
-
 use kube::ResourceExt as _;
+use serde_json::{Value, json};
 
 use crate::ledger;
 use crate::load::Load;
-use crate::machine::{helm, kubectl};
-use crate::operator;
+use crate::machine::kubectl;
 use crate::scene::{Scene, aggregator, play};
 
 /// More requests under way than the queues of three nodes hold. Each waits for its turn.
@@ -36,7 +34,6 @@ read -r _ status _ <&3
 #[ignore = "needs a cluster: make e2e"]
 fn a_backlog_adds_a_node_and_its_end_takes_one_away_and_nothing_is_lost() {
     play("autoscaled", async |scene| {
-        serve_metrics("true").await;
         scene.start(&aggregator(scaled())).await;
         let load = Load::begin(scene, &CROWD).await;
         throttle(scene, "POST /v1/throttle?bytes_per_second=50000").await;
@@ -47,7 +44,6 @@ fn a_backlog_adds_a_node_and_its_end_takes_one_away_and_nothing_is_lost() {
         scene.pods_become("pod fewer", |count| count == 3).await;
         scene.settled(3).await;
         ledger::balances(scene, &[sent]).await;
-        serve_metrics("false").await;
     });
 }
 
@@ -64,15 +60,6 @@ fn scaled() -> Value {
         },
         "podTemplate": {"spec": {"containers": [{"name": "node", "env": env}]}},
     })
-}
-
-/// Whether the operators serve the metric that the autoscaler asks for.
-async fn serve_metrics(enabled: &str) {
-    let value = format!("customMetrics.enabled={enabled}");
-    let namespace = format!("--namespace={}", operator::NAMESPACE);
-    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/sheaf");
-    helm(&["upgrade", "sheaf", chart, &namespace, "--reuse-values", "--set", &value, "--wait"])
-        .await;
 }
 
 async fn throttle(scene: &Scene, request: &str) {

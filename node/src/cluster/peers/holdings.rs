@@ -101,8 +101,8 @@ pub trait Holdings: Send + Sync + 'static {
         frames: Vec<Bytes>,
     ) -> BoxFuture<'_, Result<u64, Declined>>;
 
-    /// Takes no more entries of a segment, and says what its copy has; `None` if there is no
-    /// copy.
+    /// Takes no more entries of a segment, and says what its copy has; `None` for segment 0,
+    /// which there is not.
     fn fence(&self, segment: SegmentId) -> BoxFuture<'_, Result<Option<Stamped>, Declined>>;
 
     /// The count tables that the node has of an aggregation's window that ended at `end`.

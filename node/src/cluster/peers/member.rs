@@ -176,8 +176,8 @@ impl Other<'_> {
         Ok(told.map_ok(|message| message.entries).map_err(PeerError::from).boxed())
     }
 
-    /// Has it take no more entries of a segment; returns what its copy has, or `None` if it
-    /// has no copy.
+    /// Has it take no more entries of a segment; returns what its copy has, or `None` for
+    /// segment 0, which there is not.
     ///
     /// # Errors
     /// As [`PeerError`] says.
