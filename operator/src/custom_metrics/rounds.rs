@@ -9,9 +9,10 @@ use super::place::PlaceError;
 
 /// How often something is done that may be done at any time.
 pub(super) const EVERY: Duration = Duration::from_secs(60);
-/// The pause after a failure, which doubles with each up to [`EVERY`]: short, because an API that
-/// was just installed is asked for at once, and then less and less often.
+/// The pause after a failure: short, because an API that was just installed is asked for at once ..
 const AGAIN_AFTER: Duration = Duration::from_millis(250);
+/// .. and twice as long after each, up to this.
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(5);
 /// How long it may take.
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -33,7 +34,7 @@ where
         }
         pause = match done {
             Err(error) if !error.is_for_people() && told.is_empty() => AGAIN_AFTER,
-            Err(error) if !error.is_for_people() => EVERY.min(2 * pause),
+            Err(error) if !error.is_for_people() => AGAIN_AFTER_MAX.min(2 * pause),
             _ => EVERY,
         };
         told = trouble;
@@ -55,11 +56,11 @@ mod tests {
         let seen = RefCell::new(Vec::new());
         let round = || async {
             seen.borrow_mut().push(begun.elapsed().as_secs_f64());
-            let fails = (1..5).contains(&seen.borrow().len());
+            let fails = seen.borrow().len() < 8;
             if fails { Err(PlaceError::Silent) } else { Ok(()) }
         };
-        assert!(timeout(Duration::from_secs(70), repeat("test", round)).await.is_err());
-        assert_eq!(seen.into_inner(), [0.0, 0.25, 0.75, 1.75, 3.75, 63.75]);
+        assert!(timeout(Duration::from_secs(80), repeat("test", round)).await.is_err());
+        assert_eq!(seen.into_inner(), [0.0, 0.25, 0.75, 1.75, 3.75, 7.75, 12.75, 17.75, 77.75]);
     }
 
     #[tokio::test(start_paused = true)]
