@@ -22,7 +22,7 @@ mod cluster {
 
 use std::collections::BTreeSet;
 
-use cluster::nodes::{Nodes, settled, view};
+use cluster::nodes::{Nodes, ready, settled, view};
 use process::{Process, eventually};
 use sheaf_proto::cluster::{Cluster, Role};
 
@@ -88,7 +88,10 @@ fn a_leader_that_is_stopped_hands_the_lead_on() {
     let before = settled(running[0].as_mut().unwrap(), 3);
     let leads = |node: &mut Process| settled(node, 3).node == before.leader;
     let position = running.iter_mut().position(|node| leads(node.as_mut().unwrap())).unwrap();
-    let ended = running[position].take().unwrap().terminate();
+    let mut leader = running[position].take().unwrap();
+    // One that is still starting has nothing to hand on.
+    eventually("a ready leader", || ready(&mut leader).filter(|answer| answer.status == 200));
+    let ended = leader.terminate();
     assert!(ended.status.success());
     assert!(ended.stderr.contains("the lead is handed on"), "{}", ended.stderr);
 

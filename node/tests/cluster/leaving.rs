@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use sheaf_proto::cluster::{Member, MemberState, Role};
 use sheaf_proto::statistics::{Ledger, WindowCounts};
 
-use super::nodes::{Nodes, settled, view};
+use super::nodes::{Nodes, ready, settled, view};
 use crate::http::{Connection, Form, Record};
 use crate::process::{Process, eventually};
 
@@ -72,9 +72,6 @@ fn a_drained_node_hands_over_everything_and_can_be_stopped() {
     assert_eq!((drained.slots, drained.owned, drained.segments), (0, 0, 0));
     assert!(!matches!(drained.role, Role::Leader | Role::Voter), "{drained:?}");
     assert_eq!(ask_to("drain", leader, &mut running[1]).0, 202, "again");
-    let ready = |node: &mut Process| {
-        Connection::open(node.admin()?).and_then(|mut c| c.get("/readyz")).ok()
-    };
     let says = eventually("a node that knows it", || {
         ready(&mut left).filter(|answer| answer.body.contains("no more"))
     });

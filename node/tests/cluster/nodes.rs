@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use sheaf_proto::cluster::{Cluster, MemberState};
 use tempfile::TempDir;
 
-use crate::http::Connection;
+use crate::http::{Answer, Connection};
 use crate::process::{Process, eventually};
 
 /// What all of them count.
@@ -103,6 +103,11 @@ pub(crate) fn view(node: &mut Process) -> Option<Cluster> {
     let mut connection = Connection::open(node.admin()?).ok()?;
     let answer = connection.get("/v1/cluster").ok()?;
     Some(serde_json::from_str(&answer.body).unwrap())
+}
+
+/// Whether a node is ready, in its words.
+pub(crate) fn ready(node: &mut Process) -> Option<Answer> {
+    Connection::open(node.admin()?).and_then(|mut connection| connection.get("/readyz")).ok()
 }
 
 /// Waits until a node knows a leader and so many active members.
