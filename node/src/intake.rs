@@ -427,6 +427,29 @@ mod tests {
         writer.await.unwrap().unwrap();
     }
 
+    #[tokio::test]
+    async fn who_waits_for_another_copy_of_the_journal_is_told_to_come_back_soon() {
+        let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
+        let (journal, writer) =
+            Journal::new(store, &Replay::default(), Clock::system(), Box::new(|_| ()));
+        let writer = tokio::spawn(writer.run_as_task());
+        let intake = Intake::new(Admission::new(1 << 20));
+        intake.open(journal.clone(), Packing::new(FingerprintKey([7; 16]), std::iter::empty()));
+        let permit = intake.admission().admit(9).await.unwrap();
+        let mut waiting = std::pin::pin!(intake.export(Bytes::from(request(1)), permit));
+        // Whoever comes after what waits was refused waits for the next time.
+        let refused = loop {
+            tokio::select! {
+                refused = waiting.as_mut() => break refused,
+                () = tokio::task::yield_now() => journal.refuse_waiting().unwrap(),
+            }
+        };
+        let Err(IntakeError::Busy(busy)) = refused else { panic!("it was not refused") };
+        assert_eq!(busy.why, Why::Closed(Closed::LacksCopies));
+        journal.close();
+        writer.await.unwrap().unwrap();
+    }
+
     #[test]
     fn a_request_has_as_many_records_as_allowed_and_not_one_more() {
         let packing = Packing::new(FingerprintKey([7; 16]), std::iter::empty());

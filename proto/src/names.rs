@@ -23,16 +23,16 @@ pub const OTLP_GRPC_LOGS_SERVICE: &str = "opentelemetry.proto.collector.logs.v1.
 /// random by each life of a sender; the sequence counts its requests in decimal, from 1.
 pub const REQUEST_ID_HEADER: &str = "sheaf-request-id";
 
+/// How full the node's queue was in the last minute, in percent: on `/metrics`, and of its pod in
+/// `custom.metrics.k8s.io`.
+pub const QUEUE_METRIC: &str = "sheaf_queue_used_percent";
+
 /// The closed windows of the last hour, newest first.
 pub const WINDOWS_PATH: &str = "/v1/windows";
 /// The open windows, as far as they have got.
 pub const CURRENT_WINDOWS_PATH: &str = "/v1/windows/current";
 /// What came in against what went out.
 pub const LEDGER_PATH: &str = "/v1/ledger";
-/// How full the node's queue was in the last minute, in percent: on `/metrics`, and of its pod in
-/// `custom.metrics.k8s.io`.
-pub const QUEUE_METRIC: &str = "sheaf_queue_used_percent";
-
 /// How full the node's queue is.
 pub const QUEUE_PATH: &str = "/v1/queue";
 /// Who belongs to the cluster, who leads it and where its journals are; on the control port too.

@@ -72,8 +72,8 @@ impl Carries {
         self.record_in(&self.turn(), carries)
     }
 
-    /// Makes a carry durable for those of its slots of which there is none of the window that
-    /// is enough. Of slots that were folded together elsewhere, some may have more here.
+    /// Makes a carry durable for the slots that [`Carries::lacking`] names. Of slots that were
+    /// folded together elsewhere, some may have more here.
     ///
     /// # Errors
     /// When the database cannot be read or written.
@@ -87,7 +87,8 @@ impl Carries {
         carry.of(&lacking).map_or(Ok(()), |carry| self.record_in(&turn, &[carry]))
     }
 
-    /// Those slots of a carry of which there is none of the window that is enough.
+    /// Those slots of a carry of which there is none of the window that has as much, or
+    /// `is_enough` all the same.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -99,7 +100,9 @@ impl Carries {
         let all = self.all()?;
         let of_window: Vec<_> = all.iter().filter(|own| own.is_of_window_of(carry)).collect();
         let has = |slot: &Slot| {
-            of_window.iter().any(|own| own.slots.contains(*slot) && is_enough(own, *slot))
+            of_window.iter().any(|own| {
+                own.slots.contains(*slot) && (own.covers(&carry.next) || is_enough(own, *slot))
+            })
         };
         Ok(carry.slots.iter().filter(|slot| !has(slot)).collect())
     }

@@ -164,7 +164,6 @@ fn dismiss(facts: &Facts, status: &Status) -> Option<Duty> {
     status.learners.iter().find(gone).map(|id| Duty::Dismiss(*id))
 }
 
-/// The members that are not gone, by id.
 fn may_vote(id: NodeId, facts: &Facts) -> bool {
     facts.stays(id)
         && facts.members().get(&id).is_some_and(|member| member.state != MemberState::Draining)

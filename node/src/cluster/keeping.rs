@@ -67,8 +67,8 @@ impl Keeping {
         chunks: Chunks,
     ) -> Result<(), Declined> {
         self.check_sender(primary, &carry)?;
-        let next = carry.next.clone();
-        let is_enough = |own: &Carry, _| own.covers(&next);
+        // Nothing but as much or more is enough.
+        let is_enough = |_: &Carry, _| false;
         if self.carried.carries.lacking(&carry, is_enough).map_err(not_now)?.is_empty() {
             return Ok(());
         }
@@ -89,8 +89,10 @@ impl Keeping {
         carry: Carry,
         incoming: Incoming,
     ) -> Result<(), FlushError> {
-        let next = carry.next.clone();
-        let is_enough = |own: &Carry, slot| own.covers(&next) || goes_on(facts, own, slot);
+        let is_enough = |own: &Carry, slot| goes_on(facts, own, slot);
+        if self.carried.carries.lacking(&carry, is_enough)?.is_empty() {
+            return Ok(());
+        }
         blocking::in_place(|| self.carried.keep(carry, incoming, is_enough))
     }
 

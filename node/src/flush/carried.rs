@@ -85,7 +85,7 @@ impl CarriedWindows {
     }
 
     /// Makes durable what was carried elsewhere, once all of its file has come, for those of
-    /// its slots of which nothing here is enough.
+    /// its slots that [`Carries::lacking`] names.
     ///
     /// # Errors
     /// When the file is not what was carried, or cannot be kept.
@@ -95,9 +95,6 @@ impl CarriedWindows {
         incoming: Incoming,
         is_enough: impl Fn(&Carry, Slot) -> bool,
     ) -> Result<(), FlushError> {
-        if self.carries.lacking(&carry, &is_enough)?.is_empty() {
-            return Ok(());
-        }
         let name = incoming.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let carry = in_file(carry, name)?;
         OpenWindow::resume(CHECK_MEMORY, &self.scratch, carried(&carry)?)?;

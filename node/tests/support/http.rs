@@ -89,24 +89,22 @@ impl Connection {
 
     /// Sends a `POST` without a body.
     pub(crate) fn post(&mut self, path: &str) -> io::Result<Answer> {
-        self.post_with("", path)
+        self.request("POST", path)
     }
 
     /// As [`Connection::post`], with a token.
     pub(crate) fn post_as(&mut self, token: &str, path: &str) -> io::Result<Answer> {
-        self.post_with(&format!("Authorization: Bearer {token}\r\n"), path)
+        self.request_with("POST", &format!("Authorization: Bearer {token}\r\n"), path)
     }
 
     /// Sends a request without a body.
     pub(crate) fn request(&mut self, method: &str, path: &str) -> io::Result<Answer> {
-        let request =
-            format!("{method} {path} HTTP/1.1\r\nHost: node\r\nContent-Length: 0\r\n\r\n");
-        Ok(self.ask(request.as_bytes())?.0)
+        self.request_with(method, "", path)
     }
 
-    fn post_with(&mut self, header: &str, path: &str) -> io::Result<Answer> {
+    fn request_with(&mut self, method: &str, header: &str, path: &str) -> io::Result<Answer> {
         let request =
-            format!("POST {path} HTTP/1.1\r\nHost: node\r\nContent-Length: 0\r\n{header}\r\n");
+            format!("{method} {path} HTTP/1.1\r\nHost: node\r\nContent-Length: 0\r\n{header}\r\n");
         Ok(self.ask(request.as_bytes())?.0)
     }
 
