@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use prost::Message as _;
 
 /// Each of these files becomes a module of its own, although they are one package.
-const FILES: [&str; 2] = ["peer", "statistics"];
+const FILES: [&str; 3] = ["chunks", "peer", "statistics"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -2,6 +2,7 @@
 //!
 //! The node, the client and the operator depend on this crate and never on each other.
 
+pub mod chunks; // how chunks of files are sent, over gRPC and HTTP
 pub mod cluster; // members, roles and segments, as JSON carries them
 pub mod names; // ports, paths, header and metadata keys
 pub mod peer; // what nodes ask of each other, over gRPC

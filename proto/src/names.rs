@@ -4,6 +4,8 @@
 pub const OTLP_GRPC_PORT: u16 = 4317;
 /// OTLP over HTTP (OTLP specification 1.11, "OTLP/HTTP Default Port").
 pub const OTLP_HTTP_PORT: u16 = 4318;
+/// Chunks of files, over HTTP and gRPC.
+pub const CHUNK_PORT: u16 = 8080;
 /// Metrics, probes and statistics.
 pub const ADMIN_PORT: u16 = 9464;
 /// The other nodes of a cluster.
@@ -26,6 +28,21 @@ pub const REQUEST_ID_HEADER: &str = "sheaf-request-id";
 /// How full the node's queue was in the last minute, in percent: on `/metrics`, and of its pod in
 /// `custom.metrics.k8s.io`.
 pub const QUEUE_METRIC: &str = "sheaf_queue_used_percent";
+
+/// Where a chunk of a file is taken: a `POST` of one `LogPart`.
+pub const CHUNK_DATA_PATH: &str = "/data";
+/// How long all senders of chunks are asked to wait, with `?seconds=`.
+pub const CHUNK_THROTTLE_PATH: &str = "/throttle";
+/// How many chunks the node has accepted.
+pub const CHUNK_COUNT_PATH: &str = "/count";
+/// The fully qualified gRPC method that takes chunks.
+pub const CHUNK_GRPC_PATH: &str = "/sheaf.v1.Chunks/Send";
+/// The longest id of a file, in bytes.
+pub const CHUNK_ID_BYTES_MAX: usize = 1024;
+
+/// The files that the cluster has rebuilt, and what each waits for; below it, `/ID/SESSION` is the
+/// content of one, with the id percent-encoded.
+pub const FILES_PATH: &str = "/v1/files";
 
 /// The closed windows of the last hour, newest first.
 pub const WINDOWS_PATH: &str = "/v1/windows";
