@@ -72,19 +72,22 @@ impl Follower {
         self.complain_of_lost(key)
     }
 
-    /// Gives a session up whose file is gone while chunks of it are to be sent again.
+    /// Says that a file is gone, and gives up the chunks of it that are to be sent again: whether
+    /// they arrived nobody knows.
     fn complain_of_lost(&mut self, key: Key) -> Result<(), FollowError> {
         let is_lost = self.files.get(&key).is_some_and(|file| file.is_lost);
         let Some(session) = self.state.get(key).filter(|_| is_lost) else { return Ok(()) };
         if session.end.is_none()
             && let Some(cut) = session.unanswered.iter().find(|cut| cut.spooled.is_none())
         {
-            let why = format!(
-                "it went away while nobody followed it, and what follows on its first {} bytes \
-                 cannot be sent again",
+            let text = format!(
+                "it went away while nobody followed it; what follows on its first {} bytes cannot \
+                 be sent again, and may not have arrived",
                 cut.offset
             );
-            return self.give_up(key, &why);
+            tell_of(&session.path, &text);
+            self.state.record(Entry::Ended { key, end: End::GivenUp })?;
+            return Ok(());
         }
         if session.end.is_none() {
             tell_of(&session.path, "it went away while nobody followed it; what was not read is lost");
