@@ -73,6 +73,7 @@ pub(crate) struct Follower {
     in_flight: usize,
     open_files: usize,
     scans: scan::Schedule,
+    started: Instant,
     /// From when on the system is asked for changes again.
     listen_from: Instant,
     committed: Instant,
@@ -156,6 +157,7 @@ impl Follower {
             in_flight: 0,
             open_files: 0,
             scans: scan::Schedule::new(now),
+            started: now,
             listen_from: now,
             committed: now,
             delivered: BTreeSet::new(),
@@ -202,9 +204,10 @@ impl Follower {
         if changes.names {
             self.scans.hurry(now);
         }
+        let beat = self.beat(now);
         for path in &changes.written {
             if let Some(key) = self.locations.get(path) {
-                self.look_at(*key, now + self.settings.chunk_interval);
+                self.look_at(*key, beat);
             }
         }
         if changes.names || !changes.written.is_empty() {
@@ -221,7 +224,9 @@ impl Follower {
         for Answer { key, seq, weight, refused } in answers {
             self.in_flight = self.in_flight.saturating_sub(weight);
             match refused {
-                Some(reason) => self.give_up(key, &format!("a node refuses chunk {seq}: {reason}"))?,
+                Some(reason) => {
+                    self.give_up(key, &format!("a node refuses chunk {seq}: {reason}"))?
+                }
                 None => {
                     answered.insert(key, seq);
                 }
@@ -248,6 +253,14 @@ impl Follower {
             self.look_at(key, now);
         }
         Ok(())
+    }
+
+    /// When what is written now is cut: all files at once, so that one sync serves many.
+    fn beat(&self, now: Instant) -> Instant {
+        let interval = self.settings.chunk_interval.as_nanos().max(1);
+        let since = (now - self.started).as_nanos();
+        let left = interval - since % interval;
+        now + Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX))
     }
 
     /// Has a file looked at no later than then.

@@ -43,7 +43,11 @@ impl Mailbox {
     /// If the process has too many open files.
     pub(crate) fn new() -> io::Result<Mailbox> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Mailbox(Arc::new(Shared { answers: Mutex::default(), stop: AtomicBool::default(), bell })))
+        Ok(Mailbox(Arc::new(Shared {
+            answers: Mutex::default(),
+            stop: AtomicBool::default(),
+            bell,
+        })))
     }
 
     /// Puts answers in.

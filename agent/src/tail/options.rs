@@ -32,7 +32,12 @@ pub(crate) struct Options {
     pub(crate) files: Vec<Pattern>,
     /// The nodes' addresses, several by commas or by repeating the flag; what one does not take or
     /// answer goes to the next. The default port is 8080
-    #[arg(long, value_name = "URL", value_delimiter = ',', default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:8080"
+    )]
     pub(crate) to: Vec<Endpoint>,
     /// The folder in which it is noted what was sent; one agent at a time uses it
     #[arg(long, value_name = "DIR", default_value = "./sheaf-tail")]

@@ -58,7 +58,7 @@ impl Pattern {
     /// Reads a pattern; a relative one begins at the current folder.
     pub(crate) fn parse(text: &Path) -> Result<Pattern, InvalidPattern> {
         let absolute = std::path::absolute(text)?;
-        if !text.as_os_str().as_bytes().last().is_some_and(|byte| *byte != b'/') {
+        if text.as_os_str().as_bytes().last().is_none_or(|byte| *byte == b'/') {
             return Err(InvalidPattern::NoFile);
         }
         let mut parts = Vec::new();
@@ -133,14 +133,12 @@ fn walk(folder: &Path, parts: &[Part], depth: usize, matches: &mut Matches) {
 }
 
 /// What is in a folder, and whether it is one itself; nobody knows of a link.
-fn children(
-    folder: &Path,
-    hidden: bool,
-    matches: &mut Matches,
-) -> Vec<(PathBuf, Option<bool>)> {
+fn children(folder: &Path, hidden: bool, matches: &mut Matches) -> Vec<(PathBuf, Option<bool>)> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
             return Vec::new();
         }
         Err(error) => {

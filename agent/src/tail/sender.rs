@@ -158,8 +158,9 @@ impl Sender {
             let wait = Duration::from_secs(receipt.throttle_seconds.into());
             self.throttled = Some(Instant::now() + wait);
         }
-        let count = receipt.answered.checked_sub(progress.answered).unwrap_or_default();
-        let Some(count) = usize::try_from(count).ok().filter(|count| *count <= progress.sent) else {
+        let count = receipt.answered.saturating_sub(progress.answered);
+        let Some(count) = usize::try_from(count).ok().filter(|count| *count <= progress.sent)
+        else {
             return Err(Broken::Unreadable("it answers more chunks than there were"));
         };
         let mailbox = self.mailbox.clone();

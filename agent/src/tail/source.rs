@@ -194,8 +194,8 @@ impl Source {
             return Ok(Some(trace.head));
         }
         let bytes = self.stretch(0, wanted)?;
-        let is_same = bytes.len() == wanted
-            && Fingerprint::of_head(&bytes[..trace.head.len()]) == trace.head;
+        let is_same =
+            bytes.len() == wanted && Fingerprint::of_head(&bytes[..trace.head.len()]) == trace.head;
         Ok(is_same.then(|| Fingerprint::of_head(&bytes)))
     }
 
@@ -319,9 +319,10 @@ mod tests {
         let content: Vec<u8> = (0..10_000_u32).flat_map(u32::to_le_bytes).collect();
         let mut sample = Sample::new(&content[..30_000]);
         let pieces = sample.rest(7_000);
-        assert_eq!(pieces.iter().map(|piece| piece.0).collect::<Vec<_>>(), [
-            0, 7_000, 14_000, 21_000, 28_000
-        ]);
+        assert_eq!(
+            pieces.iter().map(|piece| piece.0).collect::<Vec<_>>(),
+            [0, 7_000, 14_000, 21_000, 28_000]
+        );
         sample.file.write_all_at(&content[30_000..], 30_000).unwrap();
         let all = [pieces, sample.rest(1 << 20)].concat();
         let all: Vec<u8> = all.iter().flat_map(|piece| piece.1.to_vec()).collect();

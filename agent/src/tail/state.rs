@@ -157,7 +157,13 @@ impl State {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub(crate) fn unspool(&self, key: Key, cut: &Cut, at: u64, buffer: &mut [u8]) -> io::Result<()> {
+    pub(crate) fn unspool(
+        &self,
+        key: Key,
+        cut: &Cut,
+        at: u64,
+        buffer: &mut [u8],
+    ) -> io::Result<()> {
         debug_assert_eq!(buffer.len(), cut.length as usize);
         self.spool.read(key, at, buffer)
     }

@@ -44,17 +44,22 @@ impl Writer {
         let mut contents = vec![Vec::new()];
         let mut log = self.open(scene);
         while Instant::now() < until {
-            let line: Vec<u8> = (0..fastrand::usize(1..self.line)).map(|_| fastrand::u8(..)).collect();
+            let line: Vec<u8> =
+                (0..fastrand::usize(1..self.line)).map(|_| fastrand::u8(..)).collect();
             log.write_all(&line).unwrap();
             contents.last_mut().unwrap().extend(line);
             let pause = Instant::now() + Duration::from_millis(fastrand::u64(..=self.slowness));
             wait_until("it is time for a line", || Instant::now() >= pause);
             if fastrand::u8(..) == 0 {
                 // What comes and goes while no agent lives nobody ever hears of.
-                wait_until("it is followed", || node.files(&scene.id(self.name)).len() == contents.len());
+                wait_until("it is followed", || {
+                    node.files(&scene.id(self.name)).len() == contents.len()
+                });
                 let last = contents.last().unwrap();
                 if self.rotation == Rotation::Delete {
-                    wait_until("all is there", || node.files(&scene.id(self.name)).last() == Some(last));
+                    wait_until("all is there", || {
+                        node.files(&scene.id(self.name)).last() == Some(last)
+                    });
                 }
                 log = self.rotate(scene, contents.len());
                 contents.push(Vec::new());

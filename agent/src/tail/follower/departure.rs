@@ -25,9 +25,6 @@ impl Follower {
     pub(super) fn leave(&mut self, key: Key) -> Result<(), FollowError> {
         self.lose_location(key);
         let Some(session) = self.state.get(key).cloned() else { return Ok(()) };
-        if session.trace.is_blank() && session.seq == 0 && !self.has_more(key) {
-            return self.forget(key);
-        }
         let is_open = self.files.get(&key).is_some_and(|file| file.source.is_some());
         if !is_open && let Some(Elsewhere { source, .. }) = search::renamed(&session) {
             self.open(key, source);
@@ -184,12 +181,5 @@ impl Follower {
             self.state.record(Entry::Forgotten { key })?;
         }
         Ok(())
-    }
-
-    /// Whether there is something to read in a file of which nothing was read.
-    fn has_more(&self, key: Key) -> bool {
-        let source = self.files.get(&key).and_then(|file| file.source.as_ref());
-        let facts = source.and_then(|source| source.facts().ok().flatten());
-        facts.is_some_and(|facts| facts.size > 0)
     }
 }

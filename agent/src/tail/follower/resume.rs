@@ -90,7 +90,10 @@ impl Follower {
             return Ok(());
         }
         if session.end.is_none() {
-            tell_of(&session.path, "it went away while nobody followed it; what was not read is lost");
+            tell_of(
+                &session.path,
+                "it went away while nobody followed it; what was not read is lost",
+            );
         }
         Ok(())
     }

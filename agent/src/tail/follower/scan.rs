@@ -183,7 +183,8 @@ impl Follower {
         }
         let (key, number) = self.state.sessions().next(&id, milliseconds());
         let (trace, unanswered) = (Trace::default(), VecDeque::new());
-        let session = Session { key, id, number, path, inode, trace, seq: 0, unanswered, end: None };
+        let session =
+            Session { key, id, number, path, inode, trace, seq: 0, unanswered, end: None };
         self.state.record(Entry::Known(session))?;
         self.follow(key, Followed { predecessor, ..Followed::new(now) }, Some(source));
         Ok(())
@@ -253,7 +254,9 @@ impl Follower {
                 None => None,
             };
             let is_same = |facts: &Facts| {
-                file.is_read && facts.modified == file.modified && facts.size >= session.trace.offset
+                file.is_read
+                    && facts.modified == file.modified
+                    && facts.size >= session.trace.offset
             };
             if facts.is_some_and(|facts| !is_same(&facts)) {
                 grown.push(*key);

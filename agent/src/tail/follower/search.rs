@@ -23,9 +23,7 @@ pub(super) struct Elsewhere {
 /// The session's own file, after it was renamed.
 pub(super) fn renamed(session: &Session) -> Option<Elsewhere> {
     let is_it = |entry: &DirEntry| entry.ino() == session.inode.number;
-    in_folder_of(&session.path, is_it)
-        .filter_map(|path| like(session, path, Likeness::Same))
-        .next()
+    in_folder_of(&session.path, is_it).filter_map(|path| like(session, path, Likeness::Same)).next()
 }
 
 /// The youngest copy of the session's file.

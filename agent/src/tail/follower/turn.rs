@@ -214,7 +214,9 @@ impl Follower {
     }
 
     fn hand_over(&mut self, key: Key, seq: u64, payload: Bytes) {
-        let Some((file, session)) = self.files.get_mut(&key).zip(self.state.get(key)) else { return };
+        let Some((file, session)) = self.files.get_mut(&key).zip(self.state.get(key)) else {
+            return;
+        };
         let parcel = Parcel::new(key, &session.id, session.number, seq, payload);
         file.handed = seq;
         self.in_flight += parcel.weight();

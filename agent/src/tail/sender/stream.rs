@@ -1,10 +1,7 @@
 //! Chunks and receipts over gRPC, on HTTP/2 itself: payloads are not copied, and what a node
 //! answers is seen as it comes.
 
-use std::{
-    pin::Pin,
-    time::Duration,
-};
+use std::{pin::Pin, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use h2::{RecvStream, SendStream, client::ResponseFuture};

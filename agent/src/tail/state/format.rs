@@ -196,7 +196,9 @@ impl From<&Entry> for KindBytes {
                 inode: inode.into(),
             }),
             Entry::Spooled { key, seq, at } => KindBytes::Spooled(place(*key, *seq, *at)),
-            Entry::Ended { key, end } => KindBytes::Ended(EndedBytes { key: *key, end: end.into() }),
+            Entry::Ended { key, end } => {
+                KindBytes::Ended(EndedBytes { key: *key, end: end.into() })
+            }
             Entry::Forgotten { key } => KindBytes::Forgotten(place(*key, 0, 0)),
             Entry::Floor { number, key } => {
                 KindBytes::Floor(FloorBytes { number: *number, key: *key })
@@ -273,11 +275,7 @@ impl InodeBytes {
 
 impl From<&Trace> for TraceBytes {
     fn from(trace: &Trace) -> Self {
-        TraceBytes {
-            offset: trace.offset,
-            head: (&trace.head).into(),
-            tail: (&trace.tail).into(),
-        }
+        TraceBytes { offset: trace.offset, head: (&trace.head).into(), tail: (&trace.tail).into() }
     }
 }
 

@@ -62,7 +62,10 @@ pub(crate) enum LogError {
 
 /// What stands at some place of the log.
 enum Found<'a> {
-    Batch { body: &'a [u8], end: usize },
+    Batch {
+        body: &'a [u8],
+        end: usize,
+    },
     /// Something that was being written when the machine or the agent died.
     Torn,
     Damage(&'static str),
