@@ -256,7 +256,7 @@ fn resolve(stronger: Given, file: Option<Document>) -> Result<Settings, Settings
     given.overrule_with(stronger);
     let flags = given.flags().map_err(SettingsError::Usage)?;
     let aggregations = listed.unwrap_or_else(|| counts_by_attribute(&flags));
-    Definition::check_unique_names(&aggregations)?;
+    Definition::check_list(&aggregations)?;
     check_queue(&flags)?;
     check_control(&flags)?;
     let peer_address = peer_address(&flags, &host_name())?;

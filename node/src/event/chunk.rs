@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use sheaf_proto::names::CHUNK_ID_BYTES_MAX;
 
 /// What names a file, and where it comes from: not empty, and at most
@@ -24,7 +25,8 @@ pub struct Chunk {
 }
 
 /// A chunk's place among those of its session: 1, 2, 3 and so on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "u64")]
 pub struct Sequence(u64);
 
 /// Why a chunk can never be taken.
@@ -78,6 +80,12 @@ impl Sequence {
     /// The place behind it.
     pub fn next(self) -> Sequence {
         Sequence(self.0 + 1)
+    }
+}
+
+impl From<Sequence> for u64 {
+    fn from(seq: Sequence) -> u64 {
+        seq.0
     }
 }
 

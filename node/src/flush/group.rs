@@ -305,7 +305,8 @@ impl Group {
         }
         let bytes_before = self.bytes;
         self.bytes += part.entry.len() as u64;
-        for (number, Section::DistinctLogs(section)) in sections {
+        for (number, section) in sections {
+            let Section::DistinctLogs(section) = section else { continue };
             // A number is never reused, so an unknown one belongs to an aggregation that
             // ended and was flushed.
             let Some(account) = self.accounts.get_mut(&number) else { continue };

@@ -33,7 +33,8 @@ fn refusal(flags: &[&str], variables: &[(&str, &str)], file: &str) -> String {
 /// Name, attribute, uniqueness and seconds of each aggregation.
 fn counts(settings: &Settings) -> Vec<(&str, &str, Unique, u32)> {
     let list = settings.aggregations.iter();
-    list.map(|Definition { name, kind: Kind::DistinctLogs(distinct) }| {
+    list.map(|Definition { name, kind }| {
+        let Kind::DistinctLogs(distinct) = kind else { panic!("{name} does not count") };
         (name.as_str(), distinct.attribute.as_str(), distinct.unique, distinct.window.seconds())
     })
     .collect()

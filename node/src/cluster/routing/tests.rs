@@ -160,8 +160,8 @@ impl Setting {
 fn said(batches: &[Batch]) -> Vec<(u64, Vec<u8>)> {
     let parts = batches.iter().flat_map(|batch| &batch.parts);
     let slots = parts.map(|part| {
-        let (_, Section::DistinctLogs(section)) =
-            Entry::parse(&part.entry).unwrap().sections().next().unwrap().unwrap();
+        let section = Entry::parse(&part.entry).unwrap().sections().next().unwrap().unwrap();
+        let (_, Section::DistinctLogs(section)) = section else { panic!("a chunk") };
         let Content::Keys(keys) = section.content() else { panic!("no keys") };
         (part.index, (0..keys.len()).map(|at| slot_of(keys.key(at))).collect())
     });
