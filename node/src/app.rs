@@ -43,7 +43,8 @@ use crate::cluster::standing::Standing;
 use crate::event::time::SECOND;
 use crate::intake::Intake;
 use crate::intake::admission::{Admission, Closed};
-use crate::source::otlp::{self, Limits};
+use crate::source::Limits;
+use crate::source::otlp;
 use crate::store::Store;
 
 /// How long a failed engine rests before its database is opened again.
