@@ -109,6 +109,8 @@ pub struct Reader {
     pub gathering: Gathering,
     /// Whom the cluster is to let go.
     pub departures: Departures,
+    /// What else it is to agree on.
+    pub proposals: Proposals,
     /// How far the members' clocks are apart.
     pub clocks: Clocks,
     /// The node's database.
@@ -171,7 +173,7 @@ impl Engine {
         let mut replayed = check_journal(Arc::clone(&store)).await?;
         let proposals = Proposals::new(raft.clone(), members.clone());
         let departures = Departures::new(proposals.clone());
-        let lead = Arc::new(proposals);
+        let lead = Arc::new(proposals.clone());
         let consensus: Arc<dyn Consensus> = Arc::clone(&lead) as _;
         let node = identity.node;
         let aggregations = changing.aggregations.subscribe();
@@ -336,7 +338,7 @@ impl Engine {
             Cutter::new(lead, Arc::new(stamping), Arc::new(members), silent, clocks.clone());
         let cutter = Arc::new(tokio::sync::Mutex::new(cutter));
         let (key, packed) = (identity.fingerprint_key, Mutex::default());
-        let reader = Reader { lending, gathering, departures, clocks, store };
+        let reader = Reader { lending, gathering, departures, proposals, clocks, store };
         Ok(Engine {
             node,
             journal,

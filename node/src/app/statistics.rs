@@ -32,7 +32,7 @@ use crate::cluster::gathering::GatherError;
 use crate::cluster::live::{self, Live};
 use crate::cluster::peers::Answers as _;
 use crate::cluster::printing::tell;
-use crate::cluster::proposals::ProposalError;
+use crate::cluster::proposals::{ProposalError, Proposals};
 use crate::cluster::standing::Standing;
 use crate::cluster::view::view;
 use crate::event::fingerprint::digest;
@@ -79,6 +79,14 @@ impl Statistics {
     fn reader(&self) -> Result<Reader, AdminError> {
         let reader = self.reader.read().unwrap_or_else(PoisonError::into_inner).clone();
         reader.ok_or_else(|| AdminError::Unavailable("the node is starting".to_owned()))
+    }
+
+    /// The way to change what the cluster agrees on.
+    ///
+    /// # Errors
+    /// While no engine runs.
+    pub fn proposals(&self) -> Result<Proposals, AdminError> {
+        Ok(self.reader()?.proposals)
     }
 
     async fn closed(&self, scope: Scope, limit: usize) -> Result<Vec<Box<RawValue>>, AdminError> {
@@ -340,6 +348,7 @@ impl Node for Statistics {
         self.metrics.read_intake(&self.intake);
         if let Ok((_, raft)) = self.standing.member() {
             self.metrics.read_raft(&raft.status());
+            self.metrics.read_facts(&raft.facts().borrow());
         }
         if let Ok(reader) = self.reader() {
             self.metrics.read_clocks(&reader.clocks);
