@@ -140,11 +140,12 @@ async fn a_node_whose_copies_are_silent_is_not_waited_for_even_by_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn a_copy_says_nothing_before_a_slow_disk_has_it() {
-    fastrand::seed(1);
     let (it, disk, moment) = (Setting::new().await, Disk::default(), Duration::from_secs(1));
     let copies = Copies::open(Arc::new(Store::in_memory(&disk).unwrap())).unwrap();
     let lending = Lending { copies, ..it.lending.clone() };
     lending.begin_copy(7).unwrap();
+    // So that it waits for long, whatever was drawn before.
+    fastrand::seed(1);
     disk.delay_writes(Some(100 * moment));
     timeout(moment, lending.copy(7, 0, Vec::new())).await.unwrap_err();
     timeout(moment, lending.fence(7)).await.unwrap_err();
