@@ -197,7 +197,8 @@ impl Engine {
         }
         info!(
             cluster = %identity.cluster, %node, entries = replayed.entries,
-            records = replayed.records, "the journal is whole"
+            records = replayed.events.records, chunks = replayed.events.chunks,
+            "the journal is whole"
         );
 
         let (end, ends) = unbounded_channel();
