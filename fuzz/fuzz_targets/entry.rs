@@ -13,8 +13,15 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(entry) = Entry::parse(bytes) else { return };
     let mut writer = EntryWriter::new(entry.request());
     for section in entry.sections() {
-        let Ok((aggregation, Section::DistinctLogs(section))) = section else { return };
-        rewrite(&section, aggregation, &mut writer);
+        match section {
+            Ok((aggregation, Section::DistinctLogs(section))) => {
+                rewrite(&section, aggregation, &mut writer);
+            }
+            Ok((aggregation, Section::LogFiles(chunk))) => {
+                writer.chunk_section(aggregation, &chunk);
+            }
+            Err(_) => return,
+        }
     }
     assert_eq!(writer.finish(entry.records()), bytes);
     cut(&entry);

@@ -166,7 +166,8 @@ impl Kernel {
 fn fold(window: &mut OpenWindow, entry: &[u8]) {
     let entry = Entry::parse(entry).expect("an entry that was just packed");
     for section in entry.sections() {
-        let (_, Section::DistinctLogs(section)) = section.expect("a section just packed");
+        let (_, section) = section.expect("a section just packed");
+        let Section::DistinctLogs(section) = section else { panic!("a chunk") };
         window.fold(&section).expect("a fold in memory");
     }
 }

@@ -1,8 +1,8 @@
 //! A node put together: the one place that knows every part.
 
 pub mod changing; // what takes effect while the node runs
+pub mod collector; // what the port for chunks asks of the node
 pub mod engine; // store, journal, folding and flushing: what a failure restarts
-pub mod folder; // folders that survive a power cut
 pub mod metrics; // what the parts report, as OpenMetrics text
 pub mod room; // how much disk there is left
 pub mod settings; // flags, environment, file
@@ -29,6 +29,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::{self, Guard, TokenError};
 use crate::app::changing::Changing;
+use crate::app::collector::Collector;
 use crate::app::engine::{Engine, EngineError};
 use crate::app::metrics::Metrics;
 use crate::app::settings::Settings;
@@ -43,8 +44,8 @@ use crate::cluster::standing::Standing;
 use crate::event::time::SECOND;
 use crate::intake::Intake;
 use crate::intake::admission::{Admission, Closed};
-use crate::source::otlp::{self, Limits};
-use crate::store::Store;
+use crate::source::{Limits, chunks, otlp};
+use crate::store::{Store, folder};
 
 /// How long a failed engine rests before its database is opened again.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
@@ -191,6 +192,15 @@ impl Node {
     /// Takes requests while the node runs.
     pub fn intake(&self) -> Intake {
         self.intake.clone()
+    }
+
+    /// Takes chunks while the node runs.
+    pub fn collector(&self) -> Collector {
+        Collector {
+            intake: self.intake.clone(),
+            standing: Arc::clone(&self.standing),
+            statistics: Arc::clone(&self.statistics),
+        }
     }
 
     /// What people are answered from.
@@ -416,6 +426,7 @@ impl Servers {
         sources.spawn(otlp::serve_grpc(ports.grpc, to, limits, node.ready.subscribe(), end));
         let (to, end) = (node.intake.clone(), drain.clone());
         sources.spawn(otlp::serve_http(ports.http, to, limits, end));
+        sources.spawn(chunks::serve(ports.chunks, node.collector(), limits, drain.clone()));
         let end = off.clone().cancelled_owned();
         let admin = tokio::spawn(admin::serve(ports.admin, node.answers(), end));
         let end = off.clone().cancelled_owned();
@@ -479,6 +490,7 @@ fn lock(path: &Path) -> Result<File, AppError> {
 struct Ports {
     grpc: TcpListener,
     http: TcpListener,
+    chunks: TcpListener,
     admin: TcpListener,
     control: TcpListener,
     peers: TcpListener,
@@ -490,6 +502,7 @@ impl Ports {
         let ports = Ports {
             grpc: listen(settings.otlp_grpc_listen).await?,
             http: listen(settings.otlp_http_listen).await?,
+            chunks: listen(settings.chunk_http_listen).await?,
             admin: listen(settings.admin_listen).await?,
             control: listen(settings.control_listen).await?,
             peers: listen(settings.peer_listen).await?,
@@ -497,6 +510,7 @@ impl Ports {
         for (name, listener) in [
             ("OTLP/gRPC", &ports.grpc),
             ("OTLP/HTTP", &ports.http),
+            ("chunks", &ports.chunks),
             ("admin", &ports.admin),
             ("control", &ports.control),
             ("peers", &ports.peers),

@@ -16,6 +16,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::aggregation::definition::{Definition, Kind, Unique};
 use crate::aggregation::distinct_logs::Packer;
+use crate::event::chunk::Chunk;
 use crate::event::entry::{EntryWriter, RequestId};
 use crate::event::fingerprint::FingerprintKey;
 use crate::failpoint::is_to_fail;
@@ -23,7 +24,7 @@ use crate::intake::admission::{Admission, Busy, Closed, Permit, Why};
 use crate::intake::scan::{Plan, RejectReason, Rejected, Scan, Scanner};
 use crate::intake::throttle::Throttle;
 use crate::intake::wire::Undecodable;
-use crate::journal::{AppendError, FRAME_BYTES, Journal, frame};
+use crate::journal::{AppendError, Events, FRAME_BYTES, Journal, frame};
 
 /// Records in one request at most. A record that says nothing takes two bytes, and ten
 /// times as much when it is packed.
@@ -71,6 +72,7 @@ pub enum IntakeError {
 #[derive(Debug, Default)]
 pub struct Received {
     requests: AtomicU64,
+    chunks: AtomicU64,
     unusable: AtomicU64,
     accepted: AtomicU64,
     rejected: Mutex<BTreeMap<String, u64>>,
@@ -80,6 +82,11 @@ impl Received {
     /// Requests that were accepted, in this life of the process.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Chunks of files that were accepted, in this life of the process.
+    pub fn chunks(&self) -> u64 {
+        self.chunks.load(Ordering::Relaxed)
     }
 
     /// Requests that could not be read, were misnamed or had too many records, in this life of
@@ -229,6 +236,9 @@ impl Intake {
         // While it waits it is in nobody's way but in the queue.
         self.shared.throttle.pass(body.len()).await;
         let (opened, _counted) = self.enter().ok_or_else(|| self.refuse(Closed::StoreTrouble))?;
+        if opened.packing.wants.is_empty() {
+            return Err(self.refuse(Closed::CountsNoRecords).into());
+        }
         let received = &self.shared.received;
         let packed = work::work(body.len(), || opened.pack(&body, id));
         let (entry, Scan { accepted, rejected }) = packed.inspect_err(|_| received.refuse())?;
@@ -236,14 +246,7 @@ impl Intake {
         if accepted > 0 {
             permit.grow(entry.len().saturating_sub(permit.bytes())).await?;
             permit.shrink_to(entry.len());
-            let durable = opened.journal.append(entry, accepted, Box::new(permit)).await;
-            if !is_to_fail("planted-acknowledge-anyway") {
-                durable.map_err(|error| match error {
-                    AppendError::Closed | AppendError::Unknown => self.refuse(Closed::StoreTrouble),
-                    AppendError::NoSegment => self.refuse(Closed::LacksCopies),
-                    AppendError::NoLease => self.refuse(Closed::Leaderless),
-                })?;
-            }
+            self.append(&opened, entry, Events::of_records(accepted), permit).await?;
         }
         received.requests.fetch_add(1, Ordering::Relaxed);
         received.accepted.fetch_add(accepted, Ordering::Relaxed);
@@ -251,6 +254,60 @@ impl Intake {
         let (rejected, message) = (rejected.total(), rejected.message().map(str::to_owned));
         Ok(Exported { rejected, message })
     }
+}
+
+impl Intake {
+    /// Accepts a chunk of a file, whole or not at all.
+    ///
+    /// `Ok` means durable: the sender may forget the chunk.
+    ///
+    /// # Errors
+    /// When it cannot be taken at the moment.
+    pub async fn collect(&self, chunk: Chunk, mut permit: Permit) -> Result<(), Busy> {
+        self.shared.throttle.pass(chunk.payload.len()).await;
+        let (opened, _counted) = self.enter().ok_or_else(|| self.refuse(Closed::StoreTrouble))?;
+        let Packing { key, collectors, .. } = &opened.packing;
+        if collectors.is_empty() {
+            return Err(self.refuse(Closed::CollectsNoFiles));
+        }
+        let packed = work::work(chunk.payload.len(), || pack_chunk(&chunk, *key, collectors));
+        drop(chunk);
+        permit.grow(packed.len().saturating_sub(permit.bytes())).await?;
+        permit.shrink_to(packed.len());
+        self.append(&opened, packed, Events::of_chunks(1), permit).await?;
+        self.shared.received.chunks.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes a packed entry durable.
+    async fn append(
+        &self,
+        opened: &Opened,
+        entry: Vec<u8>,
+        events: Events,
+        permit: Permit,
+    ) -> Result<(), Busy> {
+        let durable = opened.journal.append(entry, events, Box::new(permit)).await;
+        if is_to_fail("planted-acknowledge-anyway") {
+            return Ok(());
+        }
+        durable.map(drop).map_err(|error| match error {
+            AppendError::Closed | AppendError::Unknown => self.refuse(Closed::StoreTrouble),
+            AppendError::NoSegment => self.refuse(Closed::LacksCopies),
+            AppendError::NoLease => self.refuse(Closed::Leaderless),
+        })
+    }
+}
+
+/// One entry, behind room for the journal's frame.
+fn pack_chunk(chunk: &Chunk, key: FingerprintKey, collectors: &[u32]) -> Vec<u8> {
+    let mut writer = EntryWriter::with_prefix(FRAME_BYTES, None);
+    for &aggregation in collectors {
+        writer.chunk(aggregation, chunk, key);
+    }
+    let mut entry = writer.finish(0);
+    frame::checksum_content(&mut entry);
+    entry
 }
 
 /// Requests that were packed for other aggregations.
@@ -291,6 +348,8 @@ pub struct Packing {
     key: FingerprintKey,
     plan: Plan,
     wants: Vec<Want>,
+    /// The numbers of those that want chunks.
+    collectors: Vec<u32>,
 }
 
 /// What one aggregation wants of each record.
@@ -307,16 +366,22 @@ impl Packing {
         aggregations: impl Iterator<Item = (u32, &'a Definition)>,
     ) -> Packing {
         let mut plan = Plan { attributes: Vec::new(), body: false, record: false };
-        let mut wants = Vec::new();
+        let (mut wants, mut collectors) = (Vec::new(), Vec::new());
         for (aggregation, definition) in aggregations {
-            let Kind::DistinctLogs(definition) = &definition.kind;
+            let definition = match &definition.kind {
+                Kind::DistinctLogs(definition) => definition,
+                Kind::LogFiles(_) => {
+                    collectors.push(aggregation);
+                    continue;
+                }
+            };
             let unique = definition.unique;
             plan.attributes.push(definition.attribute.as_bytes().into());
             plan.body |= unique == Unique::Body;
             plan.record |= unique == Unique::Record;
             wants.push(Want { aggregation, unique });
         }
-        Packing { key, plan, wants }
+        Packing { key, plan, wants, collectors }
     }
 }
 
@@ -377,6 +442,8 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::chunk::Sequence;
+    use crate::event::entry::{Entry, Section};
     use crate::event::time::{Clock, UnixNanos};
     use crate::journal::{Opening, Replay};
     use crate::store::{Disk, Store};
@@ -400,6 +467,15 @@ mod tests {
         resource_logs
     }
 
+    const COUNT: &str = r#"{"name":"a","type":"DistinctLogs","distinctLogs":{"attribute":"a"}}"#;
+    const FILES: &str = r#"{"name":"a","type":"LogFiles","logFiles":{}}"#;
+
+    /// For one aggregation, with the number 4.
+    fn packing(definition: &str) -> Packing {
+        let definition = serde_json::from_str(definition).unwrap();
+        Packing::new(FingerprintKey([7; 16]), [(4, &definition)].into_iter())
+    }
+
     /// An entry that was packed as before may be stamped when the new packing is in use.
     #[tokio::test]
     async fn requests_that_were_packed_otherwise_are_over_when_they_are_durable() {
@@ -411,10 +487,7 @@ mod tests {
         let writer = tokio::spawn(writer.run_as_task());
         journal.open(opening).await.unwrap();
         let intake = Intake::new(Admission::new(1 << 20));
-        let open = || {
-            let packing = Packing::new(FingerprintKey([7; 16]), std::iter::empty());
-            intake.open(journal.clone(), packing)
-        };
+        let open = || intake.open(journal.clone(), packing(COUNT));
         assert!(open().is_over(), "nothing was open before");
         let permit = intake.admission().admit(9).await.unwrap();
         let mut on_its_way = std::pin::pin!(intake.export(Bytes::from(request(1)), permit));
@@ -434,7 +507,7 @@ mod tests {
             Journal::new(store, &Replay::default(), Clock::system(), Box::new(|_| ()));
         let writer = tokio::spawn(writer.run_as_task());
         let intake = Intake::new(Admission::new(1 << 20));
-        intake.open(journal.clone(), Packing::new(FingerprintKey([7; 16]), std::iter::empty()));
+        intake.open(journal.clone(), packing(COUNT));
         let permit = intake.admission().admit(9).await.unwrap();
         let mut waiting = std::pin::pin!(intake.export(Bytes::from(request(1)), permit));
         // Whoever comes after what waits was refused waits for the next time.
@@ -448,6 +521,38 @@ mod tests {
         assert_eq!(busy.why, Why::Closed(Closed::LacksCopies));
         journal.close();
         writer.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_no_aggregation_wants_is_not_taken() {
+        let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
+        let (journal, _writer) =
+            Journal::new(store, &Replay::default(), Clock::system(), Box::new(|_| ()));
+        let intake = Intake::new(Admission::new(1 << 20));
+        intake.open(journal.clone(), packing(FILES));
+        let permit = intake.admission().admit(9).await.unwrap();
+        let refused = intake.export(Bytes::from(request(1)), permit).await.unwrap_err();
+        let IntakeError::Busy(busy) = refused else { panic!("{refused}") };
+        assert_eq!(busy.why, Why::Closed(Closed::CountsNoRecords));
+        intake.open(journal, packing(COUNT));
+        let permit = intake.admission().admit(9).await.unwrap();
+        let (id, session) = ("a".to_owned().try_into().unwrap(), 1);
+        let chunk = Chunk { id, session, seq: Sequence::FIRST, payload: Bytes::new() };
+        let refused = intake.collect(chunk, permit).await.unwrap_err();
+        assert_eq!(refused.why, Why::Closed(Closed::CollectsNoFiles));
+    }
+
+    #[test]
+    fn a_chunk_is_packed_for_whoever_rebuilds_files() {
+        let (id, seq) = ("a".to_owned().try_into().unwrap(), Sequence::FIRST);
+        let chunk = Chunk { id, session: 7, seq, payload: Bytes::from_static(b"xyz") };
+        let packed = pack_chunk(&chunk, FingerprintKey([7; 16]), &[4]);
+        let entry = Entry::parse(&packed[FRAME_BYTES..]).unwrap();
+        assert_eq!((entry.records(), entry.request()), (0, None));
+        let (number, Section::LogFiles(found)) = entry.sections().next().unwrap().unwrap() else {
+            panic!("no chunk");
+        };
+        assert_eq!((number, found.session, found.payload), (4, 7, &b"xyz"[..]));
     }
 
     #[test]

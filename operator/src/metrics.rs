@@ -25,8 +25,10 @@ struct Outcome {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Verb {
+struct Asked {
     method: String,
+    /// The group of the API; empty for the core group.
+    group: String,
 }
 
 /// The operator's metrics.
@@ -34,7 +36,7 @@ pub struct Metrics {
     registry: Registry,
     reconciles: Family<Outcome, Counter>,
     reconcile_seconds: Histogram,
-    requests: Family<Verb, Counter>,
+    requests: Family<Asked, Counter>,
     leads: Gauge,
     aggregators: Gauge<u64, AtomicU64>,
 }
@@ -104,7 +106,7 @@ impl Metrics {
 /// Counts requests to the API server.
 #[derive(Clone)]
 pub struct Counting {
-    requests: Family<Verb, Counter>,
+    requests: Family<Asked, Counter>,
 }
 
 impl<S> Layer<S> for Counting {
@@ -119,7 +121,7 @@ impl<S> Layer<S> for Counting {
 #[derive(Clone)]
 pub struct Counted<S> {
     inner: S,
-    requests: Family<Verb, Counter>,
+    requests: Family<Asked, Counter>,
 }
 
 impl<S: Service<Request<B>>, B> Service<Request<B>> for Counted<S> {
@@ -133,9 +135,16 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for Counted<S> {
 
     fn call(&mut self, request: Request<B>) -> S::Future {
         let method = request.method().to_string();
-        self.requests.get_or_create(&Verb { method }).inc();
+        let group = group(request.uri().path()).to_owned();
+        self.requests.get_or_create(&Asked { method, group }).inc();
         self.inner.call(request)
     }
+}
+
+/// The group of what a path names: `/apis/GROUP/VERSION/..`, or `/api/VERSION/..`.
+fn group(path: &str) -> &str {
+    let below = path.strip_prefix("/apis/").unwrap_or_default();
+    below.split_once('/').map_or(below, |(group, _)| group)
 }
 
 #[cfg(test)]
@@ -152,12 +161,15 @@ mod tests {
             Ok::<_, std::convert::Infallible>(request.method().clone())
         });
         let mut counted = metrics.counting().layer(echo);
-        counted.call(Request::get("/a").body(()).unwrap()).await.unwrap();
+        for path in ["/api/v1/pods", "/apis/apps/v1/statefulsets", "/apis/apps"] {
+            counted.call(Request::get(path).body(()).unwrap()).await.unwrap();
+        }
         let text = metrics.text().unwrap();
         for line in [
             "sheaf_operator_reconciles_total{outcome=\"done\"} 1",
             "sheaf_operator_reconcile_duration_seconds_count 1",
-            "sheaf_operator_api_requests_total{method=\"GET\"} 1",
+            "sheaf_operator_api_requests_total{method=\"GET\",group=\"\"} 1",
+            "sheaf_operator_api_requests_total{method=\"GET\",group=\"apps\"} 2",
             "sheaf_operator_leader 1",
             "sheaf_operator_aggregators 2",
         ] {

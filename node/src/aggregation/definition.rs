@@ -3,6 +3,7 @@
 //!
 //! ```yaml
 //! {name: by-foo, type: DistinctLogs, distinctLogs: {attribute: foo, unique: Body, windowSeconds: 10}}
+//! {name: files, type: LogFiles, logFiles: {checkpointSeconds: 10}}
 //! ```
 
 use std::collections::HashSet;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 const NAME_BYTES_MAX: usize = 63; // a DNS label, so that it can be part of a Kubernetes name
 const WINDOW_SECONDS_MAX: u64 = 86_400;
+const CHECKPOINT_SECONDS_MAX: u64 = 3_600;
 
 /// A named instance of one of the folds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,12 +26,19 @@ pub struct Definition {
 }
 
 impl Definition {
-    /// Refuses a list in which two aggregations have the same name.
-    pub fn check_unique_names(list: &[Definition]) -> Result<(), InvalidDefinition> {
+    /// Refuses a list in which two aggregations have the same name, or two rebuild files: a
+    /// chunk does not say which of them it is for.
+    pub fn check_list(list: &[Definition]) -> Result<(), InvalidDefinition> {
         let mut seen = HashSet::new();
-        match list.iter().find(|definition| !seen.insert(&definition.name)) {
-            Some(twice) => Err(InvalidDefinition::NameTwice(twice.name.clone())),
-            None => Ok(()),
+        if let Some(twice) = list.iter().find(|definition| !seen.insert(&definition.name)) {
+            return Err(InvalidDefinition::NameTwice(twice.name.clone()));
+        }
+        let mut files = list.iter().filter(|definition| definition.kind.takes_chunks());
+        match (files.next(), files.next()) {
+            (Some(one), Some(other)) => {
+                Err(InvalidDefinition::FilesTwice(one.name.clone(), other.name.clone()))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -80,6 +89,8 @@ impl fmt::Display for AggregationName {
 pub enum Kind {
     /// Counts distinct log records for every value of an attribute.
     DistinctLogs(DistinctLogs),
+    /// Rebuilds files from chunks.
+    LogFiles(LogFiles),
 }
 
 impl Kind {
@@ -87,6 +98,39 @@ impl Kind {
     pub fn name(&self) -> &'static str {
         match self {
             Kind::DistinctLogs(_) => "DistinctLogs",
+            Kind::LogFiles(_) => "LogFiles",
+        }
+    }
+
+    /// The key of the attribute whose values are counted apart, if some are counted.
+    pub fn attribute(&self) -> Option<&str> {
+        match self {
+            Kind::DistinctLogs(distinct) => Some(&distinct.attribute),
+            Kind::LogFiles(_) => None,
+        }
+    }
+
+    /// The length of the windows in which it counts, if it does, in seconds.
+    pub fn window_seconds(&self) -> Option<u32> {
+        match self {
+            Kind::DistinctLogs(distinct) => Some(distinct.window.seconds()),
+            Kind::LogFiles(_) => None,
+        }
+    }
+
+    /// The time between two checkpoints of files, if it rebuilds some, in seconds.
+    pub fn checkpoint_seconds(&self) -> Option<u32> {
+        match self {
+            Kind::DistinctLogs(_) => None,
+            Kind::LogFiles(files) => Some(files.checkpoint.seconds()),
+        }
+    }
+
+    /// Whether it is made of chunks of files, and not of log records.
+    pub fn takes_chunks(&self) -> bool {
+        match self {
+            Kind::DistinctLogs(_) => false,
+            Kind::LogFiles(_) => true,
         }
     }
 }
@@ -100,6 +144,43 @@ pub struct DistinctLogs {
     pub unique: Unique,
     /// The time that one count covers.
     pub window: WindowLength,
+}
+
+/// The settings of rebuilding files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFiles {
+    /// How long a file may have something that no checkpoint has.
+    pub checkpoint: CheckpointInterval,
+}
+
+/// The time between two checkpoints, in whole seconds: from one to an hour's worth of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CheckpointInterval(u32);
+
+impl CheckpointInterval {
+    /// The time in seconds; never zero.
+    pub fn seconds(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for CheckpointInterval {
+    fn default() -> Self {
+        CheckpointInterval(10)
+    }
+}
+
+impl TryFrom<u64> for CheckpointInterval {
+    type Error = InvalidDefinition;
+
+    fn try_from(seconds: u64) -> Result<Self, InvalidDefinition> {
+        match u32::try_from(seconds) {
+            Ok(interval @ 1..) if seconds <= CHECKPOINT_SECONDS_MAX => {
+                Ok(CheckpointInterval(interval))
+            }
+            _ => Err(InvalidDefinition::Checkpoint(seconds)),
+        }
+    }
 }
 
 /// What makes two log records the same, so that they are counted once.
@@ -154,9 +235,15 @@ pub enum InvalidDefinition {
     /// Two aggregations have the same name.
     #[error("two aggregations are named \"{0}\": give each a name of its own")]
     NameTwice(AggregationName),
-    /// The member that belongs to the type is not there.
-    #[error("aggregation \"{name}\": type {kind} needs the member \"{member}\"")]
-    NoMember {
+    /// Two aggregations rebuild files.
+    #[error(
+        "the aggregations \"{0}\" and \"{1}\" are both of the type LogFiles: a chunk does not \
+         say which of them it is for, so leave one out"
+    )]
+    FilesTwice(AggregationName, AggregationName),
+    /// The member that belongs to the type is not there, or another one is.
+    #[error("aggregation \"{name}\": type {kind} needs the member \"{member}\" and no other")]
+    OtherMember {
         /// The aggregation.
         name: AggregationName,
         /// Its type.
@@ -169,6 +256,9 @@ pub enum InvalidDefinition {
         "the attribute to count by is empty: name the key of an attribute, for example service.name"
     )]
     EmptyAttribute,
+    /// The time between checkpoints is too short or too long.
+    #[error("checkpoints every {0} seconds: use from 1 to 3600 whole seconds")]
+    Checkpoint(u64),
     /// The window is too short or too long.
     #[error("a window of {0} seconds: use from 1 to 86400 whole seconds")]
     Window(u64),
@@ -186,11 +276,24 @@ pub struct Written {
     kind: WrittenKind,
     #[serde(skip_serializing_if = "Option::is_none")]
     distinct_logs: Option<WrittenDistinctLogs>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_files: Option<WrittenLogFiles>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 enum WrittenKind {
     DistinctLogs,
+    LogFiles,
+}
+
+impl WrittenKind {
+    /// The word under `type`, and the member that carries its settings.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            WrittenKind::DistinctLogs => ("DistinctLogs", "distinctLogs"),
+            WrittenKind::LogFiles => ("LogFiles", "logFiles"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -203,6 +306,17 @@ struct WrittenDistinctLogs {
     window_seconds: u64,
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WrittenLogFiles {
+    #[serde(default = "default_checkpoint_seconds")]
+    checkpoint_seconds: u64,
+}
+
+fn default_checkpoint_seconds() -> u64 {
+    CheckpointInterval::default().seconds().into()
+}
+
 fn default_window_seconds() -> u64 {
     WindowLength::default().seconds().into()
 }
@@ -212,17 +326,25 @@ impl TryFrom<Written> for Definition {
 
     fn try_from(written: Written) -> Result<Self, InvalidDefinition> {
         let name = AggregationName::try_from(written.name)?;
-        let kind = match (written.kind, written.distinct_logs) {
-            (WrittenKind::DistinctLogs, Some(member)) => Kind::DistinctLogs(member.try_into()?),
-            (WrittenKind::DistinctLogs, None) => {
-                return Err(InvalidDefinition::NoMember {
-                    name,
-                    kind: "DistinctLogs",
-                    member: "distinctLogs",
-                });
+        let kind = match (written.kind, written.distinct_logs, written.log_files) {
+            (WrittenKind::DistinctLogs, Some(member), None) => {
+                Kind::DistinctLogs(member.try_into()?)
+            }
+            (WrittenKind::LogFiles, None, Some(member)) => Kind::LogFiles(member.try_into()?),
+            (written, ..) => {
+                let (kind, member) = written.names();
+                return Err(InvalidDefinition::OtherMember { name, kind, member });
             }
         };
         Ok(Definition { name, kind })
+    }
+}
+
+impl TryFrom<WrittenLogFiles> for LogFiles {
+    type Error = InvalidDefinition;
+
+    fn try_from(written: WrittenLogFiles) -> Result<Self, InvalidDefinition> {
+        Ok(LogFiles { checkpoint: CheckpointInterval::try_from(written.checkpoint_seconds)? })
     }
 }
 
@@ -243,15 +365,23 @@ impl TryFrom<WrittenDistinctLogs> for DistinctLogs {
 
 impl From<Definition> for Written {
     fn from(definition: Definition) -> Self {
-        let Kind::DistinctLogs(distinct) = definition.kind;
-        Written {
-            name: definition.name.0,
-            kind: WrittenKind::DistinctLogs,
-            distinct_logs: Some(WrittenDistinctLogs {
-                attribute: distinct.attribute,
-                unique: distinct.unique,
-                window_seconds: distinct.window.seconds().into(),
-            }),
+        let name = definition.name.0;
+        match definition.kind {
+            Kind::DistinctLogs(distinct) => {
+                let member = WrittenDistinctLogs {
+                    attribute: distinct.attribute,
+                    unique: distinct.unique,
+                    window_seconds: distinct.window.seconds().into(),
+                };
+                let (kind, distinct_logs) = (WrittenKind::DistinctLogs, Some(member));
+                Written { name, kind, distinct_logs, log_files: None }
+            }
+            Kind::LogFiles(files) => {
+                let checkpoint_seconds = files.checkpoint.seconds().into();
+                let (kind, log_files) =
+                    (WrittenKind::LogFiles, Some(WrittenLogFiles { checkpoint_seconds }));
+                Written { name, kind, distinct_logs: None, log_files }
+            }
         }
     }
 }
@@ -259,6 +389,7 @@ impl From<Definition> for Written {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::facts::aggregations::Takes;
 
     fn parse(json: &str) -> Result<Definition, String> {
         serde_json::from_str(json).map_err(|error| error.to_string())
@@ -270,7 +401,9 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_a_count_of_bodies_over_ten_seconds() {
-        let Kind::DistinctLogs(distinct) = parse(&named("by-foo")).unwrap().kind;
+        let Kind::DistinctLogs(distinct) = parse(&named("by-foo")).unwrap().kind else {
+            panic!("another kind")
+        };
         assert_eq!(distinct.attribute, "foo");
         assert_eq!(distinct.unique, Unique::Body);
         assert_eq!(distinct.window.seconds(), 10);
@@ -310,13 +443,42 @@ mod tests {
     fn the_member_has_to_match_the_type() {
         let error = parse(r#"{"name":"by-foo","type":"DistinctLogs"}"#).unwrap_err();
         assert!(error.contains(r#"needs the member "distinctLogs""#), "{error}");
+        let error = parse(r#"{"name":"files","type":"LogFiles","distinctLogs":{"attribute":"a"}}"#);
+        assert!(error.unwrap_err().contains(r#"needs the member "logFiles""#));
+        let both =
+            r#"{"name":"a","type":"LogFiles","logFiles":{},"distinctLogs":{"attribute":"a"}}"#;
+        assert!(parse(both).unwrap_err().contains("and no other"));
+    }
+
+    #[test]
+    fn files_are_rebuilt_with_a_checkpoint_every_second_to_every_hour() {
+        let files = |member: &str| {
+            parse(&format!(r#"{{"name":"files","type":"LogFiles","logFiles":{member}}}"#))
+        };
+        let Kind::LogFiles(found) = files("{}").unwrap().kind else { panic!("another kind") };
+        assert_eq!(found.checkpoint.seconds(), 10);
+        for (seconds, valid) in [(0, false), (1, true), (3600, true), (3601, false)] {
+            let member = format!(r#"{{"checkpointSeconds":{seconds}}}"#);
+            assert_eq!(files(&member).is_ok(), valid, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn two_aggregations_that_rebuild_files_are_refused() {
+        let files =
+            |name| parse(&format!(r#"{{"name":"{name}","type":"LogFiles","logFiles":{{}}}}"#));
+        let list =
+            [files("one").unwrap(), parse(&named("by-foo")).unwrap(), files("other").unwrap()];
+        assert!(Definition::check_list(&list[..2]).is_ok());
+        let error = Definition::check_list(&list).unwrap_err().to_string();
+        assert!(error.contains("\"one\"") && error.contains("\"other\""), "{error}");
     }
 
     #[test]
     fn an_unknown_type_field_or_choice_is_named_in_the_error() {
         for (json, word) in [
             (r#"{"name":"a","type":"Distinct"}"#, "Distinct"),
-            (r#"{"name":"a","type":"DistinctLogs","logFiles":{}}"#, "logFiles"),
+            (r#"{"name":"a","type":"DistinctLogs","counters":{}}"#, "counters"),
             (
                 r#"{"name":"a","type":"DistinctLogs","distinctLogs":{"attribute":"b","window":1}}"#,
                 "window",
@@ -337,8 +499,8 @@ mod tests {
     fn two_aggregations_with_one_name_are_refused() {
         let one = parse(&named("by-foo")).unwrap();
         let other = parse(&named("by-bar")).unwrap();
-        assert!(Definition::check_unique_names(&[one.clone(), other.clone()]).is_ok());
-        let error = Definition::check_unique_names(&[one.clone(), other, one]).unwrap_err();
+        assert!(Definition::check_list(&[one.clone(), other.clone()]).is_ok());
+        let error = Definition::check_list(&[one.clone(), other, one]).unwrap_err();
         assert!(error.to_string().contains("by-foo"), "{error}");
     }
 
@@ -355,5 +517,15 @@ mod tests {
             assert_eq!(made.as_str(), name);
             assert!(AggregationName::try_from(made.0).is_ok());
         }
+    }
+
+    #[test]
+    fn the_facts_know_who_takes_chunks() {
+        let takes = |json: &str| {
+            let definition = parse(json).unwrap();
+            Takes::of_definition(&serde_json::to_value(definition).unwrap())
+        };
+        assert_eq!(takes(&named("by-foo")), Takes::Records);
+        assert_eq!(takes(r#"{"name":"files","type":"LogFiles","logFiles":{}}"#), Takes::Chunks);
     }
 }

@@ -17,9 +17,9 @@ use tracing::{info, warn};
 
 use crate::aggregation::distinct_logs::MemoryLimit;
 use crate::app::changing::Changing;
-use crate::app::folder;
 use crate::app::metrics::Metrics;
 use crate::app::settings::Settings;
+use crate::app::statistics::rebuilt::Rebuilt;
 use crate::blocking;
 use crate::checkpoint::carries::Carries;
 use crate::checkpoint::facts::command::Command;
@@ -57,6 +57,7 @@ use crate::event::time::{Clock, UnixNanos};
 use crate::flush::carried::CarriedWindows;
 use crate::flush::delivery::Delivery;
 use crate::flush::feed::{Consensus, Disagreement};
+use crate::flush::files::Files;
 use crate::flush::folding::{self, Folder, Folding};
 use crate::flush::results::Results;
 use crate::flush::sharing::Sharing;
@@ -67,6 +68,7 @@ use crate::journal::copies::Copies;
 use crate::journal::{Journal, JournalError, Replay, replay};
 use crate::sink::Sink;
 use crate::store::Store;
+use crate::store::folder;
 use counting::Counting;
 pub use error::EngineError;
 use parts::Parts;
@@ -108,10 +110,14 @@ pub struct Reader {
     pub gathering: Gathering,
     /// Whom the cluster is to let go.
     pub departures: Departures,
+    /// What else it is to agree on.
+    pub proposals: Proposals,
     /// How far the members' clocks are apart.
     pub clocks: Clocks,
     /// The node's database.
     pub store: Arc<Store>,
+    /// The files that it rebuilds.
+    pub rebuilt: Rebuilt,
 }
 
 /// What requests are packed for.
@@ -170,7 +176,7 @@ impl Engine {
         let mut replayed = check_journal(Arc::clone(&store)).await?;
         let proposals = Proposals::new(raft.clone(), members.clone());
         let departures = Departures::new(proposals.clone());
-        let lead = Arc::new(proposals);
+        let lead = Arc::new(proposals.clone());
         let consensus: Arc<dyn Consensus> = Arc::clone(&lead) as _;
         let node = identity.node;
         let aggregations = changing.aggregations.subscribe();
@@ -191,7 +197,8 @@ impl Engine {
         }
         info!(
             cluster = %identity.cluster, %node, entries = replayed.entries,
-            records = replayed.records, "the journal is whole"
+            records = replayed.events.records, chunks = replayed.events.chunks,
+            "the journal is whole"
         );
 
         let (end, ends) = unbounded_channel();
@@ -216,10 +223,12 @@ impl Engine {
         let flush_settings = flush_settings(&settings)?;
         let carries = Carries::new(Arc::clone(&store));
         let carried = CarriedWindows { carries, scratch: flush_settings.scratch.clone() };
+        let files = Files::new(folder(&settings, "files")?, Arc::clone(&store));
         let folding_parts = folding::Parts {
             node,
             settings: flush_settings,
             carried: carried.clone(),
+            files: files.clone(),
             consensus: Arc::clone(&consensus),
             feed: Arc::new(routing),
             flushes,
@@ -241,6 +250,7 @@ impl Engine {
             consensus: Arc::clone(&consensus),
             results: results.clone(),
             carried: carried.clone(),
+            files: files.clone(),
             sharing,
             journal: journal.clone(),
             copies: copies.clone(),
@@ -332,7 +342,8 @@ impl Engine {
             Cutter::new(lead, Arc::new(stamping), Arc::new(members), silent, clocks.clone());
         let cutter = Arc::new(tokio::sync::Mutex::new(cutter));
         let (key, packed) = (identity.fingerprint_key, Mutex::default());
-        let reader = Reader { lending, gathering, departures, clocks, store };
+        let rebuilt = Rebuilt { files, key };
+        let reader = Reader { lending, gathering, departures, proposals, clocks, store, rebuilt };
         Ok(Engine {
             node,
             journal,

@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use sheaf_proto::names::QUEUE_METRIC;
 
+use crate::checkpoint::facts::Facts;
 use crate::checkpoint::raft;
 use crate::cluster::clocks::Clocks;
 use crate::cluster::printing;
@@ -29,6 +30,8 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<Labels, Counter>,
     records: Family<Labels, Counter>,
+    chunks: Counter,
+    throttle: Gauge,
     queue_depth: Gauge,
     queue_capacity: Gauge,
     queue_used: Gauge<f64, AtomicU64>,
@@ -62,6 +65,8 @@ impl Metrics {
         let metrics = Metrics {
             requests: Family::default(),
             records: Family::default(),
+            chunks: Counter::default(),
+            throttle: Gauge::default(),
             queue_depth: Gauge::default(),
             queue_capacity: Gauge::default(),
             queue_used: Gauge::default(),
@@ -96,6 +101,17 @@ impl Metrics {
             "records",
             "Records, by outcome: accepted since the start, or the reason why they were rejected",
             self.records.clone(),
+        );
+        to.register(
+            "chunks",
+            "Chunks of files that were accepted since the start",
+            self.chunks.clone(),
+        );
+        to.register_with_unit(
+            "chunk_throttle",
+            "How long the cluster asks senders of chunks to wait, as it was told",
+            Unit::Seconds,
+            self.throttle.clone(),
         );
         to.register_with_unit(
             "queue_depth",
@@ -221,6 +237,7 @@ impl Metrics {
         for (outcome, count) in requests {
             follow(&self.requests, outcome, count);
         }
+        self.chunks.inner().store(received.chunks(), Ordering::Relaxed);
         follow(&self.records, "accepted", received.accepted());
         for (reason, count) in received.rejected() {
             follow(&self.records, &reason, count);
@@ -230,6 +247,11 @@ impl Metrics {
     /// Takes over how long Raft's log is.
     pub fn read_raft(&self, status: &raft::Status) {
         self.raft_last.set(signed(status.last.unwrap_or(0)));
+    }
+
+    /// Takes over what the cluster has agreed on.
+    pub fn read_facts(&self, facts: &Facts) {
+        self.throttle.set(facts.throttle_seconds().into());
     }
 
     /// Takes over what is known of the members' clocks.

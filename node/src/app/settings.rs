@@ -49,6 +49,8 @@ pub struct Settings {
     pub otlp_grpc_listen: SocketAddr,
     /// Where OTLP over HTTP is taken.
     pub otlp_http_listen: SocketAddr,
+    /// Where chunks of files are taken, over HTTP and gRPC.
+    pub chunk_http_listen: SocketAddr,
     /// Where metrics, probes and statistics are answered.
     pub admin_listen: SocketAddr,
     /// Where other nodes of the cluster connect.
@@ -256,7 +258,7 @@ fn resolve(stronger: Given, file: Option<Document>) -> Result<Settings, Settings
     given.overrule_with(stronger);
     let flags = given.flags().map_err(SettingsError::Usage)?;
     let aggregations = listed.unwrap_or_else(|| counts_by_attribute(&flags));
-    Definition::check_unique_names(&aggregations)?;
+    Definition::check_list(&aggregations)?;
     check_queue(&flags)?;
     check_control(&flags)?;
     let peer_address = peer_address(&flags, &host_name())?;
@@ -268,6 +270,7 @@ fn resolve(stronger: Given, file: Option<Document>) -> Result<Settings, Settings
         aggregations,
         otlp_grpc_listen: flags.otlp_grpc_listen,
         otlp_http_listen: flags.otlp_http_listen,
+        chunk_http_listen: flags.chunk_http_listen,
         admin_listen: flags.admin_listen,
         peer_listen: flags.peer_listen,
         control_listen: flags.control_listen,

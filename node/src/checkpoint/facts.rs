@@ -24,6 +24,7 @@ pub mod beginning; // when aggregations begin
 pub mod cuts; // the cluster's clock
 pub mod segments; // stretches of journals, and who has them
 pub mod slots; // who owns what, in which epoch
+pub mod throttle; // how long senders of chunks are asked to wait
 
 pub mod members; // who belongs to the cluster
 
@@ -72,6 +73,8 @@ pub struct Facts {
     cuts: Cuts,
     slots: BTreeMap<Slot, Ownership>,
     aggregations: Aggregations,
+    #[serde(default, skip_serializing_if = "throttle::is_none")]
+    throttle_seconds: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +113,7 @@ impl Facts {
             cuts: Cuts::default(),
             slots: BTreeMap::new(),
             aggregations: Aggregations::default(),
+            throttle_seconds: 0,
         }
     }
 
@@ -150,6 +154,7 @@ impl Facts {
             Command::LoseResults { aggregation, window, slots, asked } => {
                 self.lose_results(aggregation, window, slots, &asked)
             }
+            Command::Throttle { seconds } => self.throttle(seconds),
         }?;
         self.prune();
         Ok(applied)

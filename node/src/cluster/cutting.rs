@@ -10,7 +10,6 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use crate::aggregation::definition::Kind;
 use crate::checkpoint::facts::command::{Applied, Command};
 use crate::checkpoint::facts::segments::{Segment, SegmentState};
 use crate::checkpoint::facts::{Facts, SegmentId};
@@ -300,12 +299,7 @@ fn last_sealed(facts: &Facts) -> impl Iterator<Item = UnixNanos> {
 fn lengths(facts: &Facts) -> BTreeSet<u32> {
     // Definitions that this version does not know are folded by nobody here.
     let known = aggregations(facts).unwrap_or_default();
-    known
-        .iter()
-        .map(|aggregation| match &aggregation.definition.kind {
-            Kind::DistinctLogs(definition) => definition.window.seconds(),
-        })
-        .collect()
+    known.iter().filter_map(|known| known.definition.kind.window_seconds()).collect()
 }
 
 /// When windows end after `latest` and before `now` that may have something that was stamped

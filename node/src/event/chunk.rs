@@ -3,11 +3,13 @@
 use std::fmt;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use sheaf_proto::names::CHUNK_ID_BYTES_MAX;
 
 /// What names a file, and where it comes from: not empty, and at most
 /// [`CHUNK_ID_BYTES_MAX`] bytes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct StreamId(String);
 
 /// A chunk of a file.
@@ -24,7 +26,8 @@ pub struct Chunk {
 }
 
 /// A chunk's place among those of its session: 1, 2, 3 and so on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "u64")]
 pub struct Sequence(u64);
 
 /// Why a chunk can never be taken.
@@ -42,6 +45,23 @@ pub enum InvalidChunk {
 }
 
 impl StreamId {
+    /// Refuses what is no id.
+    ///
+    /// # Errors
+    /// When it is empty, or too long.
+    pub fn check(id: &str) -> Result<(), InvalidChunk> {
+        match id.len() {
+            0 => Err(InvalidChunk::NoId),
+            1..=CHUNK_ID_BYTES_MAX => Ok(()),
+            bytes => Err(InvalidChunk::IdTooLong(bytes)),
+        }
+    }
+
+    /// What has passed [`StreamId::check`].
+    pub(super) fn checked(id: &str) -> StreamId {
+        StreamId(id.to_owned())
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -52,11 +72,13 @@ impl TryFrom<String> for StreamId {
     type Error = InvalidChunk;
 
     fn try_from(id: String) -> Result<Self, InvalidChunk> {
-        match id.len() {
-            0 => Err(InvalidChunk::NoId),
-            1..=CHUNK_ID_BYTES_MAX => Ok(StreamId(id)),
-            bytes => Err(InvalidChunk::IdTooLong(bytes)),
-        }
+        StreamId::check(&id).map(|()| StreamId(id))
+    }
+}
+
+impl From<StreamId> for String {
+    fn from(id: StreamId) -> String {
+        id.0
     }
 }
 
@@ -78,6 +100,12 @@ impl Sequence {
     /// The place behind it.
     pub fn next(self) -> Sequence {
         Sequence(self.0 + 1)
+    }
+}
+
+impl From<Sequence> for u64 {
+    fn from(seq: Sequence) -> u64 {
+        seq.0
     }
 }
 

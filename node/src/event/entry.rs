@@ -14,8 +14,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::event::entry::chunk::ChunkSection;
 use crate::event::entry::distinct::DistinctSection;
 
+pub mod chunk; // the section of the aggregation type `LogFiles`
 pub mod distinct; // the section of the aggregation type `DistinctLogs`
 pub mod part; // what of an entry belongs to some of the slots
 
@@ -211,6 +213,8 @@ fn request_id(rest: &[u8]) -> Result<(Option<RequestId>, &[u8]), MalformedEntry>
 pub enum Section<'a> {
     /// For an aggregation of the type `DistinctLogs`.
     DistinctLogs(DistinctSection<'a>),
+    /// For an aggregation of the type `LogFiles`.
+    LogFiles(ChunkSection<'a>),
 }
 
 impl<'a> Section<'a> {
@@ -219,6 +223,7 @@ impl<'a> Section<'a> {
             Some(&(distinct::KEYS | distinct::COUNTS)) => {
                 DistinctSection::parse(bytes).map(Section::DistinctLogs)
             }
+            Some(&chunk::CHUNK) => ChunkSection::parse(bytes).map(Section::LogFiles),
             Some(&kind) => Err(MalformedEntry::Kind(kind)),
             None => Err(MalformedEntry::CutOff),
         }

@@ -2,14 +2,13 @@
 
 use sheaf_proto::statistics::{Other, ValueCount, WindowCounts, WindowSpan};
 
-use crate::aggregation::definition::{Definition, Kind};
+use crate::aggregation::definition::Definition;
 use crate::aggregation::distinct_logs::Counts;
 use crate::event::time::Window;
 use crate::event::value;
 
 /// A window of which nothing was printed yet, and of which something may be missing.
 pub fn statistics(definition: &Definition, window: Window, counts: Counts) -> WindowCounts {
-    let Kind::DistinctLogs(distinct_logs) = &definition.kind;
     let values = counts.counts.into_iter().map(|(canonical, count)| {
         // The canonical bytes are ours; bytes that cannot be read are shown, not hidden.
         let (value, kind) = value::to_json(&canonical).unwrap_or_else(|error| {
@@ -19,8 +18,8 @@ pub fn statistics(definition: &Definition, window: Window, counts: Counts) -> Wi
     });
     WindowCounts {
         aggregation: definition.name.as_str().to_owned(),
-        kind: "DistinctLogs".to_owned(),
-        attribute: distinct_logs.attribute.clone(),
+        kind: definition.kind.name().to_owned(),
+        attribute: definition.kind.attribute().unwrap_or_default().to_owned(),
         window: WindowSpan { start: window.start.timestamp(), end: window.end.timestamp() },
         complete: false,
         waits_for: None,

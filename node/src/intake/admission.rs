@@ -50,6 +50,10 @@ pub enum Closed {
     Leaderless,
     /// A node that had copies of its journal is lost, and another one has yet to take its place.
     LacksCopies,
+    /// No aggregation rebuilds files, so nobody would keep a chunk.
+    CollectsNoFiles,
+    /// No aggregation counts log records, so nobody would.
+    CountsNoRecords,
 }
 
 impl Closed {
@@ -71,7 +75,9 @@ impl Closed {
             | Closed::Leaderless
             | Closed::LacksCopies => RETRY_AFTER_MIN,
             Closed::StoreTrouble => Duration::from_secs(5),
-            Closed::DiskFull => RETRY_AFTER_MAX / JITTER,
+            Closed::DiskFull | Closed::CollectsNoFiles | Closed::CountsNoRecords => {
+                RETRY_AFTER_MAX / JITTER
+            }
         }
     }
 }
@@ -99,6 +105,12 @@ impl fmt::Display for Why {
             Why::Closed(Closed::Leaderless) => "the node hears of no leader",
             Why::Closed(Closed::LacksCopies) => {
                 "the node looks for others that take copies of its journal"
+            }
+            Why::Closed(Closed::CollectsNoFiles) => {
+                "no aggregation of the type LogFiles is set up, so chunks are not taken"
+            }
+            Why::Closed(Closed::CountsNoRecords) => {
+                "no aggregation counts log records, so they are not taken"
             }
             Why::Closed(Closed::StoreTrouble) => "the node's store is recovering from a failure",
         })

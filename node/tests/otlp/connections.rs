@@ -6,7 +6,7 @@ use http::Request;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sheaf_node::intake::admission::Closed;
-use sheaf_node::source::otlp::Limits;
+use sheaf_node::source::Limits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;

@@ -4,7 +4,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, TE};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message as _;
 use sheaf_node::intake::admission::{Closed, RETRY_AFTER_MAX, RETRY_AFTER_MIN};
-use sheaf_node::source::otlp::Limits;
+use sheaf_node::source::Limits;
 use sheaf_proto::names::{OTLP_GRPC_LOGS_PATH, OTLP_GRPC_LOGS_SERVICE, REQUEST_ID_HEADER};
 use std::time::Duration;
 use tonic::{Code, Status};

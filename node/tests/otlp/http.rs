@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message as _;
 use serde_json::{Value, json};
 use sheaf_node::intake::admission::Closed;
-use sheaf_node::source::otlp::Limits;
+use sheaf_node::source::Limits;
 use sheaf_proto::names::REQUEST_ID_HEADER;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

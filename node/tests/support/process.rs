@@ -59,7 +59,7 @@ impl Process {
             }
         }
         command.arg("--data-dir").arg(folder).args(["--disk-reserve", "0"]);
-        for port in ["otlp-grpc", "otlp-http", "admin", "control", "peer"] {
+        for port in ["otlp-grpc", "otlp-http", "chunk-http", "admin", "control", "peer"] {
             command.arg(format!("--{port}-listen=127.0.0.1:0"));
         }
         command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
@@ -73,6 +73,11 @@ impl Process {
     /// Where it takes OTLP over HTTP, or `None` if it died before it told.
     pub(crate) fn otlp_http(&mut self) -> Option<SocketAddr> {
         self.address("OTLP/HTTP")
+    }
+
+    /// Where it takes chunks of files, or `None` if it died before it told.
+    pub(crate) fn chunks(&mut self) -> Option<SocketAddr> {
+        self.address("chunks")
     }
 
     /// Where it answers questions, or `None` if it died before it told.

@@ -53,8 +53,8 @@ fn pack(packer: &mut Packer, records: &[Record]) -> Vec<u8> {
 }
 
 fn section(entry: &[u8]) -> DistinctSection<'_> {
-    let (_, Section::DistinctLogs(section)) =
-        Entry::parse(entry).unwrap().sections().next().unwrap().unwrap();
+    let section = Entry::parse(entry).unwrap().sections().next().unwrap().unwrap();
+    let (_, Section::DistinctLogs(section)) = section else { panic!("a chunk") };
     section
 }
 

@@ -60,6 +60,10 @@ pub(super) struct Flags {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:4318", value_parser = value::address)]
     pub(super) otlp_http_listen: SocketAddr,
 
+    /// Where chunks of files are taken, over HTTP and gRPC
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:8080", value_parser = value::address)]
+    pub(super) chunk_http_listen: SocketAddr,
+
     /// Where metrics, probes and statistics are answered
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:9464", value_parser = value::address)]
     pub(super) admin_listen: SocketAddr,

@@ -33,7 +33,8 @@ fn refusal(flags: &[&str], variables: &[(&str, &str)], file: &str) -> String {
 /// Name, attribute, uniqueness and seconds of each aggregation.
 fn counts(settings: &Settings) -> Vec<(&str, &str, Unique, u32)> {
     let list = settings.aggregations.iter();
-    list.map(|Definition { name, kind: Kind::DistinctLogs(distinct) }| {
+    list.map(|Definition { name, kind }| {
+        let Kind::DistinctLogs(distinct) = kind else { panic!("{name} does not count") };
         (name.as_str(), distinct.attribute.as_str(), distinct.unique, distinct.window.seconds())
     })
     .collect()
@@ -51,6 +52,7 @@ fn a_node_that_is_told_nothing_runs_with_the_defaults() {
     assert_eq!(counts(&settings), [("by-service-name", "service.name", Unique::Body, 10)]);
     assert_eq!(settings.otlp_grpc_listen.to_string(), "0.0.0.0:4317");
     assert_eq!(settings.otlp_http_listen.to_string(), "0.0.0.0:4318");
+    assert_eq!(settings.chunk_http_listen.to_string(), "0.0.0.0:8080");
     assert_eq!(settings.admin_listen.to_string(), "0.0.0.0:9464");
     assert_eq!(settings.peer_listen.to_string(), "0.0.0.0:9465");
     assert_eq!(settings.control_listen.to_string(), "127.0.0.1:9466");
@@ -77,6 +79,7 @@ fn the_default_ports_are_those_that_the_client_knows() {
     let settings = load(&[], &[], "").unwrap();
     assert_eq!(settings.otlp_grpc_listen.port(), sheaf_proto::names::OTLP_GRPC_PORT);
     assert_eq!(settings.otlp_http_listen.port(), sheaf_proto::names::OTLP_HTTP_PORT);
+    assert_eq!(settings.chunk_http_listen.port(), sheaf_proto::names::CHUNK_PORT);
     assert_eq!(settings.admin_listen.port(), sheaf_proto::names::ADMIN_PORT);
     assert_eq!(settings.peer_listen.port(), sheaf_proto::names::PEER_PORT);
     assert_eq!(settings.control_listen.port(), sheaf_proto::names::CONTROL_PORT);
@@ -100,6 +103,7 @@ window: 1m 30s
 unique: none
 otlpGrpcListen: "[::1]:1"
 otlpHttpListen: 127.0.0.1:2
+chunkHttpListen: 127.0.0.1:7
 adminListen: 127.0.0.1:3
 peerListen: 127.0.0.1:4
 peerAddress: Sheaf-0.sheaf:5
@@ -130,6 +134,7 @@ threads: 5
     );
     assert_eq!(settings.otlp_grpc_listen.to_string(), "[::1]:1");
     assert_eq!(settings.otlp_http_listen.port(), 2);
+    assert_eq!(settings.chunk_http_listen.port(), 7);
     assert_eq!(settings.admin_listen.port(), 3);
     assert_eq!(settings.peer_listen.port(), 4);
     assert_eq!(settings.peer_address.to_string(), "sheaf-0.sheaf:5");
@@ -169,6 +174,7 @@ fn every_setting_has_a_flag_a_variable_and_a_default_in_the_help() {
         "unique",
         "otlp-grpc-listen",
         "otlp-http-listen",
+        "chunk-http-listen",
         "admin-listen",
         "peer-listen",
         "control-listen",
@@ -294,6 +300,7 @@ fn values_outside_their_range_are_refused() {
         ("data-dir", ""),
         ("otlp-grpc-listen", "4317"),
         ("otlp-http-listen", "localhost:4318"),
+        ("chunk-http-listen", "8080"),
         ("admin-listen", ":9464"),
         ("peer-listen", "sheaf-0.sheaf:9465"),
         ("peer-address", "sheaf-0.sheaf"),

@@ -234,6 +234,13 @@ pub enum Command {
         /// are gone.
         asked: BTreeSet<NodeId>,
     },
+    /// All senders of chunks are asked to wait before they send more.
+    ///
+    /// Again: they are asked that again, whatever was asked in between.
+    Throttle {
+        /// How many seconds; 0 if they need not wait.
+        seconds: u32,
+    },
 }
 
 /// What is to become of a slot.

@@ -50,7 +50,7 @@ impl Disks {
     fn fold(&self, records: &[(u8, u64)]) -> OpenWindow {
         let mut open = OpenWindow::new(MEMORY, &self.keeping.carried.scratch, None);
         for section in Entry::parse(&entry(0, records)).unwrap().sections() {
-            let (_, Section::DistinctLogs(section)) = section.unwrap();
+            let (_, Section::DistinctLogs(section)) = section.unwrap() else { panic!() };
             open.fold(&section).unwrap();
         }
         open

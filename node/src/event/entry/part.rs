@@ -2,7 +2,7 @@
 //!
 //! An entry is journalled whole, and the primary of a slot folds what is the slot's: of
 //! a section of keys, the keys of the slot; of a section of counts, the values whose
-//! hash is of the slot. A part is an entry itself, so the same code folds it:
+//! hash is of the slot; a section of a chunk, if its file is of the slot. A part is an entry itself, so the same code folds it:
 //!
 //! - It keeps the request id, and the order of sections, keys and counts.
 //! - Of the values it has those that its records use. With keys they stand in the
@@ -87,7 +87,18 @@ impl Splitter {
         let mut lowest = u8::MAX;
         self.runs.resize_with(parts, Vec::new);
         for section in entry.sections() {
-            let (aggregation, Section::DistinctLogs(section)) = section?;
+            let (aggregation, section) = section?;
+            let section = match section {
+                Section::DistinctLogs(section) => section,
+                Section::LogFiles(chunk) => {
+                    lowest = lowest.min(chunk.slot());
+                    if let Some(part) = part_of(chunk.slot()) {
+                        let writer = writers[part].get_or_insert_with(begin);
+                        writer.chunk_section(aggregation, &chunk);
+                    }
+                    continue;
+                }
+            };
             self.runs.iter_mut().for_each(Vec::clear);
             visit_slots(&section, |slot, places| {
                 lowest = lowest.min(slot);

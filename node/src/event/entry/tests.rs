@@ -31,7 +31,7 @@ type Read = (Vec<(u128, usize)>, Vec<u32>, Vec<(u128, Vec<u8>)>);
 
 /// Everything that a section says, read in each way.
 fn read(section: &Section<'_>) -> Read {
-    let Section::DistinctLogs(section) = section;
+    let Section::DistinctLogs(section) = section else { panic!("a chunk") };
     let values = (0..section.values())
         .map(|index| section.value(index))
         .map(|value| (value.hash, value.canonical.to_vec()))

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::{Closing, Positions};
-use crate::aggregation::definition::Kind;
 use crate::aggregation::distinct_logs::{OpenWindow, Sizes};
 use crate::checkpoint::carries::Carry;
 use crate::checkpoint::facts::Facts;
@@ -53,6 +52,11 @@ impl Account {
         Account { aggregation, begin, end, windows, closing, like: None }
     }
 
+    /// Whether nothing is open, and nothing on its way out.
+    pub(super) fn is_idle(&self) -> bool {
+        self.windows.is_empty() && self.closing.is_empty()
+    }
+
     pub(super) fn begin(&self, segment: u64) -> u64 {
         self.begin.get(&segment).copied().unwrap_or(0)
     }
@@ -84,8 +88,8 @@ impl Account {
         if part.index < self.begin(segment) || self.end.is_some_and(|end| end <= part.stamp) {
             return None;
         }
-        let Kind::DistinctLogs(definition) = &self.aggregation.definition.kind;
-        let mut window = Window::of(part.stamp, definition.window.seconds());
+        let seconds = self.aggregation.definition.kind.window_seconds()?;
+        let mut window = Window::of(part.stamp, seconds);
         if is_to_fail("planted-fold-as-it-arrives") {
             window = self.windows.keys().next_back().copied().unwrap_or(window).max(window);
         }

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 
-use super::body::Held;
 use super::gzip::{Gunzip, GunzipError, Step};
 use super::json;
-use super::refusal::Refusal;
 use crate::intake::work::work;
+use crate::source::body::Held;
+use crate::source::refusal::Refusal;
 
 /// What JSON's transcoder takes besides its input, as a multiple of it: output and scratch.
 const JSON_WORKING_ROOM: usize = 2;

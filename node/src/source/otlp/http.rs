@@ -3,9 +3,8 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Version};
-use http_body::Body as _;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -16,12 +15,16 @@ use sheaf_proto::names::OTLP_HTTP_LOGS_PATH;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::body::Frames;
-use super::refusal::Refusal;
 use super::request_id::request_id;
-use super::{Export, Limits, decode, reply, server};
+use super::{Export, decode, reply};
 use crate::event::entry::RequestId;
 use crate::intake::{self, Exported};
+use crate::source::body::{Frames, keeps_sending, promised};
+use crate::source::refusal::Refusal;
+use crate::source::{Limits, server};
+
+/// The compressions that bodies may have.
+const TAKEN: &[&str] = &["gzip", "identity"];
 
 /// What a sender learns whose JSON had not one key in it that OTLP knows.
 const NOTHING_KNOWN: &str = "the request has no key that OTLP knows, so nothing was taken from it";
@@ -38,7 +41,7 @@ pub(super) async fn serve<E: Export>(
         async move { Ok::<_, Infallible>(answer(&intake, &limits, request).await) }
     });
     let builder = auto::Builder::new(TokioExecutor::new());
-    server::serve(listener, builder, service, limits, over, shutdown).await;
+    server::serve(listener, builder, |_| service.clone(), limits, over, shutdown).await;
 }
 
 /// The two forms that requests and their answers have.
@@ -64,8 +67,7 @@ async fn answer<E: Export>(
 ) -> Response<Full<Bytes>> {
     // What cannot be told in the request's own format is told in the one that people can read.
     let format = format_of(request.headers()).unwrap_or(Format::Json);
-    let keeps_sending =
-        request.version() < Version::HTTP_2 && !request.headers().contains_key(EXPECT);
+    let keeps_sending = keeps_sending(&request);
     let head = parse_head(intake, &request);
     let mut frames = Frames::new(request.into_body(), limits);
     let outcome = match head {
@@ -86,7 +88,7 @@ async fn answer<E: Export>(
 
 fn parse_head(intake: &impl Export, request: &Request<Incoming>) -> Result<Head, Refusal> {
     if request.uri().path() != OTLP_HTTP_LOGS_PATH {
-        return Err(Refusal::UnknownPath);
+        return Err(Refusal::UnknownPath(format!("logs are taken at {OTLP_HTTP_LOGS_PATH}")));
     }
     if request.method() != Method::POST {
         return Err(Refusal::UnknownMethod("logs are sent by POST"));
@@ -96,13 +98,7 @@ fn parse_head(intake: &impl Export, request: &Request<Incoming>) -> Result<Head,
     ))?;
     let gzip = is_gzip(request.headers())?;
     let id = request_id(intake, request.headers())?;
-    let promised = request.body().size_hint().exact();
-    Ok(Head {
-        format,
-        gzip,
-        id,
-        promised: promised.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
-    })
+    Ok(Head { format, gzip, id, promised: promised(request) })
 }
 
 async fn export<E: Export>(
@@ -146,7 +142,10 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Refusal> {
     match coding.to_ascii_lowercase().as_slice() {
         b"" | b"identity" | b"none" if !several => Ok(false),
         b"gzip" | b"x-gzip" if !several => Ok(true),
-        other => Err(Refusal::UnsupportedCompression(String::from_utf8_lossy(other).into_owned())),
+        other => {
+            let found = String::from_utf8_lossy(other).into_owned();
+            Err(Refusal::UnsupportedCompression { found, taken: TAKEN })
+        }
     }
 }
 

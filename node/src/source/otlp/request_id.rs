@@ -4,8 +4,8 @@ use http::HeaderMap;
 use sheaf_proto::names::REQUEST_ID_HEADER;
 
 use super::Export;
-use super::refusal::Refusal;
 use crate::event::entry::{MalformedRequestId, RequestId};
+use crate::source::refusal::Refusal;
 
 /// Reads the request id from headers, or from gRPC's metadata, which are headers too.
 pub(super) fn request_id(

@@ -40,6 +40,7 @@ fn command(facts: &Facts, step: Step) -> Command {
         14 => Command::Hold { segment: some_segment(facts, b), node },
         15..=18 => cut_step(facts, [a, b, c, d], off),
         19 | 20 => place_step(facts, a, b, c, off),
+        21 if d.is_multiple_of(8) => Command::Throttle { seconds: a.into() },
         21 => register(match a % 4 {
             0 => &["a"],
             1 => &["a", "b"],
@@ -247,6 +248,7 @@ impl Settled {
         self.ends_stay(facts);
         self.lines_stay(facts, command);
         complete_stays(&before, facts, command);
+        senders_wait_as_they_were_asked(&before, facts, command);
         answer
     }
 
@@ -357,6 +359,16 @@ fn complete_stays(before: &Facts, after: &Facts, command: &Command) {
                 assert!(found == Completeness::Complete || given_up, "{found:?}");
             }
         }
+    }
+}
+
+/// One command alone changes how long senders wait, and nothing else.
+fn senders_wait_as_they_were_asked(before: &Facts, after: &Facts, command: &Command) {
+    match *command {
+        Command::Throttle { seconds } => {
+            assert_eq!(*after, Facts { throttle_seconds: seconds, ..before.clone() });
+        }
+        _ => assert_eq!(after.throttle_seconds, before.throttle_seconds),
     }
 }
 

@@ -135,7 +135,7 @@ impl Run {
             let begin = || OpenWindow::new(MemoryLimit(1 << 20), scratch.path(), None);
             let window = windows.entry(Window::of(*stamp, 10)).or_insert_with(begin);
             for section in Entry::parse(entry).unwrap().sections() {
-                let (_, Section::DistinctLogs(section)) = section.unwrap();
+                let (_, Section::DistinctLogs(section)) = section.unwrap() else { panic!() };
                 window.fold(&section).unwrap();
             }
         }

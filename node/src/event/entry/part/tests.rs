@@ -52,7 +52,7 @@ type Said = (u32, bool, Vec<Row>);
 fn said(entry: &[u8]) -> Result<Vec<Said>, MalformedEntry> {
     let mut all = Vec::new();
     for section in Entry::parse(entry)?.sections() {
-        let (aggregation, Section::DistinctLogs(section)) = section?;
+        let (aggregation, Section::DistinctLogs(section)) = section? else { panic!("a chunk") };
         let value = |index: usize| (section.hash(index), section.value(index).canonical.to_vec());
         let (rows, records): (Vec<Row>, u128) = match section.content() {
             Content::Keys(keys) => {
@@ -91,7 +91,7 @@ fn kept(said: &[Said], slots: &SlotSet) -> Vec<Said> {
 /// Whether each section has records, and each of its values has some of them.
 fn nothing_is_idle(entry: &[u8]) -> bool {
     Entry::parse(entry).unwrap().sections().all(|section| {
-        let (_, Section::DistinctLogs(section)) = section.unwrap();
+        let (_, Section::DistinctLogs(section)) = section.unwrap() else { panic!("a chunk") };
         let used = match section.content() {
             Content::Counts(counts) => counts.iter().all(|count| count > 0),
             Content::Keys(keys) => {

@@ -1,3 +1,5 @@
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -23,6 +25,11 @@ pub(crate) struct Body(mpsc::Sender<Result<Frame<Bytes>, std::io::Error>>);
 impl Body {
     pub(crate) async fn send(&mut self, bytes: impl Into<Bytes>) {
         self.0.send(Ok(Frame::data(bytes.into()))).await.unwrap();
+    }
+
+    /// As [`Body::send`], if the node still listens.
+    pub(crate) async fn try_send(&mut self, bytes: impl Into<Bytes>) -> bool {
+        self.0.send(Ok(Frame::data(bytes.into()))).await.is_ok()
     }
 
     /// Goes away in the middle.
@@ -86,6 +93,16 @@ impl Connection {
                 async move { whole(timeout(PATIENCE, answer).await.unwrap().unwrap()).await },
             ),
         )
+    }
+
+    /// Begins a request whose body follows by hand, and whose answer comes meanwhile.
+    pub(crate) async fn exchange(
+        &mut self,
+        head: http::request::Builder,
+    ) -> (Body, Response<Incoming>) {
+        let (body, frames) = mpsc::channel(0);
+        let answer = self.send(head.body(StreamBody::new(frames)).unwrap()).await;
+        (Body(body), timeout(PATIENCE, answer).await.unwrap().unwrap())
     }
 
     /// Sends a request whose body is these frames.

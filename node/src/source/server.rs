@@ -57,16 +57,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const AGE_JITTER: f64 = 0.2;
 
 /// Serves connections of `listener` until `shutdown`, and returns when they have ended. Once
-/// all is `over`, each ends as an old one does.
+/// all is `over`, each ends as an old one does. Each has a `service` of its own, which hears when
+/// the connection takes no new requests, so that one that would go on for ever can end.
 pub(super) async fn serve<S, B>(
     listener: TcpListener,
     mut builder: Builder,
-    service: S,
+    service: impl Fn(CancellationToken) -> S + Send,
     limits: Limits,
     over: CancellationToken,
     shutdown: CancellationToken,
 ) where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
     B: http_body::Body + Send + 'static,
@@ -80,13 +81,14 @@ pub(super) async fn serve<S, B>(
     while let Some(Ok(slot)) = shutdown.run_until_cancelled(slots.clone().acquire_owned()).await {
         let Some(stream) = shutdown.run_until_cancelled(accept(&listener)).await else { break };
         let socket = TokioIo::new(Socket::new(stream, limits.head_wait));
-        let (builder, service) = (builder.clone(), service.clone());
+        let ending = CancellationToken::new();
+        let (builder, service) = (builder.clone(), service(ending.clone()));
         let (over, shutdown, cut_off) = (over.clone(), shutdown.clone(), cut_off.clone());
         connections.spawn(async move {
             let age = Arc::new(Age::default());
             let connection = builder.serve_connection(socket, Ageing { service, age: age.clone() });
             let old = age.reach(limits.connection_age, over);
-            cut_off.run_until_cancelled(live(connection, old, shutdown)).await;
+            cut_off.run_until_cancelled(live(connection, old, ending, shutdown)).await;
             drop(slot);
         });
     }
@@ -165,7 +167,6 @@ impl Age {
 }
 
 /// A service whose answers over HTTP/1.1 close an old connection.
-#[derive(Clone)]
 struct Ageing<S> {
     service: S,
     age: Arc<Age>,
@@ -204,6 +205,7 @@ where
 async fn live<S, B>(
     connection: auto::Connection<'_, TokioIo<Socket>, S, TokioExecutor>,
     old: impl Future<Output = ()>,
+    ending: CancellationToken,
     shutdown: CancellationToken,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
@@ -217,6 +219,7 @@ async fn live<S, B>(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = async { tokio::select! { () = old => {}, () = shutdown.cancelled() => {} } } => {
+            ending.cancel();
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -1,8 +1,10 @@
 //! What went wrong with a request, and how each protocol says so.
 //!
-//! OTLP senders retry on some codes and drop the data on others, so each code
-//! below is a promise: only [`Refusal::Busy`] and [`Refusal::TooSlow`] over
+//! Senders retry on some codes and drop the data on others, so each code below is a
+//! promise: only [`Refusal::Busy`], [`Refusal::Old`] and [`Refusal::TooSlow`] over
 //! gRPC, and only [`Refusal::Busy`] over HTTP, make a sender come back.
+
+use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{ACCEPT_ENCODING, ALLOW, HeaderName, HeaderValue, RETRY_AFTER};
@@ -28,6 +30,9 @@ pub(super) enum Refusal {
     /// It may be taken later.
     #[error("{0}")]
     Busy(#[from] Busy),
+    /// What is left of it may be taken at once, over another connection.
+    #[error("the connection is old: send what was not answered over another one")]
+    Old,
     /// Its body paused for too long, or took too long altogether.
     #[error("the request did not arrive in time")]
     TooSlow,
@@ -38,14 +43,14 @@ pub(super) enum Refusal {
     #[error("{0}")]
     UnsupportedType(&'static str),
     /// It names a compression that is not taken here.
-    #[error("unsupported compression {0:?}: use gzip or none")]
-    UnsupportedCompression(String),
+    #[error("unsupported compression {found:?}: use {}", taken.join(" or "))]
+    UnsupportedCompression { found: String, taken: &'static [&'static str] },
     /// It asks for another method of a known path or service.
     #[error("{0}")]
     UnknownMethod(&'static str),
     /// It asks for a path that is not served.
-    #[error("not found: logs are taken at {}", sheaf_proto::names::OTLP_HTTP_LOGS_PATH)]
-    UnknownPath,
+    #[error("not found: {0}")]
+    UnknownPath(String),
 }
 
 impl From<IntakeError> for Refusal {
@@ -63,11 +68,13 @@ impl Refusal {
         match self {
             Refusal::Undecodable(_) | Refusal::UnsupportedType(_) => Code::InvalidArgument,
             Refusal::TooLarge { .. } | Refusal::TooManyRecords(_) => Code::ResourceExhausted,
-            Refusal::Busy(_) => Code::Unavailable,
+            Refusal::Busy(_) | Refusal::Old => Code::Unavailable,
             Refusal::TooSlow => Code::DeadlineExceeded,
             Refusal::Broken(_) => Code::Cancelled,
-            Refusal::UnsupportedCompression(_) | Refusal::UnknownMethod(_) => Code::Unimplemented,
-            Refusal::UnknownPath => Code::NotFound,
+            Refusal::UnsupportedCompression { .. } | Refusal::UnknownMethod(_) => {
+                Code::Unimplemented
+            }
+            Refusal::UnknownPath(_) => Code::NotFound,
         }
     }
 
@@ -75,13 +82,13 @@ impl Refusal {
         match self {
             Refusal::Undecodable(_) | Refusal::Broken(_) => StatusCode::BAD_REQUEST,
             Refusal::TooLarge { .. } | Refusal::TooManyRecords(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Refusal::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Busy(_) | Refusal::Old => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Refusal::UnsupportedType(_) | Refusal::UnsupportedCompression(_) => {
+            Refusal::UnsupportedType(_) | Refusal::UnsupportedCompression { .. } => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
             Refusal::UnknownMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Refusal::UnknownPath => StatusCode::NOT_FOUND,
+            Refusal::UnknownPath(_) => StatusCode::NOT_FOUND,
         }
     }
 
@@ -94,6 +101,9 @@ impl Refusal {
             }
             Refusal::Busy(busy) => {
                 details.set_retry_info(Some(busy.retry_after));
+            }
+            Refusal::Old => {
+                details.set_retry_info(Some(Duration::ZERO));
             }
             _ => {}
         }
@@ -121,8 +131,8 @@ impl Refusal {
         match self {
             Refusal::Busy(busy) => Some((RETRY_AFTER, HeaderValue::from(whole_seconds(busy)))),
             Refusal::UnknownMethod(_) => Some((ALLOW, HeaderValue::from_static("POST"))),
-            Refusal::UnsupportedCompression(_) => {
-                Some((ACCEPT_ENCODING, HeaderValue::from_static("gzip, identity")))
+            Refusal::UnsupportedCompression { taken, .. } => {
+                Some((ACCEPT_ENCODING, HeaderValue::from_str(&taken.join(", ")).ok()?))
             }
             _ => None,
         }
@@ -130,7 +140,7 @@ impl Refusal {
 }
 
 /// Rounds up or down at random, in proportion, so that the jitter survives; never to 0.
-fn whole_seconds(busy: &Busy) -> u64 {
+pub(super) fn whole_seconds(busy: &Busy) -> u64 {
     let jittered = busy.retry_after.as_secs_f64() + fastrand::f64();
     (jittered as u64).max(1)
 }

@@ -1,0 +1,251 @@
+use std::convert::Infallible;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A file in memory. The fingerprint of a chunk is its content.
+#[derive(Debug, Default)]
+struct Memory {
+    bytes: Vec<u8>,
+    /// The fingerprints of the chunks that checkpoints have.
+    index: Vec<u128>,
+}
+
+impl Content for Memory {
+    type Error = Infallible;
+
+    fn write(&mut self, at: u64, payload: &[u8]) -> Result<(), Infallible> {
+        assert!(at as usize <= self.bytes.len(), "a hole");
+        let end = at as usize + payload.len();
+        self.bytes.resize(self.bytes.len().max(end), 0);
+        self.bytes[at as usize..end].copy_from_slice(payload);
+        Ok(())
+    }
+
+    fn read(&mut self, at: u64, bytes: u64) -> Result<Bytes, Infallible> {
+        Ok(Bytes::copy_from_slice(&self.bytes[at as usize..(at + bytes) as usize]))
+    }
+
+    fn fingerprint(&mut self, seq: Sequence) -> Result<u128, Infallible> {
+        Ok(self.index[seq.number() as usize - 1])
+    }
+}
+
+/// A file and what is known of it.
+struct File {
+    session: Session,
+    memory: Memory,
+    entries: u64,
+    /// What waits in the last checkpoint.
+    waiting: BTreeMap<Sequence, Held>,
+}
+
+impl File {
+    fn new() -> File {
+        let session = Session::resume(Reached::default(), BTreeMap::new());
+        File { session, memory: Memory::default(), entries: 0, waiting: BTreeMap::new() }
+    }
+
+    /// The next entry has a chunk.
+    fn take(&mut self, seq: u64, payload: &'static str) {
+        let index = self.entries;
+        self.entries += 1;
+        self.take_at(index, seq, payload);
+    }
+
+    fn take_at(&mut self, index: u64, seq: u64, payload: &'static str) {
+        let position = Position { segment: 1, index };
+        let order = Order { stamp: UnixNanos(index), position };
+        let held = held(payload);
+        let Ok(()) = self.session.take(sequence(seq), order, held, &mut self.memory);
+    }
+
+    /// A checkpoint at a cut that counts so many entries.
+    fn close(&mut self, entries: u64) -> Found {
+        let Ok(found) = self.session.close(|at| at.index < entries, &mut self.memory);
+        self.memory.index.extend(&found.appended);
+        assert_eq!(self.memory.index.len() as u64, found.reached.next.number() - 1);
+        found.placed.iter().for_each(|seq| drop(self.waiting.remove(seq)));
+        self.waiting.extend(found.waiting.clone());
+        found
+    }
+
+    /// As another node goes on from the last checkpoint.
+    fn resume(&mut self, reached: Reached) {
+        self.session = Session::resume(reached, self.waiting.clone());
+    }
+
+    fn text(&self) -> &str {
+        let written = self.session.tail().length as usize;
+        str::from_utf8(&self.memory.bytes[..written]).unwrap()
+    }
+}
+
+fn sequence(number: u64) -> Sequence {
+    (number as i64).try_into().unwrap()
+}
+
+fn held(payload: &'static str) -> Held {
+    let fingerprint = payload.bytes().fold(1, |sum: u128, byte| sum << 8 | u128::from(byte));
+    Held { fingerprint, payload: Bytes::from_static(payload.as_bytes()) }
+}
+
+#[test]
+fn chunks_in_order_are_written_as_they_come() {
+    let mut file = File::new();
+    file.take(1, "ab");
+    assert_eq!(file.text(), "ab");
+    file.take(2, "cd");
+    assert_eq!((file.text(), file.session.tail().length), ("abcd", 4));
+    let found = file.close(1);
+    assert_eq!((found.reached.length, found.settled()), (2, 1));
+    assert_eq!(file.close(2).reached.length, 4);
+    assert!(file.close(2).is_empty());
+}
+
+#[test]
+fn what_comes_behind_a_gap_waits_for_it() {
+    let mut file = File::new();
+    file.take(3, "ef");
+    file.take(2, "cd");
+    assert_eq!((file.text(), file.session.unsettled()), ("", 2));
+    let found = file.close(2);
+    assert_eq!((found.settled(), found.waiting.len()), (0, 2));
+    assert_eq!(file.session.unsettled(), 2);
+    file.take(1, "ab");
+    assert_eq!(file.text(), "abcdef");
+    let found = file.close(3);
+    assert_eq!((found.settled(), found.placed), (3, vec![sequence(2), sequence(3)]));
+    assert_eq!((found.reached.length, file.session.unsettled()), (6, 0));
+}
+
+#[test]
+fn a_gap_is_one_where_only_an_entry_above_the_cut_fills_it() {
+    let mut file = File::new();
+    file.take_at(0, 2, "cd");
+    file.take_at(9, 1, "ab");
+    assert_eq!(file.text(), "abcd");
+    let found = file.close(1);
+    assert_eq!((found.reached.length, found.waiting.len()), (0, 1));
+    let found = file.close(10);
+    assert_eq!((found.reached.length, found.settled()), (4, 2));
+}
+
+#[test]
+fn a_repeated_chunk_counts_once() {
+    let mut file = File::new();
+    for _ in 0..3 {
+        file.take(1, "ab");
+    }
+    let found = file.close(2);
+    assert_eq!((found.appended.len(), found.repeated, found.contradicting), (1, 1, 0));
+    file.take(1, "ab");
+    let found = file.close(4);
+    assert_eq!((found.repeated, found.contradicting, file.text()), (2, 0, "ab"));
+}
+
+#[test]
+fn other_bytes_for_a_place_are_never_taken_for_a_repetition() {
+    let mut file = File::new();
+    file.take(1, "ab");
+    file.take(1, "AB");
+    file.take(2, "cd");
+    let found = file.close(3);
+    assert_eq!((found.repeated, found.contradicting, file.text()), (0, 1, "abcd"));
+    file.take(2, "CD");
+    file.take(2, "CDE");
+    let found = file.close(5);
+    assert_eq!((found.repeated, found.contradicting, file.text()), (0, 2, "abcd"));
+    file.take(4, "gh");
+    file.close(6);
+    file.take(4, "GH");
+    file.take(3, "ef");
+    let found = file.close(8);
+    assert_eq!((found.contradicting, file.text()), (1, "abcdefgh"));
+}
+
+#[test]
+fn of_several_chunks_for_a_place_the_first_by_their_entries_order_is_the_files() {
+    let mut file = File::new();
+    file.take_at(5, 1, "late");
+    file.take_at(6, 2, "-two");
+    assert_eq!(file.text(), "late-two");
+    file.take_at(3, 1, "one");
+    let found = file.close(7);
+    assert_eq!((file.text(), found.contradicting), ("one-two", 1));
+    assert_eq!(found.reached.length, 7);
+}
+
+#[test]
+fn what_an_earlier_checkpoint_has_comes_before_an_earlier_entry() {
+    let mut file = File::new();
+    file.take_at(5, 2, "two");
+    let found = file.session.close(|at| at.index == 5, &mut file.memory).unwrap();
+    assert_eq!(found.waiting.len(), 1);
+    file.take_at(3, 2, "TWO");
+    file.take_at(6, 1, "one-");
+    let found = file.session.close(|_| true, &mut file.memory).unwrap();
+    assert_eq!((file.text(), found.contradicting), ("one-two", 1));
+}
+
+#[test]
+fn an_empty_chunk_has_its_place() {
+    let mut file = File::new();
+    file.take(2, "");
+    file.take(1, "ab");
+    file.take(3, "cd");
+    let found = file.close(3);
+    assert_eq!((file.text(), found.reached.next.number()), ("abcd", 4));
+}
+
+/// What one of a few senders sends: place and content, of which some contradict each other.
+fn chunks() -> impl Strategy<Value = Vec<(u64, bool)>> {
+    proptest::collection::vec((1..9_u64, prop::bool::weighted(0.2)), 0..40)
+}
+
+fn payload(seq: u64, is_other: bool) -> &'static str {
+    let own = ["", "bb", "ccc", "d", "ee", "fff", "g", "hh"];
+    let other = ["A", "BB", "C", "DDDD", "EE", "F", "G", "H"];
+    (if is_other { other } else { own })[seq as usize - 1]
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_arrival_changes_nothing(
+        chunks in chunks(),
+        cuts in proptest::collection::vec(0..45_u64, 0..5),
+        seed: u64,
+        resumes: bool,
+    ) {
+        let mut cuts = cuts;
+        cuts.push(chunks.len() as u64);
+        cuts.sort_unstable();
+        let mut one = File::new();
+        let mut other = File::new();
+        // One hears all in order before the first cut, the other in disorder and just in time.
+        for (index, &(seq, is_other)) in chunks.iter().enumerate() {
+            one.take_at(index as u64, seq, payload(seq, is_other));
+        }
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut told, mut settled) = (0, 0);
+        for cut in cuts {
+            let mut indices: Vec<_> = (told..cut.min(chunks.len() as u64)).collect();
+            told = told.max(cut.min(chunks.len() as u64));
+            random.shuffle(&mut indices);
+            for index in indices {
+                let (seq, is_other) = chunks[index as usize];
+                other.take_at(index, seq, payload(seq, is_other));
+            }
+            let (found, same) = (one.close(cut), other.close(cut));
+            prop_assert_eq!(&found, &same);
+            settled += found.settled();
+            let length = found.reached.length as usize;
+            prop_assert_eq!(&one.memory.bytes[..length], &other.memory.bytes[..length]);
+            if resumes {
+                other.resume(same.reached);
+            }
+        }
+        prop_assert_eq!(settled + one.session.unsettled(), chunks.len() as u64);
+    }
+}
