@@ -404,10 +404,8 @@ fn when_no_node_answers_reading_stops_and_says_so() {
     scene.write("a.log", &content);
     let agent = scene.start();
     agent.says("reading waits, the files keep what is written");
-    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
-    let memory = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let kib: u64 = memory.trim().trim_end_matches(" kB").parse().unwrap();
-    assert!(kib < 60 << 10, "{kib} KiB");
+    let memory = agent.memory_kib("VmHWM:");
+    assert!(memory < 60 << 10, "{memory} KiB");
     node.be(Mood::Takes);
     rebuilt(&node, &scene.id("a.log"), &[&content]);
     assert_eq!(agent.words().matches("reading waits").count(), 1);
@@ -508,4 +506,52 @@ fn every_incarnation_is_rebuilt_however_often_agent_and_connections_die() {
     }
     eprintln!("{} chunks, {} of them again", node.received(), node.repeated());
     assert!(agent.stop());
+}
+
+/// With the release build: `cargo test --release -p sheaf --test tail -- --ignored --nocapture`
+#[test]
+#[ignore = "takes half a minute, and wants a machine for itself"]
+fn ten_thousand_files_cost_next_to_nothing_while_nobody_writes() {
+    const FILES: usize = 10_000;
+    let node = Node::start(Mood::Takes);
+    let scene = Scene::new(&node);
+    for number in 0..FILES {
+        scene.write(&format!("{number}.log"), format!("the first line of {number}\n").repeat(40));
+    }
+    let agent = scene.start();
+    wait_until("all are there", || node.ids().len() == FILES);
+    let (begun, before) = (Instant::now(), agent.cpu_time());
+    wait_until("it was idle for a while", || begun.elapsed() > Duration::from_secs(20));
+    let share = (agent.cpu_time() - before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    let memory = agent.memory_kib("VmRSS:");
+    eprintln!("{memory} KiB, {:.2}% CPU", share * 100.0);
+    assert!(memory < 100 << 10, "{memory} KiB");
+    assert!(share < 0.02, "{share}");
+    scene.write("7.log", "more\n");
+    wait_until("it is awake", || node.files(&scene.id("7.log"))[0].ends_with(b"more\n"));
+    assert!(agent.stop());
+}
+
+/// How fast one large file is read, beside `cp` with a sync.
+#[test]
+#[ignore = "measures, and wants a machine for itself"]
+fn a_large_file_is_read_about_as_fast_as_it_is_copied() {
+    const BYTES: usize = 1 << 30;
+    let node = Node::start(Mood::Takes);
+    let scene = Scene::new(&node).and(&["--once"]);
+    let block: Vec<u8> = (0..1 << 20).map(|_| fastrand::u8(..)).collect();
+    let mut log = scene.log("a.log");
+    for _ in 0..BYTES / block.len() {
+        log.write_all(&block).unwrap();
+    }
+    log.sync_all().unwrap();
+    let begun = Instant::now();
+    fs::copy(scene.path("a.log"), scene.path("copy")).unwrap();
+    File::open(scene.path("copy")).unwrap().sync_all().unwrap();
+    let copied = begun.elapsed();
+    let begun = Instant::now();
+    assert!(scene.start().ends());
+    let sent = begun.elapsed();
+    eprintln!("copied in {copied:?}, sent in {sent:?}");
+    assert_eq!(node.received(), BYTES / block.len());
 }

@@ -146,9 +146,19 @@ impl Agent {
         self.wait()
     }
 
-    /// The process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+    /// A figure of its memory, as the system names it.
+    pub(crate) fn memory_kib(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let figure = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        figure.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// How long it has been computing.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let figures = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
+        let ticks: u64 = figures.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_secs(ticks) / rustix::param::clock_ticks_per_second() as u32
     }
 
     fn wait(&mut self) -> bool {

@@ -12,7 +12,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Buf, Bytes, BytesMut};
 use h2::{
     RecvStream, SendStream,
-    server::{SendResponse, handshake},
+    server::{Builder, SendResponse},
 };
 use http::{HeaderMap, HeaderValue, Request, Response};
 use prost::Message;
@@ -158,7 +158,10 @@ impl State {
 }
 
 async fn serve(socket: TcpStream, state: Shared, moods: watch::Receiver<Mood>) {
-    let Ok(mut connection) = handshake(socket).await else { return };
+    let mut builder = Builder::new();
+    builder.max_frame_size(1 << 20).initial_window_size(1 << 24);
+    builder.initial_connection_window_size(1 << 24);
+    let Ok(mut connection) = builder.handshake::<_, Bytes>(socket).await else { return };
     let (close, mut closed) = tokio::sync::mpsc::channel::<()>(1);
     loop {
         tokio::select! {

@@ -14,7 +14,7 @@ use crate::tail::{
 };
 
 /// What is cut before it is written down and handed over.
-const TURN_BYTES: usize = 4 << 20;
+const TURN_BYTES: usize = 8 << 20;
 const TURN_CHUNKS: usize = 4096;
 /// Files that are open beside those that are followed.
 const OTHER_FILES: usize = 64;
