@@ -3,7 +3,6 @@
 pub mod changing; // what takes effect while the node runs
 pub mod collector; // what the port for chunks asks of the node
 pub mod engine; // store, journal, folding and flushing: what a failure restarts
-pub mod folder; // folders that survive a power cut
 pub mod metrics; // what the parts report, as OpenMetrics text
 pub mod room; // how much disk there is left
 pub mod settings; // flags, environment, file
@@ -46,7 +45,7 @@ use crate::event::time::SECOND;
 use crate::intake::Intake;
 use crate::intake::admission::{Admission, Closed};
 use crate::source::{Limits, chunks, otlp};
-use crate::store::Store;
+use crate::store::{Store, folder};
 
 /// How long a failed engine rests before its database is opened again.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);

@@ -16,6 +16,7 @@ pub mod carried; // what is kept of open windows, with its files
 
 pub mod due; // which windows a cut has closed
 pub mod feed; // where entries come from
+pub mod files; // rebuilt files, and how far checkpoints have them
 pub mod requests; // which entries repeat a request
 pub mod results; // what came of closed windows, on disk
 pub mod statistics; // counts as statistics carry them
@@ -32,6 +33,7 @@ use crate::checkpoint::facts::{Facts, Slot};
 use crate::event::entry::MalformedEntry;
 use crate::event::time::Window;
 use crate::flush::feed::Disagreement;
+use crate::flush::files::FilesError;
 use crate::journal::JournalError;
 use crate::store::StoreError;
 
@@ -77,6 +79,9 @@ pub enum FlushError {
     /// The journal below failed.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// A rebuilt file cannot be used.
+    #[error("rebuild a file: {0}")]
+    Files(#[from] FilesError),
     /// A window's state could not be kept.
     #[error("fold: {0}")]
     Fold(#[from] FoldError),
@@ -138,11 +143,13 @@ impl FlushError {
             | FlushError::Definition { .. }
             | FlushError::Contradiction(_)
             | FlushError::Consensus(Disagreement::Refused(_))
+            | FlushError::Files(FilesError::Short { .. })
             | FlushError::Fold(FoldError::Carried { .. }) => false,
             FlushError::Consensus(_)
             | FlushError::NotWhole(_)
             | FlushError::Store(_)
             | FlushError::Journal(_)
+            | FlushError::Files(_)
             | FlushError::Fold(_) => true,
         }
     }

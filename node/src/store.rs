@@ -5,6 +5,7 @@
 //! no longer tells what is on disk, so the handle is dropped, the database opened again,
 //! and replayed.
 
+pub mod folder; // folders that survive a power cut
 pub mod keys; // every key's bytes
 mod memory; // in memory, on a disk that can crash
 mod rocks; // in a folder; alone names `rocksdb`
@@ -34,11 +35,13 @@ pub enum Table {
     Results,
     /// Raft's vote, log and newest snapshot.
     Raft,
+    /// How far the checkpoints have each rebuilt file, and what waits behind a gap in it.
+    Files,
 }
 
 impl Table {
-    const ALL: [Table; 5] =
-        [Table::Facts, Table::Journal, Table::Windows, Table::Results, Table::Raft];
+    const ALL: [Table; 6] =
+        [Table::Facts, Table::Journal, Table::Windows, Table::Results, Table::Raft, Table::Files];
 }
 
 /// Why the database did not do what it was asked.

@@ -118,6 +118,14 @@ impl Kind {
         }
     }
 
+    /// The time between two checkpoints of files, if it rebuilds some, in seconds.
+    pub fn checkpoint_seconds(&self) -> Option<u32> {
+        match self {
+            Kind::DistinctLogs(_) => None,
+            Kind::LogFiles(files) => Some(files.checkpoint.seconds()),
+        }
+    }
+
     /// Whether it is made of chunks of files, and not of log records.
     pub fn takes_chunks(&self) -> bool {
         match self {

@@ -17,7 +17,6 @@ use tracing::{info, warn};
 
 use crate::aggregation::distinct_logs::MemoryLimit;
 use crate::app::changing::Changing;
-use crate::app::folder;
 use crate::app::metrics::Metrics;
 use crate::app::settings::Settings;
 use crate::blocking;
@@ -57,6 +56,7 @@ use crate::event::time::{Clock, UnixNanos};
 use crate::flush::carried::CarriedWindows;
 use crate::flush::delivery::Delivery;
 use crate::flush::feed::{Consensus, Disagreement};
+use crate::flush::files::Files;
 use crate::flush::folding::{self, Folder, Folding};
 use crate::flush::results::Results;
 use crate::flush::sharing::Sharing;
@@ -67,6 +67,7 @@ use crate::journal::copies::Copies;
 use crate::journal::{Journal, JournalError, Replay, replay};
 use crate::sink::Sink;
 use crate::store::Store;
+use crate::store::folder;
 use counting::Counting;
 pub use error::EngineError;
 use parts::Parts;
@@ -218,10 +219,12 @@ impl Engine {
         let flush_settings = flush_settings(&settings)?;
         let carries = Carries::new(Arc::clone(&store));
         let carried = CarriedWindows { carries, scratch: flush_settings.scratch.clone() };
+        let files = Files::new(folder(&settings, "files")?, Arc::clone(&store));
         let folding_parts = folding::Parts {
             node,
             settings: flush_settings,
             carried: carried.clone(),
+            files: files.clone(),
             consensus: Arc::clone(&consensus),
             feed: Arc::new(routing),
             flushes,
@@ -243,6 +246,7 @@ impl Engine {
             consensus: Arc::clone(&consensus),
             results: results.clone(),
             carried: carried.clone(),
+            files,
             sharing,
             journal: journal.clone(),
             copies: copies.clone(),

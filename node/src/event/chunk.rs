@@ -8,7 +8,8 @@ use sheaf_proto::names::CHUNK_ID_BYTES_MAX;
 
 /// What names a file, and where it comes from: not empty, and at most
 /// [`CHUNK_ID_BYTES_MAX`] bytes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct StreamId(String);
 
 /// A chunk of a file.
@@ -44,6 +45,23 @@ pub enum InvalidChunk {
 }
 
 impl StreamId {
+    /// Refuses what is no id.
+    ///
+    /// # Errors
+    /// When it is empty, or too long.
+    pub fn check(id: &str) -> Result<(), InvalidChunk> {
+        match id.len() {
+            0 => Err(InvalidChunk::NoId),
+            1..=CHUNK_ID_BYTES_MAX => Ok(()),
+            bytes => Err(InvalidChunk::IdTooLong(bytes)),
+        }
+    }
+
+    /// What has passed [`StreamId::check`].
+    pub(super) fn checked(id: &str) -> StreamId {
+        StreamId(id.to_owned())
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -54,11 +72,13 @@ impl TryFrom<String> for StreamId {
     type Error = InvalidChunk;
 
     fn try_from(id: String) -> Result<Self, InvalidChunk> {
-        match id.len() {
-            0 => Err(InvalidChunk::NoId),
-            1..=CHUNK_ID_BYTES_MAX => Ok(StreamId(id)),
-            bytes => Err(InvalidChunk::IdTooLong(bytes)),
-        }
+        StreamId::check(&id).map(|()| StreamId(id))
+    }
+}
+
+impl From<StreamId> for String {
+    fn from(id: StreamId) -> String {
+        id.0
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tracing::info;
 
 use crate::aggregation::distinct_logs::{Closed, OpenWindow, SlotTotals};
+use crate::blocking;
 use crate::checkpoint::Digest;
 use crate::checkpoint::facts::checkpoints::Checkpoint;
 use crate::checkpoint::facts::command::{
@@ -23,8 +24,9 @@ use crate::failpoint::{is_to_fail, may_die};
 use crate::flush::carried::CarriedWindows;
 use crate::flush::due::{Due, closing_cut};
 use crate::flush::feed::Consensus;
+use crate::flush::files::Files;
 use crate::flush::folding::Folding;
-use crate::flush::group::Closing;
+use crate::flush::group::{Checkpointing, Closing};
 use crate::flush::results::{Results, Writing};
 use crate::flush::sharing::{Kept, Sharing};
 use crate::flush::statistics::statistics;
@@ -40,6 +42,13 @@ pub enum Flush {
         group: u64,
         /// The window.
         closing: Box<Closing>,
+    },
+    /// A checkpoint of rebuilt files.
+    Files {
+        /// The group that folded them.
+        group: u64,
+        /// What is new.
+        checkpoint: Box<Checkpointing>,
     },
     /// Something is kept of open windows, so that the journal can be trimmed.
     Carry {
@@ -59,7 +68,9 @@ pub enum Flush {
 impl Flush {
     fn group(&self) -> u64 {
         match self {
-            Flush::Window { group, .. } | Flush::Carry { group, .. } => *group,
+            Flush::Window { group, .. }
+            | Flush::Files { group, .. }
+            | Flush::Carry { group, .. } => *group,
         }
     }
 
@@ -67,6 +78,7 @@ impl Flush {
     fn without(mut self, left_out: &SlotSet) -> Flush {
         let slots = match &mut self {
             Flush::Window { closing, .. } => &mut closing.due.slots,
+            Flush::Files { checkpoint, .. } => &mut checkpoint.slots,
             Flush::Carry { slots, .. } => slots,
         };
         *slots = slots.difference(left_out);
@@ -96,6 +108,8 @@ pub struct Delivery {
     pub results: Results,
     /// .. and what is carried ..
     pub carried: CarriedWindows,
+    /// .. and rebuilt files ..
+    pub files: Files,
     /// .. and who else keeps both.
     pub sharing: Sharing,
     /// What is trimmed: its own entries ..
@@ -115,6 +129,14 @@ struct Found {
     aggregation: u32,
     window: Window,
     totals: BTreeMap<Slot, SlotTotals>,
+    /// Where it has to be claimed; a window is at the cut that closes it.
+    at: Option<At>,
+}
+
+/// The only place of a checkpoint that goes on from the one before.
+struct At {
+    cut: u64,
+    numbers: BTreeMap<Slot, u64>,
 }
 
 /// What became of the claims of some slots.
@@ -144,6 +166,10 @@ impl Delivery {
             match flush.without(left_out) {
                 Flush::Window { closing, .. } => {
                     *left_out = left_out.union(&self.hand_out(group, *closing).await?);
+                    self.trim()?;
+                }
+                Flush::Files { checkpoint, .. } => {
+                    *left_out = left_out.union(&self.hand_out_files(group, *checkpoint).await?);
                     self.trim()?;
                 }
                 Flush::Carry { slots, aggregations, cut, windows, .. } => {
@@ -195,6 +221,34 @@ impl Delivery {
         Ok(given_up)
     }
 
+    /// Makes a checkpoint of rebuilt files, and returns the slots that were given up.
+    async fn hand_out_files(
+        &mut self,
+        group: u64,
+        checkpoint: Checkpointing,
+    ) -> Result<SlotSet, FlushError> {
+        let Checkpointing { aggregation, window, cut, slots, numbers, totals, changes } =
+            checkpoint;
+        let (aggregation, name) = (aggregation.number, aggregation.definition.name);
+        let at = Some(At { cut, numbers });
+        let found = Found { aggregation, window, totals, at };
+        self.folding.record_decided(self.results.store())?;
+        let Claimed { numbers, .. } = self.claim(&found, slots).await?;
+        let mut completed = SlotSet::default();
+        if !numbers.is_empty() {
+            self.results.store().ready().await;
+            blocking::in_place(|| self.files.keep(&changes, &numbers))?;
+            may_die("flush-after-deliver");
+            completed = self.complete(&found, None, numbers).await?;
+            let files = changes.len();
+            let chunks: u64 = found.totals.values().map(|totals| totals.distinct).sum();
+            info!(aggregation = %name, cut, slots = %completed, files, chunks, "files kept");
+        }
+        let given_up = slots.difference(&completed);
+        self.folding.closed(group, aggregation, window, given_up);
+        Ok(given_up)
+    }
+
     /// Counts what a window has. Its table is on disk then, where nobody sees it yet; in
     /// place of the table of all slots there is a summary.
     fn close(
@@ -220,7 +274,7 @@ impl Delivery {
             let records = totals.iter().map(|(&slot, totals)| (slot, totals.records));
             written.count_records(records.collect());
         }
-        let found = Found { aggregation: aggregation.number, window, totals };
+        let found = Found { aggregation: aggregation.number, window, totals, at: None };
         let counts = closed.map(|Closed { counts, .. }| counts).unwrap_or_default();
         let summary = is_whole.then(|| statistics(&aggregation.definition, window, counts));
         Ok((found, written, summary))
@@ -234,7 +288,7 @@ impl Delivery {
             let facts = self.facts();
             let owned = facts.primary_of(self.node);
             left = left.iter().filter(|&slot| owned.contains(slot)).collect();
-            let Some((cut, some)) = closing_cuts(&facts, found, &left).pop_first() else {
+            let Some((cut, some)) = found.cuts(&facts, &left).pop_first() else {
                 return Ok(claimed);
             };
             let claims = found.claims(&facts, &some);
@@ -260,6 +314,15 @@ impl Delivery {
                     // Another node led it meanwhile, and claimed: whoever folds it now begins
                     // with that window.
                     ClaimAnswer::Resume(earlier) if earlier.window != window => true,
+                    // The checkpoint that it goes on from is not the last any more, or the cut is
+                    // gone: the slot is folded anew.
+                    ClaimAnswer::Resume(_)
+                    | ClaimAnswer::WrongNumber { .. }
+                    | ClaimAnswer::CutUnknown
+                        if found.at.is_some() =>
+                    {
+                        true
+                    }
                     // By now the facts tell better.
                     ClaimAnswer::Resume(_)
                     | ClaimAnswer::StaleEpoch
@@ -382,6 +445,15 @@ impl Delivery {
 }
 
 impl Found {
+    /// The cuts at which slots claim, and which do at each.
+    fn cuts(&self, facts: &Facts, slots: &SlotSet) -> BTreeMap<u64, SlotSet> {
+        match &self.at {
+            None => closing_cuts(facts, self, slots),
+            Some(_) if slots.is_empty() => BTreeMap::new(),
+            Some(at) => [(at.cut, *slots)].into(),
+        }
+    }
+
     /// What is claimed for these slots.
     fn claims(&self, facts: &Facts, slots: &SlotSet) -> BTreeMap<Slot, SlotClaim> {
         let claim = |slot| {
@@ -389,9 +461,10 @@ impl Found {
             let found = |field: fn(&SlotTotals) -> u64| totals.map_or(0, field);
             let known = facts.aggregations().get(&self.aggregation);
             let last = known.map_or(0, |aggregation| aggregation.progress(slot).number());
+            let fixed = self.at.as_ref().and_then(|at| at.numbers.get(&slot).copied());
             let claim = SlotClaim {
                 epoch: epoch(facts, slot),
-                number: last + 1,
+                number: fixed.unwrap_or(last + 1),
                 records: found(|totals| totals.records),
                 distinct: found(|totals| totals.distinct),
                 digest: Digest(totals.map_or(0, |totals| totals.digest)),

@@ -99,7 +99,7 @@ pub fn closing_cut<'a>(
 }
 
 /// Whether everything below a cut was folded. Segments that are gone were needed by nobody.
-fn is_reached(facts: &Facts, cut: &Cut, folded: &impl Fn(u64) -> u64) -> bool {
+pub fn is_reached(facts: &Facts, cut: &Cut, folded: &impl Fn(u64) -> u64) -> bool {
     let is_folded = |segment, entries| {
         !facts.segments().contains_key(&segment)
             || folded(segment) >= entries

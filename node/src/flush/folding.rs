@@ -17,6 +17,7 @@ use crate::event::time::{UnixNanos, Window};
 use crate::flush::carried::{CarriedWindows, carried};
 use crate::flush::delivery::Flush;
 use crate::flush::feed::{Batch, Consensus, Disagreement, Feed, pass_on};
+use crate::flush::files::Files;
 use crate::flush::group::{CurrentWindow, Group, OpenFigures, alike};
 use crate::flush::learning::{Learned, Learning};
 use crate::flush::requests::{self, Decided};
@@ -148,6 +149,8 @@ pub struct Parts {
     pub settings: FlushSettings,
     /// What is carried.
     pub carried: CarriedWindows,
+    /// The rebuilt files.
+    pub files: Files,
     /// What the cluster agrees on.
     pub consensus: Arc<dyn Consensus>,
     /// Where entries come from.
@@ -353,7 +356,7 @@ impl Folder {
 
     fn begin(&mut self, slots: SlotSet, facts: &Facts) -> Result<(), FlushError> {
         let own = self.parts.carried.of(&slots)?;
-        let group = Group::resume(slots, own, facts, &self.parts.settings)?;
+        let group = Group::resume(slots, own, facts, &self.parts.settings, &self.parts.files)?;
         self.groups.insert(self.groups_made, group);
         self.groups_made += 1;
         Ok(())
@@ -398,6 +401,10 @@ impl Folder {
                 let closing = Box::new(closing);
                 // If the other thread failed, the node is about to open its database again.
                 let _ = self.parts.flushes.send(Flush::Window { group: number, closing });
+            }
+            for checkpoint in closings.files {
+                let checkpoint = Box::new(checkpoint);
+                let _ = self.parts.flushes.send(Flush::Files { group: number, checkpoint });
             }
         }
         Ok(())

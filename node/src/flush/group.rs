@@ -1,6 +1,7 @@
 //! Slots that are folded together, since they go on from the same cuts.
 
 mod account; // one aggregation's open windows
+mod shelf; // one aggregation's open files
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -8,15 +9,19 @@ use std::sync::Arc;
 use crate::aggregation::distinct_logs::{Counts, OpenWindow};
 use crate::checkpoint::carries::Carry;
 use crate::checkpoint::facts::Facts;
+use crate::checkpoint::facts::cuts::Cut;
 use crate::event::entry::{Entry, Section};
 use crate::event::slots::SlotSet;
 use crate::event::time::{SECOND, UnixNanos, Window};
 use crate::failpoint::is_to_fail;
-use crate::flush::due::{Due, due, newest_reached};
+use crate::flush::due::{Due, due, is_reached, newest_reached};
 use crate::flush::feed::{Batch, Part};
+use crate::flush::files::Files;
 use crate::flush::requests::Decided;
 use crate::flush::{Aggregation, FlushError, FlushSettings};
 use account::Account;
+pub use shelf::Checkpointing;
+use shelf::Shelf;
 
 /// How long a slot without open windows stays at a cut, in nanoseconds.
 const IDLE_MAX: u64 = 60 * SECOND;
@@ -41,6 +46,8 @@ pub struct Group {
     /// Which entries are not folded, because they repeat a request.
     decided: Arc<Decided>,
     accounts: BTreeMap<u32, Account>,
+    shelves: BTreeMap<u32, Shelf>,
+    files: Files,
     /// All aggregations with a lower number are known, or were flushed and forgotten.
     known_below: u32,
     /// Carries that were not taken up yet.
@@ -56,6 +63,8 @@ pub struct Group {
 pub struct Closings {
     /// The windows that are due.
     pub now: Vec<Closing>,
+    /// The checkpoints of files that are due.
+    pub files: Vec<Checkpointing>,
     /// Whether another one may be due once more is folded.
     pub is_behind: bool,
 }
@@ -101,6 +110,7 @@ impl Group {
         carries: Vec<Carry>,
         facts: &Facts,
         settings: &FlushSettings,
+        files: &Files,
     ) -> Result<Group, FlushError> {
         let mut group = Group {
             slots,
@@ -109,6 +119,8 @@ impl Group {
             held_bytes: 0,
             decided: Arc::default(),
             accounts: BTreeMap::new(),
+            shelves: BTreeMap::new(),
+            files: files.clone(),
             known_below: 0,
             carries,
             bytes: 0,
@@ -165,25 +177,47 @@ impl Group {
     /// # Errors
     /// When what was carried is not there, or a definition is not known.
     pub fn register(&mut self, facts: &Facts, settings: &FlushSettings) -> Result<(), FlushError> {
-        let is_new = |aggregation: &Aggregation| !self.accounts.contains_key(&aggregation.number);
-        let new: Vec<_> = super::aggregations(facts)?.into_iter().filter(is_new).collect();
-        for (number, account) in &mut self.accounts {
-            account.end = end(facts, *number);
-        }
-        for aggregation in new {
-            let number = aggregation.number;
-            let Some(begin) = self.begin(facts, number) else { continue };
-            let mut account = Account::new(aggregation, begin, end(facts, number));
-            for carry in self.carries.extract_if(.., |carry| carry.aggregation == number) {
-                account.take_up(carry, settings)?;
+        for aggregation in super::aggregations(facts)? {
+            let (number, end) = (aggregation.number, end(facts, aggregation.number));
+            if let Some(account) = self.accounts.get_mut(&number) {
+                account.end = end;
+            } else if let Some(shelf) = self.shelves.get_mut(&number) {
+                shelf.follow(&aggregation.definition, end);
+            } else if let Some(begin) = self.begin(facts, number) {
+                self.add(aggregation, begin, facts, settings)?;
             }
-            self.accounts.insert(number, account);
         }
-        let knows_all = facts.aggregations().keys().all(|known| self.accounts.contains_key(known));
+        let knows_all = facts.aggregations().keys().all(|&number| self.knows(number));
         if knows_all {
             self.known_below = facts.next_aggregation();
         }
         Ok(())
+    }
+
+    fn add(
+        &mut self,
+        aggregation: Aggregation,
+        begin: Positions,
+        facts: &Facts,
+        settings: &FlushSettings,
+    ) -> Result<(), FlushError> {
+        let number = aggregation.number;
+        if aggregation.definition.kind.takes_chunks() {
+            let files = self.files.clone();
+            let shelf = Shelf::resume(aggregation, begin, &self.slots, facts, files)?;
+            self.shelves.insert(number, shelf);
+            return Ok(());
+        }
+        let mut account = Account::new(aggregation, begin, end(facts, number));
+        for carry in self.carries.extract_if(.., |carry| carry.aggregation == number) {
+            account.take_up(carry, settings)?;
+        }
+        self.accounts.insert(number, account);
+        Ok(())
+    }
+
+    fn knows(&self, number: u32) -> bool {
+        self.accounts.contains_key(&number) || self.shelves.contains_key(&number)
     }
 
     /// Where the slots go on in an aggregation: all of them at the same cut.
@@ -201,6 +235,7 @@ impl Group {
     fn needed(&self, facts: &Facts) -> Positions {
         let first = |segment: &u64| {
             let begins = self.accounts.values().map(|account| account.begin(*segment));
+            let begins = begins.chain(self.shelves.values().map(|shelf| shelf.begin(*segment)));
             (*segment, begins.min().unwrap_or(0))
         };
         facts.segments().keys().map(first).collect()
@@ -306,7 +341,15 @@ impl Group {
         let bytes_before = self.bytes;
         self.bytes += part.entry.len() as u64;
         for (number, section) in sections {
-            let Section::DistinctLogs(section) = section else { continue };
+            let section = match section {
+                Section::DistinctLogs(section) => section,
+                Section::LogFiles(chunk) => {
+                    if let Some(shelf) = self.shelves.get_mut(&number) {
+                        shelf.take(segment, part, &chunk)?;
+                    }
+                    continue;
+                }
+            };
             // A number is never reused, so an unknown one belongs to an aggregation that
             // ended and was flushed.
             let Some(account) = self.accounts.get_mut(&number) else { continue };
@@ -339,6 +382,12 @@ impl Group {
                 }
             }
         }
+        let is_reached = |cut: &Cut| is_reached(facts, cut, &folded);
+        for shelf in self.shelves.values_mut() {
+            let (checkpoint, is_behind) = shelf.close(facts, &self.slots, is_reached)?;
+            closings.is_behind |= is_behind;
+            closings.files.extend(checkpoint);
+        }
         Ok(closings)
     }
 
@@ -352,6 +401,9 @@ impl Group {
     pub fn closed(&mut self, aggregation: u32, window: Window) {
         if let Some(account) = self.accounts.get_mut(&aggregation) {
             account.closing.remove(&window);
+        }
+        if let Some(shelf) = self.shelves.get_mut(&aggregation) {
+            shelf.closed(window);
         }
     }
 
@@ -382,16 +434,19 @@ impl Group {
     /// they did not go on from this cut: nothing needs to be kept for that.
     pub fn idle(&self, facts: &Facts, cut: u64) -> Vec<u32> {
         let Some(now) = facts.cut(cut) else { return Vec::new() };
-        let is_late = |(number, account): &(&u32, &Account)| {
+        let is_late = |number: &u32| {
             let known = facts.aggregations().get(number);
             let carried = |slot| facts.cut(known?.carried(slot));
             let oldest = self.slots.iter().filter_map(carried).min_by_key(|cut| cut.number);
-            let is_old = oldest.is_some_and(|oldest| {
+            oldest.is_some_and(|oldest| {
                 oldest.time.0.saturating_add(IDLE_MAX) <= now.time.0 && oldest.counts != now.counts
-            });
-            is_old && account.windows.is_empty() && account.closing.is_empty()
+            })
         };
-        self.accounts.iter().filter(is_late).map(|(&number, _)| number).collect()
+        let counting = self.accounts.iter().filter(|(_, account)| account.is_idle());
+        let counting = counting.map(|(&number, _)| number);
+        let rebuilding = self.shelves.iter().filter(|(_, shelf)| shelf.is_idle());
+        let idle = counting.chain(rebuilding.map(|(&number, _)| number));
+        idle.filter(is_late).collect()
     }
 
     /// The open windows, with at most `limit` values each.
@@ -406,7 +461,7 @@ impl Group {
     }
 
     /// Records that were stamped before a time and are in no window that the facts know as
-    /// flushed, by aggregation.
+    /// flushed, and chunks in no checkpoint, by aggregation.
     pub fn pending(&self, facts: &Facts, before: UnixNanos) -> BTreeMap<u32, u64> {
         let pending = self.accounts.iter().map(|(&number, account)| {
             let flushed = |window: Window| {
@@ -420,10 +475,14 @@ impl Group {
             let seconds = open.chain(closing.map(|(_, seconds)| seconds));
             (number, seconds.flat_map(|seconds| seconds.range(..before).map(|(_, r)| r)).sum())
         });
-        pending.collect()
+        let chunks = self
+            .shelves
+            .iter()
+            .map(|(&number, shelf)| (number, shelf.pending(facts, &self.slots, before)));
+        pending.chain(chunks).collect()
     }
 
-    /// The numbers of the aggregations.
+    /// The numbers of the aggregations that count, and whose open windows can be carried.
     pub fn aggregations(&self) -> Vec<u32> {
         self.accounts.keys().copied().collect()
     }
@@ -453,12 +512,15 @@ fn lost(facts: &Facts) -> BTreeSet<u64> {
     losses.flat_map(|loss| loss.segments.iter().copied()).collect()
 }
 
-/// The slots that can be folded together: those that go on from the same cuts, and of whose
-/// open windows the same was carried.
+/// The slots that can be folded together: those that go on from the same cuts, of whose open
+/// windows the same was carried, and of whose files a checkpoint is claimed at the same cut.
 pub fn alike(facts: &Facts, slots: &SlotSet, carries: &[Carry]) -> Vec<SlotSet> {
-    let mut alike: BTreeMap<(Vec<u64>, BTreeSet<usize>), Vec<u8>> = BTreeMap::new();
+    let mut alike: BTreeMap<(Vec<(u64, Option<u64>)>, BTreeSet<usize>), Vec<u8>> = BTreeMap::new();
     for slot in slots.iter() {
-        let from = facts.aggregations().values().map(|known| known.carried(slot));
+        let from = facts.aggregations().values().map(|known| {
+            let claimed = known.progress(slot).claimed.filter(|_| known.takes_chunks());
+            (known.carried(slot), claimed.map(|claim| claim.cut))
+        });
         let kept = carries.iter().enumerate().filter(|(_, carry)| carry.slots.contains(slot));
         let kept = kept.map(|(place, _)| place).collect();
         alike.entry((from.collect(), kept)).or_default().push(slot);

@@ -33,6 +33,10 @@ const CARRY: u8 = 0x08;
 const COPY: u8 = 0x0a;
 const RAFT_ENTRY: u8 = 0x05;
 
+/// Within the rebuilt files.
+const FILE: u8 = 0x01;
+const WAITING_CHUNK: u8 = 0x02;
+
 /// Within a window's results.
 const RESULT: u8 = 0x01;
 const RESULT_CHUNK: u8 = 0x02;
@@ -121,6 +125,53 @@ fn of_result(kind: u8, end: UnixNanos, aggregation: u32, table: u64) -> [u8; 21]
     key
 }
 
+/// Files: how far checkpoints have a file, by the hash of its id.
+pub fn file(aggregation: u32, hash: u128, session: u64) -> [u8; 29] {
+    of_file(FILE, aggregation, hash, session)
+}
+
+/// The keys of all files of a slot, from and to.
+pub fn files(aggregation: u32, slot: u8) -> ([u8; 29], [u8; 29]) {
+    of_slot(FILE, aggregation, slot)
+}
+
+/// Files: a chunk that waits behind a gap of a file.
+pub fn waiting_chunk(aggregation: u32, hash: u128, session: u64, seq: u64) -> [u8; 37] {
+    let mut key = [0; 37];
+    key[..29].copy_from_slice(&of_file(WAITING_CHUNK, aggregation, hash, session));
+    key[29..].copy_from_slice(&seq.to_be_bytes());
+    key
+}
+
+/// The keys of all chunks that wait in files of a slot, from and to.
+pub fn waiting_chunks(aggregation: u32, slot: u8) -> ([u8; 29], [u8; 29]) {
+    of_slot(WAITING_CHUNK, aggregation, slot)
+}
+
+/// The hash and the session in the key of a file, or of a chunk that waits; `None` if the key is
+/// too short.
+pub fn of_file_key(key: &[u8]) -> Option<(u128, u64)> {
+    let hash = key.get(5..21)?.try_into().ok()?;
+    let session = key.get(21..29)?.try_into().ok()?;
+    Some((u128::from_be_bytes(hash), u64::from_be_bytes(session)))
+}
+
+/// A slot is the top byte of a hash.
+fn of_slot(kind: u8, aggregation: u32, slot: u8) -> ([u8; 29], [u8; 29]) {
+    let first = |slot: u8| of_file(kind, aggregation, u128::from(slot) << 120, 0);
+    let to = slot.checked_add(1).map(first);
+    (first(slot), to.unwrap_or_else(|| of_file(kind, aggregation + 1, 0, 0)))
+}
+
+fn of_file(kind: u8, aggregation: u32, hash: u128, session: u64) -> [u8; 29] {
+    let mut key = [0; 29];
+    key[0] = kind;
+    key[1..5].copy_from_slice(&aggregation.to_be_bytes());
+    key[5..21].copy_from_slice(&hash.to_be_bytes());
+    key[21..].copy_from_slice(&session.to_be_bytes());
+    key
+}
+
 /// Raft: an entry of the log, by its index.
 pub fn raft_entry(index: u64) -> [u8; 9] {
     prefixed(RAFT_ENTRY, index.to_be_bytes())
@@ -174,6 +225,26 @@ mod tests {
         assert_eq!((RAFT_VOTE, RAFT_COMMITTED), ([1], [2]));
         assert_eq!((RAFT_PURGED, RAFT_SNAPSHOT), ([3], [4]));
         assert_eq!(raft_entry(0x0102), [5, 0, 0, 0, 0, 0, 0, 1, 2]);
+        let hash = u128::from_be_bytes([9; 16]);
+        assert_eq!(file(7, hash, 3)[..6], [1, 0, 0, 0, 7, 9]);
+        assert_eq!(waiting_chunk(7, hash, 3, 4)[..6], [2, 0, 0, 0, 7, 9]);
+        assert_eq!(
+            waiting_chunk(7, hash, 3, 4)[20..],
+            [9, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4]
+        );
+    }
+
+    #[test]
+    fn the_files_of_a_slot_lie_between_those_of_its_neighbours() {
+        for (slot, others) in [(0, [1, 2]), (9, [8, 10]), (255, [0, 254])] {
+            let key = |slot: u8| file(7, u128::from(slot) << 120 | 5, 1);
+            let (from, to) = files(7, slot);
+            assert!((from..to).contains(&key(slot)));
+            assert!(others.iter().all(|&other| !(from..to).contains(&key(other))));
+            assert!(!(from..to).contains(&file(8, u128::from(slot) << 120 | 5, 1)));
+        }
+        assert_eq!(of_file_key(&waiting_chunk(7, 5, 6, 9)), Some((5, 6)));
+        assert_eq!(of_file_key(&[1; 28]), None);
     }
 
     #[test]

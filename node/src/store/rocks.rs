@@ -146,6 +146,7 @@ fn name(table: Table) -> &'static str {
         Table::Windows => "windows",
         Table::Results => "results",
         Table::Raft => "raft",
+        Table::Files => "files",
     }
 }
 
@@ -164,7 +165,7 @@ fn table_options(table: Table, cache: &Cache) -> Options {
             options.set_level_zero_slowdown_writes_trigger(LEVEL_ZERO_FILES_STALL);
             options.set_level_zero_stop_writes_trigger(LEVEL_ZERO_FILES_STALL);
         }
-        Table::Facts | Table::Windows | Table::Results | Table::Raft => {
+        Table::Facts | Table::Windows | Table::Results | Table::Raft | Table::Files => {
             options.set_write_buffer_size(FACTS_MEMTABLE_BYTES);
             options.set_compression_type(DBCompressionType::Lz4);
         }

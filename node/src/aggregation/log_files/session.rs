@@ -122,6 +122,22 @@ impl Found {
         self.settled() == 0 && self.waiting.is_empty()
     }
 
+    /// What is claimed of it: the same, whoever comes to the same.
+    pub fn canonical(&self, hash: u128, session: u64) -> Vec<u8> {
+        let Reached { next, length, digest } = self.reached;
+        let mut bytes = Vec::with_capacity(80 + 24 * self.waiting.len());
+        bytes.extend_from_slice(&hash.to_le_bytes());
+        for number in [session, next.number(), length, self.repeated, self.contradicting] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.extend_from_slice(&digest.0.to_le_bytes());
+        for (seq, held) in &self.waiting {
+            bytes.extend_from_slice(&seq.number().to_le_bytes());
+            bytes.extend_from_slice(&held.fingerprint.to_le_bytes());
+        }
+        bytes
+    }
+
     /// Counts what came for a place that has a chunk.
     fn count(&mut self, is_same: bool, chunks: u64) {
         if is_same {
@@ -148,7 +164,7 @@ pub trait Content {
     /// Why it cannot be used.
     type Error;
 
-    /// Writes a chunk at a place in the file; what lay behind it before means nothing any more.
+    /// Writes a chunk at a place in the file.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -182,11 +198,30 @@ impl Session {
         self.tail
     }
 
+    /// How far the last checkpoint has it.
+    pub fn reached(&self) -> Reached {
+        self.reached
+    }
+
     /// Chunks that are in no checkpoint, and those that wait behind a gap in one.
     pub fn unsettled(&self) -> u64 {
-        let chunks = |one: &Variant| one.new.len() as u64 + u64::from(one.is_chosen);
+        self.unsettled_before(UnixNanos(u64::MAX))
+    }
+
+    /// Of these, those that were stamped before a time.
+    pub fn unsettled_before(&self, time: UnixNanos) -> u64 {
+        let is_before = |order: &&Order| order.stamp < time;
+        let chunks = |one: &Variant| {
+            one.new.iter().filter(is_before).count() as u64 + u64::from(one.is_chosen)
+        };
         let known: u64 = self.places.values().flatten().map(chunks).sum();
-        known + self.late.len() as u64
+        known + self.late.iter().filter(|late| late.order.stamp < time).count() as u64
+    }
+
+    /// Whether something came that no checkpoint has.
+    pub fn has_new(&self) -> bool {
+        let is_new = |one: &Variant| !one.new.is_empty();
+        self.places.values().flatten().any(is_new) || !self.late.is_empty()
     }
 
     /// Takes a chunk, and writes what follows without a gap.

@@ -57,6 +57,17 @@ impl Aggregation {
         }
     }
 
+    /// Whether it rebuilds files from chunks: then a checkpoint has everything below its cut, and
+    /// goes on from the one before.
+    pub fn takes_chunks(&self) -> bool {
+        self.definition.get("type").is_some_and(|kind| kind == "LogFiles")
+    }
+
+    /// Whether it goes on under another definition: files do not begin again.
+    fn goes_on_as(&self, definition: &Value) -> bool {
+        self.takes_chunks() && definition.get("type") == self.definition.get("type")
+    }
+
     /// The number of the cut that a slot goes on from: what is below it was flushed or is
     /// carried.
     pub fn carried(&self, slot: Slot) -> u64 {
@@ -102,10 +113,15 @@ impl Facts {
         }
         let next_cut = self.cuts.latest.number + 1;
         for active in self.aggregations.known.values_mut().filter(|known| known.until.is_none()) {
-            if definitions.get(&active.name) == Some(&active.definition) {
-                definitions.remove(&active.name);
-            } else {
-                active.until = Some(next_cut);
+            match definitions.get(&active.name) {
+                Some(same) if *same == active.definition => {
+                    definitions.remove(&active.name);
+                }
+                Some(other) if active.goes_on_as(other) => {
+                    active.definition = other.clone();
+                    definitions.remove(&active.name);
+                }
+                _ => active.until = Some(next_cut),
             }
         }
         // One that ends with the cut from which it was to begin has counted nothing.

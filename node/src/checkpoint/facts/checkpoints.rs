@@ -109,7 +109,7 @@ impl Facts {
         }
         if let Some(claimed) = progress.claimed {
             let answer = claimed.answer_to(&claim);
-            let has_lost = aggregation.losses_of(claim.window).next().is_some();
+            let has_lost = aggregation.has_lost(claim.window);
             if !matches!(answer, ClaimAnswer::Diverged(_)) || !has_lost {
                 return Ok(answer);
             }
@@ -125,7 +125,9 @@ impl Facts {
         if !aggregation.waits_for(slot, claim.window, self.cuts.latest.time) {
             return Ok(ClaimAnswer::Flushed);
         }
-        let incomplete = cut.missing_of(claim.window).next().is_some();
+        // What a cut misses of files a later checkpoint has.
+        let incomplete =
+            !aggregation.takes_chunks() && cut.missing_of(claim.window).next().is_some();
         let claimed = Some(Checkpoint { incomplete, ..claim });
         aggregation.slots.insert(slot, Progress { claimed, ..progress });
         Ok(ClaimAnswer::Accepted)
@@ -220,6 +222,12 @@ impl Aggregation {
         self.slots.get(&slot).copied().unwrap_or(Progress::from_cut(self.since))
     }
 
+    /// Whether something is lost that a checkpoint may have had. One of files has all that came
+    /// since the last one.
+    fn has_lost(&self, window: Window) -> bool {
+        self.losses_of(window).next().is_some() || (self.takes_chunks() && !self.losses.is_empty())
+    }
+
     fn keep(&mut self, slot: Slot, keeps: bool) {
         let progress = self.progress(slot);
         self.slots.insert(slot, Progress { keeps, ..progress });
@@ -247,7 +255,7 @@ impl Aggregation {
             self.ledger.flushed += records;
             self.ledger.distinct += distinct;
         }
-        if !is_expired(window.end, now) {
+        if !self.takes_chunks() && !is_expired(window.end, now) {
             self.flush_window(slot, &checkpoint, settings);
         }
         self.slots.insert(slot, progress);

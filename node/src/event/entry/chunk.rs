@@ -13,7 +13,7 @@
 //! ```
 //! All numbers are little-endian. The payload ends with the section.
 
-use crate::event::chunk::{Chunk, Sequence};
+use crate::event::chunk::{Chunk, Sequence, StreamId};
 use crate::event::entry::{EntryWriter, MalformedEntry};
 use crate::event::fingerprint::{FingerprintKey, slot_of};
 
@@ -85,9 +85,7 @@ impl<'a> ChunkSection<'a> {
         let id_bytes = usize::from(u16::from_le_bytes([head[2], head[3]]));
         let (id, payload) = rest.split_at_checked(id_bytes).ok_or(MalformedEntry::CutOff)?;
         let id = str::from_utf8(id).map_err(|_| MalformedEntry::Section("id"))?;
-        if id.is_empty() {
-            return Err(MalformedEntry::Section("id"));
-        }
+        StreamId::check(id).map_err(|_| MalformedEntry::Section("id"))?;
         let seq = i64::from_le_bytes(array(head, 48));
         let seq = Sequence::try_from(seq).map_err(|_| MalformedEntry::Section("sequence"))?;
         Ok(ChunkSection {
@@ -98,6 +96,11 @@ impl<'a> ChunkSection<'a> {
             id,
             payload,
         })
+    }
+
+    /// What names the file.
+    pub fn stream_id(&self) -> StreamId {
+        StreamId::checked(self.id)
     }
 
     /// The slot that the file belongs to.

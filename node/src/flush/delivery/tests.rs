@@ -70,6 +70,10 @@ impl Node {
         CarriedWindows { carries, scratch: self.scratch.path().to_owned() }
     }
 
+    fn files(&self) -> Files {
+        Files::new(self.scratch.path().join("files"), Arc::clone(&self.store))
+    }
+
     fn settings(&self) -> FlushSettings {
         let (memory, scratch) = (1 << 20, self.scratch.path().to_owned());
         FlushSettings { memory, window_memory: MemoryLimit(memory), scratch, journal_bytes_max: 0 }
@@ -83,7 +87,8 @@ impl Node {
         let folded = alike.into_iter().map(|slots| {
             let own = |carry: &&Carry| slots.iter().any(|slot| carry.slots.contains(slot));
             let own = kept.iter().filter(own).cloned().collect();
-            let mut group = Group::resume(slots, own, &facts, &self.settings()).unwrap();
+            let mut group =
+                Group::resume(slots, own, &facts, &self.settings(), &self.files()).unwrap();
             for (segment, _) in self.appended.counts() {
                 let batch = self.appended.batch(segment, 0, usize::MAX, &slots);
                 assert!(group.fold(segment, &batch, &self.settings()).unwrap());
@@ -126,6 +131,7 @@ impl Node {
             consensus: Arc::clone(&self.cluster) as _,
             results: self.results(),
             carried: self.carried(),
+            files: self.files(),
             sharing: alone(NodeId(1), &self.cluster, self.carried()),
             journal,
             copies,
@@ -268,7 +274,7 @@ async fn a_claim_that_came_first_is_resumed() {
 
 /// What the node would claim of slots that have nothing.
 fn claim(node: &Node, of: &str, window: Window, cut: u64) -> Command {
-    let found = Found { aggregation: 0, window, totals: BTreeMap::new() };
+    let found = Found { aggregation: 0, window, totals: BTreeMap::new(), at: None };
     let slots = found.claims(&node.cluster.now(), &slots(of));
     Command::Claim { node: NodeId(1), aggregation: 0, window, cut, slots }
 }

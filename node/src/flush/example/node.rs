@@ -20,6 +20,7 @@ use crate::event::time::Clock;
 use crate::flush::carried::CarriedWindows;
 use crate::flush::delivery::{Delivery, Flush};
 use crate::flush::feed::{Feed, Followed, Told};
+use crate::flush::files::Files;
 use crate::flush::folding::{Commands, Folder, Folding, Parts};
 use crate::flush::requests::Decided;
 use crate::flush::results::Results;
@@ -127,6 +128,7 @@ pub(crate) struct Node {
     source: Arc<Source>,
     pub(crate) store: Arc<Store>,
     pub(crate) scratch: Arc<tempfile::TempDir>,
+    rebuilt: Arc<tempfile::TempDir>,
     journal_bytes_max: u64,
 }
 
@@ -146,8 +148,8 @@ impl Node {
     ) -> Node {
         let (cluster, source) = (Arc::clone(cluster), Arc::clone(source));
         let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
-        let scratch = Arc::new(tempfile::tempdir().unwrap());
-        Node { id, cluster, source, store, scratch, journal_bytes_max }
+        let [scratch, rebuilt] = [(); 2].map(|()| Arc::new(tempfile::tempdir().unwrap()));
+        Node { id, cluster, source, store, scratch, rebuilt, journal_bytes_max }
     }
 
     /// What folds behind a handle, and what it hands on.
@@ -163,6 +165,7 @@ impl Node {
             node: NodeId(self.id),
             settings,
             carried: self.carried(),
+            files: self.files(),
             consensus: Arc::clone(&self.cluster) as _,
             feed: Arc::clone(&self.source) as _,
             flushes,
@@ -175,6 +178,11 @@ impl Node {
     pub(crate) fn carried(&self) -> CarriedWindows {
         let carries = Carries::new(Arc::clone(&self.store));
         CarriedWindows { carries, scratch: self.scratch.path().to_owned() }
+    }
+
+    /// What it rebuilds.
+    pub(crate) fn files(&self) -> Files {
+        Files::new(self.rebuilt.path().to_owned(), Arc::clone(&self.store))
     }
 
     /// A journal that nobody writes.
@@ -190,6 +198,7 @@ impl Node {
             consensus: Arc::clone(&self.cluster) as _,
             results: Results::new(Arc::clone(&self.store)),
             carried: self.carried(),
+            files: self.files(),
             sharing: alone(NodeId(self.id), &self.cluster, self.carried()),
             journal: self.journal(),
             copies: Copies::open(Arc::clone(&self.store)).unwrap(),

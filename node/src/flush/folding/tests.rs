@@ -40,7 +40,7 @@ fn closings(to_flush: &mut mpsc::UnboundedReceiver<Flush>) -> Vec<(u64, Window, 
             let records = closing.state.map_or(0, |state| state.records());
             Some((group, closing.due.window, closing.due.slots.to_string(), records))
         }
-        Flush::Carry { .. } => None,
+        Flush::Files { .. } | Flush::Carry { .. } => None,
     });
     closings.collect()
 }

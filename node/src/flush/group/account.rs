@@ -52,6 +52,11 @@ impl Account {
         Account { aggregation, begin, end, windows, closing, like: None }
     }
 
+    /// Whether nothing is open, and nothing on its way out.
+    pub(super) fn is_idle(&self) -> bool {
+        self.windows.is_empty() && self.closing.is_empty()
+    }
+
     pub(super) fn begin(&self, segment: u64) -> u64 {
         self.begin.get(&segment).copied().unwrap_or(0)
     }

@@ -4,6 +4,7 @@ use crate::checkpoint::facts::command::Command;
 use crate::event::entry::{EntryWriter, RequestId};
 use crate::event::node::NodeId;
 use crate::flush::example::{Appended, Cluster, at, entry, packed, register, slots, window};
+use crate::store::{Disk, Store};
 
 const FIRST: Window = Window { start: UnixNanos(0), end: UnixNanos(10_000_000_000) };
 
@@ -27,7 +28,9 @@ impl Fold {
     }
 
     fn resume(&self, slots: SlotSet, carries: Vec<Carry>) -> Group {
-        Group::resume(slots, carries, &self.cluster.now(), &self.settings(0)).unwrap()
+        let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
+        let files = Files::new(self.scratch.path().join("files"), store);
+        Group::resume(slots, carries, &self.cluster.now(), &self.settings(0), &files).unwrap()
     }
 
     fn begin(&self) -> Group {

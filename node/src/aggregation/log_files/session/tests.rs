@@ -17,8 +17,9 @@ impl Content for Memory {
 
     fn write(&mut self, at: u64, payload: &[u8]) -> Result<(), Infallible> {
         assert!(at as usize <= self.bytes.len(), "a hole");
-        self.bytes.truncate(at as usize);
-        self.bytes.extend_from_slice(payload);
+        let end = at as usize + payload.len();
+        self.bytes.resize(self.bytes.len().max(end), 0);
+        self.bytes[at as usize..end].copy_from_slice(payload);
         Ok(())
     }
 
@@ -76,7 +77,8 @@ impl File {
     }
 
     fn text(&self) -> &str {
-        str::from_utf8(&self.memory.bytes).unwrap()
+        let written = self.session.tail().length as usize;
+        str::from_utf8(&self.memory.bytes[..written]).unwrap()
     }
 }
 

@@ -1,0 +1,324 @@
+//! Rebuilt files, and how far checkpoints have them.
+//!
+//! A file may be longer than its newest checkpoint says: the rest is in the journals too, and is
+//! written again when another life goes on from the checkpoint. Beside each file there
+//! is an index, with the fingerprints of its chunks, 16 bytes each, so that a chunk that comes
+//! again can be told from one that contradicts it.
+
+mod content; // one file and its index
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::aggregation::log_files::names::path_of;
+use crate::aggregation::log_files::session::{Found, Held, Reached};
+use crate::checkpoint::facts::Slot;
+use crate::event::chunk::{Sequence, StreamId};
+use crate::event::fingerprint::slot_of;
+use crate::store::{Store, StoreError, Table, folder, keys};
+pub use content::OpenFile;
+
+/// Beyond so many files that changed, all that the system has to write is written at once.
+const SYNCED_ONE_BY_ONE: usize = 16;
+
+/// Which file: of an id, by its hash, and a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileKey {
+    /// The aggregation's number.
+    pub aggregation: u32,
+    /// The id's hash under the cluster's key.
+    pub hash: u128,
+    /// Which file of that name.
+    pub session: u64,
+}
+
+impl FileKey {
+    /// The slot that the file belongs to.
+    pub fn slot(&self) -> Slot {
+        slot_of(self.hash)
+    }
+
+    fn row(&self) -> [u8; 29] {
+        keys::file(self.aggregation, self.hash, self.session)
+    }
+
+    fn waiting(&self, seq: Sequence) -> [u8; 37] {
+        keys::waiting_chunk(self.aggregation, self.hash, self.session, seq.number())
+    }
+}
+
+/// What checkpoints say of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// What the file is called.
+    pub id: StreamId,
+    /// The newest checkpoint that has something of it.
+    pub now: Version,
+    /// The one before, for whoever learns that the newest was never completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Version>,
+}
+
+/// What one checkpoint says of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The number of the slot's checkpoint; 0 before the first.
+    pub checkpoint: u64,
+    /// How far the file reaches without a gap.
+    pub reached: Reached,
+    /// The chunks that wait behind a gap.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub waiting: BTreeSet<Sequence>,
+    /// Chunks that came for a place that has another one, with other bytes.
+    #[serde(default)]
+    pub contradicting: u64,
+}
+
+impl Kept {
+    /// The file as of one of the slot's checkpoints.
+    pub fn as_of(&self, checkpoint: u64) -> Version {
+        let versions = [Some(&self.now), self.before.as_ref()].into_iter().flatten();
+        let known = versions.filter(|version| version.checkpoint <= checkpoint);
+        known.max_by_key(|version| version.checkpoint).cloned().unwrap_or_default()
+    }
+}
+
+impl Version {
+    /// What it is after a checkpoint.
+    fn after(&self, checkpoint: u64, found: &Found) -> Version {
+        let mut waiting = self.waiting.clone();
+        waiting.extend(found.waiting.keys());
+        waiting.retain(|seq| !found.placed.contains(seq));
+        let contradicting = self.contradicting + found.contradicting;
+        Version { checkpoint, reached: found.reached, waiting, contradicting }
+    }
+}
+
+/// What a checkpoint found of a file.
+#[derive(Debug)]
+pub struct Change {
+    /// Which file.
+    pub key: FileKey,
+    /// What it is called.
+    pub id: StreamId,
+    /// What of it is new.
+    pub found: Found,
+}
+
+/// Why a rebuilt file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// The system refuses, for lack of space perhaps.
+    #[error("{operation} {}: {source}", path.display())]
+    System {
+        /// What was tried.
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The database below failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file is shorter than a checkpoint says: somebody has changed it.
+    #[error(
+        "{} has {found} bytes, and {expected} that were made durable: restore it from another \
+         owner, or forget this node", path.display()
+    )]
+    Short {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        found: u64,
+        /// How long the checkpoint says that it is.
+        expected: u64,
+    },
+}
+
+fn system<'a>(
+    operation: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> FilesError + use<'a> {
+    move |source| FilesError::System { operation, path: path.to_owned(), source }
+}
+
+/// The rebuilt files of a node; cheap to clone.
+#[derive(Clone)]
+pub struct Files {
+    root: PathBuf,
+    store: Arc<Store>,
+}
+
+impl Files {
+    /// The files in a folder, and what `store` says of them.
+    pub fn new(root: PathBuf, store: Arc<Store>) -> Files {
+        Files { root, store }
+    }
+
+    /// Where a file is.
+    pub fn path(&self, aggregation: u32, id: &StreamId, session: u64) -> PathBuf {
+        self.root.join(aggregation.to_string()).join(path_of(id, session))
+    }
+
+    fn index_path(&self, aggregation: u32, id: &StreamId, session: u64) -> PathBuf {
+        self.root.join(format!("{aggregation}.index")).join(path_of(id, session))
+    }
+
+    /// What checkpoints say of a file, if one has something of it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn kept(&self, key: &FileKey) -> Result<Option<Kept>, StoreError> {
+        let row = self.store.get(Table::Files, &key.row())?;
+        row.map(|row| self.store.decode(&row)).transpose()
+    }
+
+    /// All files of a slot that checkpoints have something of.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn of_slot(
+        &self,
+        aggregation: u32,
+        slot: Slot,
+    ) -> Result<Vec<(FileKey, Kept)>, StoreError> {
+        let (from, to) = keys::files(aggregation, slot);
+        let rows = self.store.scan(Table::Files, &from, &to)?;
+        let read = rows.map(|row| {
+            let (key, row) = row?;
+            Ok((self.key(aggregation, &key)?, self.store.decode(&row)?))
+        });
+        read.collect()
+    }
+
+    /// The files of a slot in which chunks wait behind a gap.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn with_gaps(&self, aggregation: u32, slot: Slot) -> Result<BTreeSet<FileKey>, StoreError> {
+        let (from, to) = keys::waiting_chunks(aggregation, slot);
+        let rows = self.store.scan(Table::Files, &from, &to)?;
+        rows.map(|row| self.key(aggregation, &row?.0)).collect()
+    }
+
+    fn key(&self, aggregation: u32, key: &[u8]) -> Result<FileKey, StoreError> {
+        let read = keys::of_file_key(key);
+        let (hash, session) = read.ok_or_else(|| self.store.missing("a part of a file's key"))?;
+        Ok(FileKey { aggregation, hash, session })
+    }
+
+    /// The chunks that wait in a version of a file.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or lacks one.
+    pub fn waiting(
+        &self,
+        key: &FileKey,
+        version: &Version,
+    ) -> Result<BTreeMap<Sequence, Held>, StoreError> {
+        let read = |&seq: &Sequence| {
+            let row = self.store.get(Table::Files, &key.waiting(seq))?;
+            let missing = || self.store.missing("a chunk that waits behind a gap");
+            let row = row.ok_or_else(missing)?;
+            let (fingerprint, payload) = row.split_first_chunk::<16>().ok_or_else(missing)?;
+            let payload = Bytes::copy_from_slice(payload);
+            Ok((seq, Held { fingerprint: u128::from_be_bytes(*fingerprint), payload }))
+        };
+        version.waiting.iter().map(read).collect()
+    }
+
+    /// Makes durable what a checkpoint found, whose number each slot has: first the files, and
+    /// then how far it has them.
+    ///
+    /// # Errors
+    /// When a file cannot be synced, or the database fails. Then nothing of it counts.
+    pub fn keep(
+        &self,
+        changes: &[Change],
+        numbers: &BTreeMap<Slot, u64>,
+    ) -> Result<(), FilesError> {
+        let changes: Vec<_> = changes
+            .iter()
+            .filter_map(|change| Some((change, *numbers.get(&change.key.slot())?)))
+            .collect();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.sync(changes.iter().map(|(change, _)| *change))?;
+        let mut batch = self.store.batch();
+        for (Change { key, id, found }, number) in changes {
+            let kept = self.kept(key)?;
+            let before = kept.as_ref().map(|kept| kept.as_of(number - 1)).unwrap_or_default();
+            let now = before.after(number, found);
+            for (&seq, Held { fingerprint, payload }) in &found.waiting {
+                let row = [&fingerprint.to_be_bytes()[..], payload].concat();
+                batch.put(Table::Files, &key.waiting(seq), &row)?;
+            }
+            let old = kept.iter().flat_map(|kept| [Some(&kept.now), kept.before.as_ref()]);
+            let known: BTreeSet<_> =
+                old.flatten().flat_map(|version| version.waiting.iter().copied()).collect();
+            let is_needed =
+                |seq: &Sequence| before.waiting.contains(seq) || now.waiting.contains(seq);
+            for seq in known.into_iter().filter(|seq| !is_needed(seq)) {
+                batch.delete(Table::Files, &key.waiting(seq))?;
+            }
+            let before = Some(before).filter(|before| before.checkpoint > 0);
+            let kept = Kept { id: id.clone(), now, before };
+            batch.put_json(Table::Files, &key.row(), &kept)?;
+        }
+        Ok(self.store.commit(batch)?)
+    }
+
+    fn sync<'a>(&self, changes: impl Iterator<Item = &'a Change>) -> Result<(), FilesError> {
+        let grown: Vec<_> = changes.filter(|change| !change.found.appended.is_empty()).collect();
+        if grown.len() > SYNCED_ONE_BY_ONE {
+            let root = File::open(&self.root).map_err(system("open", &self.root))?;
+            return rustix::fs::syncfs(&root)
+                .map_err(|error| system("sync", &self.root)(error.into()));
+        }
+        let mut folders = BTreeSet::new();
+        for Change { key: FileKey { aggregation, session, .. }, id, .. } in grown {
+            for path in
+                [self.path(*aggregation, id, *session), self.index_path(*aggregation, id, *session)]
+            {
+                let synced = File::open(&path).and_then(|file| file.sync_data());
+                synced.map_err(system("sync", &path))?;
+                folders.extend(path.parent().map(Path::to_owned));
+            }
+        }
+        for folder in folders {
+            let synced = File::open(&folder).and_then(|folder| folder.sync_all());
+            synced.map_err(system("sync", &folder))?;
+        }
+        Ok(())
+    }
+
+    /// Opens a file that is written up to `tail`, and whose newest checkpoint has `reached`.
+    ///
+    /// # Errors
+    /// When the system refuses, or the file lacks something.
+    pub fn open(
+        &self,
+        key: &FileKey,
+        id: &StreamId,
+        tail: Reached,
+        reached: Reached,
+    ) -> Result<OpenFile, FilesError> {
+        let path = self.path(key.aggregation, id, key.session);
+        let index = self.index_path(key.aggregation, id, key.session);
+        for folder in [path.parent(), index.parent()].into_iter().flatten() {
+            folder::create(folder).map_err(system("make", folder))?;
+        }
+        OpenFile::open(path, index, tail.length, reached.next)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! One rebuilt file and its index.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::{FilesError, system};
+use crate::aggregation::log_files::session::Content;
+use crate::event::chunk::Sequence;
+
+const FINGERPRINT_BYTES: u64 = 16;
+
+/// A file that chunks are written to, with its index.
+#[derive(Debug)]
+pub struct OpenFile {
+    path: PathBuf,
+    file: File,
+    index_path: PathBuf,
+    index: File,
+}
+
+impl OpenFile {
+    pub(super) fn open(
+        path: PathBuf,
+        index_path: PathBuf,
+        length: u64,
+        next: Sequence,
+    ) -> Result<OpenFile, FilesError> {
+        let file = open_at(&path, length)?;
+        let index = open_at(&index_path, at(next))?;
+        Ok(OpenFile { path, file, index_path, index })
+    }
+
+    /// Writes the fingerprints of chunks from one on, which a checkpoint has.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn add_to_index(&self, from: Sequence, chunks: &[u128]) -> Result<(), FilesError> {
+        let bytes: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.to_be_bytes()).collect();
+        let written = self.index.write_all_at(&bytes, at(from));
+        written.map_err(system("write", &self.index_path))
+    }
+}
+
+impl OpenFile {
+    /// Cuts off what lies behind the newest chunk: another life wrote it, and it was lost since.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn cut_off(&self, length: u64) -> Result<(), FilesError> {
+        let found = self.file.metadata().map_err(system("measure", &self.path))?.len();
+        match found > length {
+            true => self.file.set_len(length).map_err(system("cut", &self.path)),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Content for OpenFile {
+    type Error = FilesError;
+
+    fn write(&mut self, at: u64, payload: &[u8]) -> Result<(), FilesError> {
+        // Nothing is cut off here: what lies behind may be what a checkpoint has, and is about to
+        // be written again.
+        self.file.write_all_at(payload, at).map_err(system("write", &self.path))
+    }
+
+    fn read(&mut self, at: u64, bytes: u64) -> Result<Bytes, FilesError> {
+        let mut read = vec![0; bytes as usize];
+        self.file.read_exact_at(&mut read, at).map_err(system("read", &self.path))?;
+        Ok(read.into())
+    }
+
+    fn fingerprint(&mut self, seq: Sequence) -> Result<u128, FilesError> {
+        let mut bytes = [0; FINGERPRINT_BYTES as usize];
+        let read = self.index.read_exact_at(&mut bytes, at(seq));
+        read.map_err(system("read", &self.index_path))?;
+        Ok(u128::from_be_bytes(bytes))
+    }
+}
+
+/// Where a chunk stands in the index.
+fn at(seq: Sequence) -> u64 {
+    (seq.number() - 1) * FINGERPRINT_BYTES
+}
+
+/// Opens a file that has `length` bytes or more, or makes it.
+fn open_at(path: &Path, length: u64) -> Result<File, FilesError> {
+    let mut options = File::options();
+    let file = options.read(true).write(true).create(true).truncate(false).open(path);
+    let file = file.map_err(system("open", path))?;
+    let found = file.metadata().map_err(system("measure", path))?.len();
+    if found < length {
+        return Err(FilesError::Short { path: path.to_owned(), found, expected: length });
+    }
+    Ok(file)
+}

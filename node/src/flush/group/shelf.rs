@@ -1,0 +1,324 @@
+//! One aggregation's files in some slots: those of which more may come.
+
+use std::collections::BTreeMap;
+
+use super::Positions;
+use crate::aggregation::definition::Definition;
+use crate::aggregation::distinct_logs::SlotTotals;
+use crate::aggregation::log_files::session::{Found, Held, Order, Session};
+use crate::checkpoint::facts::cuts::Cut;
+use crate::checkpoint::facts::{Facts, Slot};
+use crate::event::chunk::StreamId;
+use crate::event::entry::chunk::ChunkSection;
+use crate::event::fingerprint::digest;
+use crate::event::slots::SlotSet;
+use crate::event::time::{SECOND, UnixNanos, Window};
+use crate::flush::Aggregation;
+use crate::flush::feed::Part;
+use crate::flush::files::{Change, FileKey, Files, FilesError, OpenFile};
+use crate::journal::Position;
+
+/// Files that are open to be written at the same time.
+const OPEN_MAX: usize = 256;
+/// Bytes of chunks after which a checkpoint does not wait for its time.
+const BYTES_MAX: u64 = 64 << 20;
+
+/// The files of an aggregation.
+pub(super) struct Shelf {
+    aggregation: Aggregation,
+    /// The first entry of each segment that no checkpoint has.
+    begin: Positions,
+    /// What is stamped then or later is not the aggregation's.
+    end: Option<UnixNanos>,
+    files: Files,
+    /// The number of each slot's last checkpoint that was completed.
+    completed: BTreeMap<Slot, u64>,
+    open: BTreeMap<FileKey, Open>,
+    /// The number of the cut up to which a checkpoint was begun, and its time.
+    closed: (u64, UnixNanos),
+    /// Bytes of chunks that came since.
+    bytes: u64,
+    /// Whether some came that no checkpoint has.
+    is_fresh: bool,
+    /// Checkpoints that are being handed out, with the chunks that they settle. What they have
+    /// of a file is known here only.
+    closing: BTreeMap<Window, u64>,
+}
+
+/// A file of which more may come.
+struct Open {
+    id: StreamId,
+    session: Session,
+    content: Option<OpenFile>,
+}
+
+/// A checkpoint on its way out.
+pub struct Checkpointing {
+    /// The aggregation.
+    pub aggregation: Aggregation,
+    /// The second before the cut.
+    pub window: Window,
+    /// The number of the cut that it has everything below of.
+    pub cut: u64,
+    /// The slots.
+    pub slots: SlotSet,
+    /// The number that the checkpoint has in each slot. If another one took it, the slots are
+    /// to be folded anew.
+    pub numbers: BTreeMap<Slot, u64>,
+    /// What is new in each slot that has something.
+    pub totals: BTreeMap<Slot, SlotTotals>,
+    /// The files that have something new.
+    pub changes: Vec<Change>,
+}
+
+/// A cut at which a checkpoint is due.
+struct Due<'a> {
+    cut: &'a Cut,
+    window: Window,
+}
+
+impl Shelf {
+    /// Goes on where the slots' last checkpoints have left off.
+    ///
+    /// # Errors
+    /// When what they say of files cannot be read.
+    pub(super) fn resume(
+        aggregation: Aggregation,
+        begin: Positions,
+        slots: &SlotSet,
+        facts: &Facts,
+        files: Files,
+    ) -> Result<Shelf, FilesError> {
+        let number = aggregation.number;
+        let known = facts.aggregations().get(&number);
+        let progress = |slot| known.map(|known| known.progress(slot));
+        let completed = slots.iter().filter_map(|slot| Some((slot, progress(slot)?.number())));
+        let carried = slots.iter().next().and_then(|slot| Some(known?.carried(slot)));
+        let carried = carried.unwrap_or(facts.latest_cut().number);
+        let time = facts.cut(carried).map_or(facts.latest_cut().time, |cut| cut.time);
+        let mut shelf = Shelf {
+            aggregation,
+            begin,
+            end: super::end(facts, number),
+            files,
+            completed: completed.collect(),
+            open: BTreeMap::new(),
+            closed: (carried, time),
+            bytes: 0,
+            is_fresh: false,
+            closing: BTreeMap::new(),
+        };
+        for slot in slots.iter() {
+            for key in shelf.files.with_gaps(number, slot)? {
+                shelf.take_up(key)?;
+            }
+        }
+        Ok(shelf)
+    }
+
+    /// Goes on under what its definition is now, up to where it ends.
+    pub(super) fn follow(&mut self, definition: &Definition, end: Option<UnixNanos>) {
+        self.aggregation.definition.clone_from(definition);
+        self.end = end;
+    }
+
+    pub(super) fn begin(&self, segment: u64) -> u64 {
+        self.begin.get(&segment).copied().unwrap_or(0)
+    }
+
+    /// Goes on with a file in which chunks wait, as its slot's last checkpoint has it.
+    fn take_up(&mut self, key: FileKey) -> Result<(), FilesError> {
+        let Some(kept) = self.files.kept(&key)? else { return Ok(()) };
+        let session = self.resumed(&key)?;
+        if session.unsettled() > 0 {
+            self.open.insert(key, Open { id: kept.id, session, content: None });
+        }
+        Ok(())
+    }
+
+    fn resumed(&self, key: &FileKey) -> Result<Session, FilesError> {
+        let checkpoint = self.completed.get(&key.slot()).copied().unwrap_or(0);
+        let version = self.files.kept(key)?.map(|kept| kept.as_of(checkpoint)).unwrap_or_default();
+        let waiting = self.files.waiting(key, &version)?;
+        Ok(Session::resume(version.reached, waiting))
+    }
+
+    /// Takes a chunk, and writes what follows without a gap.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub(super) fn take(
+        &mut self,
+        segment: u64,
+        part: &Part,
+        chunk: &ChunkSection<'_>,
+    ) -> Result<(), FilesError> {
+        if part.index < self.begin(segment) || self.end.is_some_and(|end| end <= part.stamp) {
+            return Ok(());
+        }
+        let ChunkSection { hash, fingerprint, session, seq, payload, .. } = *chunk;
+        let key = FileKey { aggregation: self.aggregation.number, hash, session };
+        if !self.open.contains_key(&key) {
+            let session = self.resumed(&key)?;
+            let id = chunk.stream_id();
+            self.open.insert(key, Open { id, session, content: None });
+        }
+        self.close_some();
+        let Some(open) = self.open.get_mut(&key) else { return Ok(()) };
+        let position = Position { segment, index: part.index };
+        let order = Order { stamp: part.stamp, position };
+        // What is held must not hold the whole batch that it came with.
+        let payload = match open.session.tail().next == seq {
+            true => part.entry.slice_ref(payload),
+            false => payload.to_vec().into(),
+        };
+        self.bytes += payload.len() as u64;
+        self.is_fresh = true;
+        let (session, content) = open.parts(&key, &self.files)?;
+        session.take(seq, order, Held { fingerprint, payload }, content)
+    }
+
+    /// Closes files where too many are open: each is opened again when it has to be.
+    fn close_some(&mut self) {
+        if self.open.values().filter(|open| open.content.is_some()).count() >= OPEN_MAX {
+            self.open.values_mut().for_each(|open| open.content = None);
+        }
+    }
+
+    /// Makes a checkpoint of these slots if one is due at a cut below which all is folded, and
+    /// says whether one may be due once more is.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub(super) fn close(
+        &mut self,
+        facts: &Facts,
+        slots: &SlotSet,
+        is_reached: impl Fn(&Cut) -> bool,
+    ) -> Result<(Option<Checkpointing>, bool), FilesError> {
+        let Some(Due { cut, window }) = self.due(facts, slots, &is_reached) else {
+            return Ok((None, !is_reached(facts.latest_cut())));
+        };
+        if !is_reached(cut) {
+            return Ok((None, true));
+        }
+        let (mut totals, mut changes) = (BTreeMap::new(), Vec::new());
+        let is_below = |at: Position| at.index < cut.count(at.segment).entries;
+        for (&key, open) in &mut self.open {
+            if !slots.contains(key.slot()) {
+                continue;
+            }
+            let (session, content) = open.parts(&key, &self.files)?;
+            let before = session.reached().next;
+            let found = session.close(is_below, content)?;
+            if found.is_empty() {
+                continue;
+            }
+            content.add_to_index(before, &found.appended)?;
+            content.cut_off(session.tail().length)?;
+            add(&mut totals, &key, &found);
+            changes.push(Change { key, id: open.id.clone(), found });
+        }
+        let begun = self.closing.len() as u64 + 1;
+        let number = |slot| (slot, self.completed.get(&slot).copied().unwrap_or(0) + begun);
+        let numbers = slots.iter().map(number).collect();
+        self.bytes = 0;
+        self.is_fresh = self.open.values().any(|open| open.session.has_new());
+        self.closed = (cut.number, cut.time);
+        self.closing
+            .insert(window, totals.values().map(|totals: &SlotTotals| totals.records).sum());
+        let aggregation = self.aggregation.clone();
+        let checkpoint = Checkpointing {
+            aggregation,
+            window,
+            cut: cut.number,
+            slots: *slots,
+            numbers,
+            totals,
+            changes,
+        };
+        Ok((Some(checkpoint), !is_reached(facts.latest_cut())))
+    }
+
+    /// The cut at which a checkpoint is due: one that was claimed, or that has been waited for
+    /// for long enough, or has much, or the aggregation's last one.
+    fn due<'a>(
+        &self,
+        facts: &'a Facts,
+        slots: &SlotSet,
+        is_reached: &impl Fn(&Cut) -> bool,
+    ) -> Option<Due<'a>> {
+        let known = facts.aggregations().get(&self.aggregation.number)?;
+        let (closed, time) = self.closed;
+        let claims = slots.iter().filter_map(|slot| known.progress(slot).claimed);
+        let claimed = claims.filter(|claim| claim.cut > closed).min_by_key(|claim| claim.cut);
+        if let Some(claim) = claimed {
+            return Some(Due { cut: facts.cut(claim.cut)?, window: claim.window });
+        }
+        let last = known.until.and_then(|until| facts.cut(until));
+        let newest = facts.cuts().filter(|cut| cut.number > closed && is_reached(cut)).last()?;
+        let interval = self.aggregation.definition.kind.checkpoint_seconds();
+        let interval = u64::from(interval.unwrap_or_default()) * SECOND;
+        let is_late = newest.time.0 >= time.0.saturating_add(interval);
+        let cut = match last {
+            Some(last) if last.number <= newest.number && last.number > closed => last,
+            _ if self.bytes > BYTES_MAX || (self.is_fresh && is_late) => newest,
+            _ => return None,
+        };
+        let start = UnixNanos(cut.time.0.saturating_sub(SECOND));
+        Some(Due { cut, window: Window { start, end: cut.time } })
+    }
+
+    /// Whether nothing came since the last checkpoint, and none is on its way out.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.is_fresh && self.closing.is_empty()
+    }
+
+    /// A checkpoint was handed out, or is not this node's to hand out any more.
+    pub(super) fn closed(&mut self, window: Window) {
+        if self.closing.remove(&window).is_some() {
+            self.completed.values_mut().for_each(|number| *number += 1);
+        }
+        if self.closing.is_empty() {
+            self.open.retain(|_, open| open.session.unsettled() > 0);
+        }
+    }
+
+    /// Chunks that were stamped before a time and that no checkpoint among the facts settles.
+    pub(super) fn pending(&self, facts: &Facts, slots: &SlotSet, before: UnixNanos) -> u64 {
+        let open = self.open.iter().filter(|(key, _)| slots.contains(key.slot()));
+        let open: u64 = open.map(|(_, open)| open.session.unsettled_before(before)).sum();
+        let known = facts.aggregations().get(&self.aggregation.number);
+        let is_flushed = |window: Window| {
+            known.is_none_or(|known| {
+                slots.iter().all(|slot| known.progress(slot).through >= window.end)
+            })
+        };
+        let closing = self.closing.iter().filter(|(window, _)| !is_flushed(**window));
+        open + closing.map(|(_, chunks)| chunks).sum::<u64>()
+    }
+}
+
+impl Open {
+    /// What is known of it, and the file itself.
+    fn parts(
+        &mut self,
+        key: &FileKey,
+        files: &Files,
+    ) -> Result<(&mut Session, &mut OpenFile), FilesError> {
+        let content = match self.content.take() {
+            Some(content) => content,
+            None => files.open(key, &self.id, self.session.tail(), self.session.reached())?,
+        };
+        Ok((&mut self.session, self.content.insert(content)))
+    }
+}
+
+/// Adds what was found of a file to its slot's totals.
+fn add(totals: &mut BTreeMap<Slot, SlotTotals>, key: &FileKey, found: &Found) {
+    let slot = key.slot();
+    let sum = totals.entry(slot).or_insert(SlotTotals { slot, records: 0, distinct: 0, digest: 0 });
+    sum.records += found.settled();
+    sum.distinct += found.appended.len() as u64;
+    sum.digest = sum.digest.wrapping_add(digest(&found.canonical(key.hash, key.session)));
+}
