@@ -37,6 +37,7 @@ impl Follower {
             tell_of(&session.path, "it went away while it was not open; what was not read is lost");
         }
         self.keep_unanswered(key, &session)?;
+        self.give_up_lost(key)?;
         self.look_at(key, Instant::now());
         Ok(())
     }
@@ -84,9 +85,30 @@ impl Follower {
             }
         }
         self.keep_unanswered(key, &session)?;
+        self.give_up_lost(key)?;
         self.look_at(key, Instant::now());
         // The file itself is a new one.
         self.scans.hurry(Instant::now());
+        Ok(())
+    }
+
+    /// Ends a session whose file is gone while chunks of it are to be sent again: whether they
+    /// arrived before a restart nobody knows.
+    pub(super) fn give_up_lost(&mut self, key: Key) -> Result<(), FollowError> {
+        let Some((file, session)) = self.files.get(&key).zip(self.state.get(key)) else {
+            return Ok(());
+        };
+        let mut unsent = session.unanswered.iter().filter(|cut| cut.seq > file.handed);
+        let first = unsent.find(|cut| cut.spooled.is_none());
+        let Some(cut) = first.filter(|_| file.is_lost && session.end.is_none()) else {
+            return Ok(());
+        };
+        let text = format!(
+            "what follows on its first {} bytes cannot be sent again, and may not have arrived",
+            cut.offset
+        );
+        tell_of(&session.path, &text);
+        self.state.record(Entry::Ended { key, end: End::GivenUp })?;
         Ok(())
     }
 

@@ -181,22 +181,30 @@ impl Follower {
 
     /// Sends a chunk that was cut before, from where its bytes are.
     fn send_again(&mut self, key: Key, cut: Cut) -> Result<Outcome, FollowError> {
-        match self.load(key, &cut) {
+        let why = match self.load(key, &cut) {
             Ok(Some(payload)) => {
                 self.hand_over(key, cut.seq, payload);
-                Ok(Outcome::More(cut.length as usize))
+                return Ok(Outcome::More(cut.length as usize));
             }
-            Ok(None) => {
-                let what = "its bytes are not what they were when they were sent first";
-                self.give_up(key, &format!("chunk {} is to be sent again, and {what}", cut.seq))?;
-                Ok(Outcome::Idle)
-            }
-            Err(error) => {
-                let why = format!("chunk {} is to be sent again: read it: {error}", cut.seq);
-                self.give_up(key, &why)?;
-                Ok(Outcome::Idle)
-            }
+            Ok(None) => "its bytes are not what they were".to_owned(),
+            Err(error) => format!("read it: {error}"),
+        };
+        if self.is_rewritten(key) {
+            // Its bytes may be in a copy.
+            self.truncated(key)?;
+            return Ok(Outcome::More(0));
         }
+        self.give_up(key, &format!("chunk {} is to be sent again: {why}", cut.seq))?;
+        Ok(Outcome::Idle)
+    }
+
+    /// Whether an open file has lost what was read from it.
+    fn is_rewritten(&self, key: Key) -> bool {
+        let Some((file, session)) = self.files.get(&key).zip(self.state.get(key)) else {
+            return false;
+        };
+        let source = file.source.as_ref();
+        source.is_some_and(|source| source.has_kept(&session.trace).is_ok_and(|kept| !kept))
     }
 
     /// A chunk's bytes; nothing if they are not what was cut.
