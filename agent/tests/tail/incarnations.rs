@@ -221,3 +221,27 @@ fn a_link_that_is_switched_leads_to_another_session_and_back() {
     rebuilt(&node, &scene.id("a.log"), &[b"one\nagain\n", b"two\nmore\n"]);
     assert!(agent.stop());
 }
+
+#[test]
+fn a_file_that_comes_back_after_it_was_complete_goes_on_where_it_ended() {
+    let node = Node::start(Mood::Takes);
+    let scene = Scene::new(&node).and(&["--poll", "100ms", "--linger", "500ms"]);
+    scene.write("a.log", "one\n");
+    let agent = scene.start();
+    rebuilt(&node, &scene.id("a.log"), &[b"one\n"]);
+    scene.rename("a.log", "old");
+    scene.write("a.log", "two\n");
+    rebuilt(&node, &scene.id("a.log"), &[b"one\n", b"two\n"]);
+    agent.says("a.log: it is complete, with 4 bytes");
+    let agent = match fastrand::bool() {
+        true => agent,
+        false => {
+            agent.kill();
+            scene.start()
+        }
+    };
+    scene.write("old", "more\n");
+    scene.rename("old", "a.log");
+    rebuilt(&node, &scene.id("a.log"), &[b"one\nmore\n", b"two\n"]);
+    assert!(agent.stop());
+}

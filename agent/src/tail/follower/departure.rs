@@ -1,9 +1,6 @@
 //! Files that are renamed, deleted, truncated or done with.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, time::Instant};
 
 use super::{
     FollowError, Follower, milliseconds,
@@ -14,9 +11,6 @@ use crate::tail::{
     session::{End, Entry, Key, Session},
 };
 
-/// A file that was followed by another, or is deleted, is kept open for this long after it was
-/// written to last: a writer may be late.
-const LINGER: Duration = Duration::from_secs(60);
 /// A complete session is remembered for a day, in case its file comes back.
 const REMEMBERED: u64 = 24 * 3600 * 1000;
 
@@ -175,9 +169,12 @@ impl Follower {
         let is_deleted = facts.is_none_or(|facts| facts.links == 0);
         let last = self.state.sessions().last(&session.id);
         let is_followed_on = last.is_some_and(|last| last.key != key && last.seq > 0);
-        let is_quiet = file.is_read && now >= file.quiet_since + LINGER;
+        let is_quiet = file.is_read && now >= file.quiet_since + self.settings.linger;
         if !is_quiet || !(is_deleted || is_followed_on) {
             return Ok(());
+        }
+        if !session.trace.is_blank() {
+            tell_of(&session.path, &format!("it is complete, with {} bytes", session.trace.offset));
         }
         if is_deleted {
             return self.forget(key);

@@ -4,7 +4,7 @@ use std::{io, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{FollowError, Follower, TRY_AGAIN};
+use super::{FollowError, Follower, Full, TRY_AGAIN};
 use crate::tail::{
     identity::Trace,
     parcel::Parcel,
@@ -52,7 +52,8 @@ impl Follower {
                 Outcome::Later(at) => self.look_at(key, at),
                 Outcome::Idle => {}
                 Outcome::NoRoom => {
-                    self.tell_full();
+                    let full = Full { since: now, is_told: false };
+                    self.full.get_or_insert(full);
                     if let Some(file) = self.files.get_mut(&key)
                         && !std::mem::replace(&mut file.is_waiting, true)
                     {
@@ -289,15 +290,5 @@ impl Follower {
         }
         self.look_at(key, now);
         Some(now + self.settings.chunk_interval)
-    }
-
-    fn tell_full(&mut self) {
-        if !self.is_full_told {
-            self.is_full_told = true;
-            tell(
-                "no node has answered what is under way, and there is no room for more (--window, \
-                 --spool): reading waits, the files keep what is written",
-            );
-        }
     }
 }
