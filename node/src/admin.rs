@@ -6,6 +6,7 @@
 
 mod answers; // each path of the admin port and its answer
 mod control; // each path of the control port and what it does
+mod files; // rebuilt files
 mod guard; // whom the control port listens to
 
 mod connections; // how many clients, and how slow they may be
@@ -14,6 +15,7 @@ mod process; // memory, CPU and files of this process
 mod refusal; // an answer that says what is wrong
 
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -22,6 +24,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sheaf_proto::cluster::{Cluster, Member};
+use sheaf_proto::files::RebuiltFile;
 use sheaf_proto::queue::Queue;
 use sheaf_proto::statistics::{Ledger, WindowCounts};
 use tokio::net::TcpListener;
@@ -59,6 +62,17 @@ pub trait Node: Send + Sync + 'static {
 
     /// How full the node is.
     fn queue(&self) -> Queue;
+
+    /// The rebuilt files that this node has, in the order of their ids and sessions: all, or those
+    /// of one id; at most `limit`.
+    fn files(
+        &self,
+        id: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RebuiltFile>, AdminError>>;
+
+    /// Where the rebuilt file of an id and a session is on this node's disk.
+    fn file(&self, id: String, session: u64) -> BoxFuture<'_, Result<PathBuf, AdminError>>;
 
     /// The cluster as the node knows it.
     fn cluster(&self) -> Cluster;

@@ -24,7 +24,7 @@ use crate::intake::admission::{Admission, Busy, Closed, Permit, Why};
 use crate::intake::scan::{Plan, RejectReason, Rejected, Scan, Scanner};
 use crate::intake::throttle::Throttle;
 use crate::intake::wire::Undecodable;
-use crate::journal::{AppendError, FRAME_BYTES, Journal, frame};
+use crate::journal::{AppendError, Events, FRAME_BYTES, Journal, frame};
 
 /// Records in one request at most. A record that says nothing takes two bytes, and ten
 /// times as much when it is packed.
@@ -246,7 +246,7 @@ impl Intake {
         if accepted > 0 {
             permit.grow(entry.len().saturating_sub(permit.bytes())).await?;
             permit.shrink_to(entry.len());
-            self.append(&opened, entry, accepted, permit).await?;
+            self.append(&opened, entry, Events::of_records(accepted), permit).await?;
         }
         received.requests.fetch_add(1, Ordering::Relaxed);
         received.accepted.fetch_add(accepted, Ordering::Relaxed);
@@ -274,7 +274,7 @@ impl Intake {
         drop(chunk);
         permit.grow(packed.len().saturating_sub(permit.bytes())).await?;
         permit.shrink_to(packed.len());
-        self.append(&opened, packed, 0, permit).await?;
+        self.append(&opened, packed, Events::of_chunks(1), permit).await?;
         self.shared.received.chunks.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -284,10 +284,10 @@ impl Intake {
         &self,
         opened: &Opened,
         entry: Vec<u8>,
-        records: u64,
+        events: Events,
         permit: Permit,
     ) -> Result<(), Busy> {
-        let durable = opened.journal.append(entry, records, Box::new(permit)).await;
+        let durable = opened.journal.append(entry, events, Box::new(permit)).await;
         if is_to_fail("planted-acknowledge-anyway") {
             return Ok(());
         }

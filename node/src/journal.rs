@@ -7,7 +7,7 @@
 
 mod acknowledging; // what is written here, until it is durable on all copies
 pub mod copies; // segments of other nodes
-mod extent; // how much of a segment
+mod extent; // how much of a segment, and what entries carry
 pub mod follow; // a segment's entries, as they become durable
 pub mod frame; // an entry's bytes: number, stamp, checksums
 mod marks; // how much is stamped before which second
@@ -34,7 +34,7 @@ use crate::event::time::{Clock, UnixNanos};
 use crate::store::Store;
 
 use copies::Copies;
-pub use extent::Extent;
+pub use extent::{Events, Extent};
 use follow::Follower;
 pub use frame::FRAME_BYTES;
 pub use marks::Marks;
@@ -139,7 +139,7 @@ impl Journal {
     ) -> (Journal, Writer) {
         let queue = Arc::<Queue>::default();
         let segments = Arc::new(Segments::new(replay));
-        let shown = Arc::new(Shown::new(replay.records));
+        let shown = Arc::new(Shown::new(replay.events));
         let journal = Journal { store, queue, shown, segments };
         let writer = Writer::new(journal.clone(), replay, clock, observer);
         (journal, writer)
@@ -201,8 +201,8 @@ impl Journal {
         }
     }
 
-    /// Appends a packed entry of `records` records; its first [`FRAME_BYTES`] bytes
-    /// are room for the frame. It keeps `hold` until it is folded: see [`Journal::folded`].
+    /// Appends a packed entry that carries `events`; its first [`FRAME_BYTES`] bytes are
+    /// room for the frame. It keeps `hold` until it is folded: see [`Journal::folded`].
     ///
     /// `Ok` means durable: the sender may forget it.
     ///
@@ -212,10 +212,10 @@ impl Journal {
     pub async fn append(
         &self,
         frame: Vec<u8>,
-        records: u64,
+        events: Events,
         hold: Hold,
     ) -> Result<Position, AppendError> {
-        let durable = self.queue.append(frame, records, hold)?;
+        let durable = self.queue.append(frame, events, hold)?;
         durable.await.map_err(|_| AppendError::Closed)?
     }
 
@@ -237,9 +237,9 @@ impl Journal {
         self.shown.segment()
     }
 
-    /// Records in all entries, since the journal began.
-    pub fn records(&self) -> u64 {
-        self.shown.records()
+    /// What all entries carry, since the journal began.
+    pub fn events(&self) -> Events {
+        self.shown.events()
     }
 
     /// Reads a segment from a position on that is open, or was until just now.

@@ -120,10 +120,10 @@ async fn an_entry_that_is_larger_than_its_request_is_charged_as_a_whole() {
     let rest = admission.admit(QUEUE_BYTES - 2 * grows.len()).await.unwrap();
     let refused = life.send(grows.clone()).await.unwrap_err();
     assert!(matches!(refused, IntakeError::Busy(busy) if busy.why == Why::Full), "{refused:?}");
-    assert_eq!(life.reader().lending.journal.records(), 0);
+    assert_eq!(life.reader().lending.journal.events().records, 0);
     drop(rest);
     life.send(grows).await.unwrap();
-    assert_eq!(life.reader().lending.journal.records(), 10_000);
+    assert_eq!(life.reader().lending.journal.events().records, 10_000);
     // What is folded is released.
     until(async || admission.used() == 0).await;
     life.end().await;

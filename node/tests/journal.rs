@@ -13,8 +13,8 @@ use sheaf_node::event::time::{Clock, SECOND, UnixNanos};
 use sheaf_node::journal::copies::Copies;
 use sheaf_node::journal::replay::replay;
 use sheaf_node::journal::{
-    AppendError, CommitFigures, Extent, FRAME_BYTES, Journal, JournalError, Opening, Position,
-    Replay, frame,
+    AppendError, CommitFigures, Events, Extent, FRAME_BYTES, Journal, JournalError, Opening,
+    Position, Replay, frame,
 };
 use sheaf_node::store::{Disk, Store, StoreError};
 
@@ -64,7 +64,7 @@ impl Life {
     }
 
     async fn append(&self, content: &str) -> Result<Position, AppendError> {
-        self.journal.append(packed(content), 1, Box::new(())).await
+        self.journal.append(packed(content), Events::of_records(1), Box::new(())).await
     }
 
     fn end(self) {
@@ -108,7 +108,7 @@ async fn what_was_acknowledged_is_replayed_in_order_across_lives() {
     life.end();
     let (found, replay) = contents(Store::in_memory(&disk)).unwrap();
     assert_eq!(found, ["a", "b", "c"]);
-    assert_eq!((replay.records, replay.last_stamp), (3, NOW));
+    assert_eq!((replay.events.records, replay.last_stamp), (3, NOW));
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn nothing_is_stamped_before_a_time_of_which_was_told_how_much_is() {
     life.append("before").await.unwrap();
     let cut = UnixNanos(NOW.0 + 10 * SECOND).whole_second();
     let told = life.journal.stamped(cut, LEASE).await.unwrap()[&1];
-    assert_eq!((told.before, told.last), (Extent { entries: 1, records: 1 }, NOW));
+    assert_eq!((told.before, told.last), (Extent::new(1, Events::of_records(1)), NOW));
     life.append("after").await.unwrap();
     assert_eq!(life.stamps(2).await, [NOW, cut]);
     assert_eq!(life.journal.stamped(cut, LEASE).await.unwrap()[&1].before, told.before);
@@ -175,7 +175,7 @@ async fn a_trimmed_journal_begins_where_it_was_trimmed() {
     life.end();
     let (found, replay) = contents(Store::in_memory(&disk)).unwrap();
     assert_eq!(found, ["c"]);
-    assert_eq!(replay.records, 3);
+    assert_eq!(replay.events.records, 3);
 }
 
 #[tokio::test]

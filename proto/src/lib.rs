@@ -4,6 +4,7 @@
 
 pub mod chunks; // how chunks of files are sent, over gRPC and HTTP
 pub mod cluster; // members, roles and segments, as JSON carries them
+pub mod files; // rebuilt files, as JSON carries them
 pub mod names; // ports, paths, header and metadata keys
 pub mod peer; // what nodes ask of each other, over gRPC
 pub mod queue; // how full a node is, as JSON carries it

@@ -8,12 +8,12 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{any, get};
 use serde::Deserialize;
 use sheaf_proto::names::{
-    CLUSTER_PATH, CONTROL_PORT, CURRENT_WINDOWS_PATH, LEDGER_PATH, MEMBERS_PATH, QUEUE_PATH,
-    WINDOWS_PATH,
+    CLUSTER_PATH, CONTROL_PORT, CURRENT_WINDOWS_PATH, FILES_PATH, LEDGER_PATH, MEMBERS_PATH,
+    QUEUE_PATH, WINDOWS_PATH,
 };
 
 use super::refusal::Refusal;
-use super::{Node, Scope, process};
+use super::{Node, Scope, files, process};
 
 /// An hour of one-second windows.
 pub(super) const WINDOWS_DEFAULT: usize = 3_600;
@@ -32,6 +32,8 @@ pub fn router(node: Arc<dyn Node>) -> Router {
         .route(LEDGER_PATH, get(ledger))
         .route(CLUSTER_PATH, get(cluster))
         .route(QUEUE_PATH, get(queue))
+        .route(FILES_PATH, get(files::list))
+        .route(&format!("{FILES_PATH}/{{id}}/{{session}}"), get(files::read))
         .route(&format!("{MEMBERS_PATH}/{{*member}}"), any(elsewhere))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -121,8 +123,8 @@ async fn unknown_path() -> Refusal {
         status: StatusCode::NOT_FOUND,
         reason: format!(
             "no such path; there are /livez, /readyz, /metrics, \
-             {WINDOWS_PATH}, {CURRENT_WINDOWS_PATH}, {LEDGER_PATH}, {CLUSTER_PATH} and \
-             {QUEUE_PATH}"
+             {WINDOWS_PATH}, {CURRENT_WINDOWS_PATH}, {LEDGER_PATH}, {CLUSTER_PATH}, \
+             {QUEUE_PATH} and {FILES_PATH}"
         ),
     }
 }

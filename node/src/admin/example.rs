@@ -1,6 +1,7 @@
 //! A node for tests.
 
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use futures::future::{BoxFuture, FutureExt as _, ready};
@@ -9,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sheaf_proto::cluster::{Cluster, Member};
+use sheaf_proto::files::RebuiltFile;
 use sheaf_proto::queue::Queue;
 use sheaf_proto::statistics::{Ledger, WindowCounts};
 
@@ -26,6 +28,10 @@ pub(super) struct Fake {
     pub(super) broken: bool,
     /// After which window somebody is to follow.
     pub(super) after: Option<Timestamp>,
+    /// The files that it lists ..
+    pub(super) files: Vec<RebuiltFile>,
+    /// .. and the folder that they are in.
+    pub(super) folder: PathBuf,
     /// How fast it is to work.
     pub(super) throttle: Mutex<Option<NonZeroU64>>,
 }
@@ -83,6 +89,21 @@ impl Node for Fake {
     fn queue(&self) -> Queue {
         let throttle_bytes_per_second = *self.throttle.lock().unwrap();
         Queue { used_bytes: 1, capacity_bytes: 4, used_percent: 37.5, throttle_bytes_per_second }
+    }
+
+    fn files(
+        &self,
+        id: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RebuiltFile>, AdminError>> {
+        let files = self.files.iter().filter(|file| id.as_ref().is_none_or(|id| *id == file.id));
+        ready(Ok(files.take(limit).cloned().collect())).boxed()
+    }
+
+    fn file(&self, id: String, session: u64) -> BoxFuture<'_, Result<PathBuf, AdminError>> {
+        let path = self.folder.join(format!("{}.{session}", id.replace('/', "%2F")));
+        let none = || AdminError::Unknown("there is no such file".to_owned());
+        ready(path.is_file().then_some(path).ok_or_else(none)).boxed()
     }
 
     fn cluster(&self) -> Cluster {

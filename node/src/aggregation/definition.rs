@@ -389,6 +389,7 @@ impl From<Definition> for Written {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::facts::aggregations::Takes;
 
     fn parse(json: &str) -> Result<Definition, String> {
         serde_json::from_str(json).map_err(|error| error.to_string())
@@ -516,5 +517,15 @@ mod tests {
             assert_eq!(made.as_str(), name);
             assert!(AggregationName::try_from(made.0).is_ok());
         }
+    }
+
+    #[test]
+    fn the_facts_know_who_takes_chunks() {
+        let takes = |json: &str| {
+            let definition = parse(json).unwrap();
+            Takes::of_definition(&serde_json::to_value(definition).unwrap())
+        };
+        assert_eq!(takes(&named("by-foo")), Takes::Records);
+        assert_eq!(takes(r#"{"name":"files","type":"LogFiles","logFiles":{}}"#), Takes::Chunks);
     }
 }

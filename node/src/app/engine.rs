@@ -19,6 +19,7 @@ use crate::aggregation::distinct_logs::MemoryLimit;
 use crate::app::changing::Changing;
 use crate::app::metrics::Metrics;
 use crate::app::settings::Settings;
+use crate::app::statistics::rebuilt::Rebuilt;
 use crate::blocking;
 use crate::checkpoint::carries::Carries;
 use crate::checkpoint::facts::command::Command;
@@ -115,6 +116,8 @@ pub struct Reader {
     pub clocks: Clocks,
     /// The node's database.
     pub store: Arc<Store>,
+    /// The files that it rebuilds.
+    pub rebuilt: Rebuilt,
 }
 
 /// What requests are packed for.
@@ -194,7 +197,8 @@ impl Engine {
         }
         info!(
             cluster = %identity.cluster, %node, entries = replayed.entries,
-            records = replayed.records, "the journal is whole"
+            records = replayed.events.records, chunks = replayed.events.chunks,
+            "the journal is whole"
         );
 
         let (end, ends) = unbounded_channel();
@@ -246,7 +250,7 @@ impl Engine {
             consensus: Arc::clone(&consensus),
             results: results.clone(),
             carried: carried.clone(),
-            files,
+            files: files.clone(),
             sharing,
             journal: journal.clone(),
             copies: copies.clone(),
@@ -338,7 +342,8 @@ impl Engine {
             Cutter::new(lead, Arc::new(stamping), Arc::new(members), silent, clocks.clone());
         let cutter = Arc::new(tokio::sync::Mutex::new(cutter));
         let (key, packed) = (identity.fingerprint_key, Mutex::default());
-        let reader = Reader { lending, gathering, departures, proposals, clocks, store };
+        let rebuilt = Rebuilt { files, key };
+        let reader = Reader { lending, gathering, departures, proposals, clocks, store, rebuilt };
         Ok(Engine {
             node,
             journal,

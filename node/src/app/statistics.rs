@@ -1,11 +1,13 @@
 //! What the admin port asks of the node.
 
 mod following; // windows as they are printed
-mod ledger; // what came in against what went out
+mod ledger;
+pub mod rebuilt; // the rebuilt files that this node has // what came in against what went out
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use serde_json::value::{RawValue, to_raw_value};
 use sheaf_proto::cluster::{Cluster, Member};
+use sheaf_proto::files::RebuiltFile;
 use sheaf_proto::queue::Queue;
 use sheaf_proto::statistics::{Ledger, WindowCounts};
 use tokio::sync::watch;
@@ -23,6 +26,7 @@ use tracing::{debug, info, warn};
 use crate::admin::{AdminError, Node, Scope};
 use crate::app::engine::Reader;
 use crate::app::metrics::Metrics;
+use crate::blocking;
 use crate::checkpoint::Digest;
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::refused::Refused;
@@ -312,6 +316,29 @@ impl Node for Statistics {
             used_percent: admission.used_percent(),
             throttle_bytes_per_second: self.intake.throttle().limit(),
         }
+    }
+
+    fn files(
+        &self,
+        id: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RebuiltFile>, AdminError>> {
+        let listing = async move {
+            let reader = self.reader()?;
+            let facts = reader.gathering.facts.borrow().clone();
+            let list = move || reader.rebuilt.list(&facts, id.as_deref(), limit);
+            blocking::run(list).await.map_err(failed)?.map_err(failed)
+        };
+        listing.boxed()
+    }
+
+    fn file(&self, id: String, session: u64) -> BoxFuture<'_, Result<PathBuf, AdminError>> {
+        let finding = async move {
+            let reader = self.reader()?;
+            let facts = reader.gathering.facts.borrow().clone();
+            reader.rebuilt.path(&facts, id, session)
+        };
+        finding.boxed()
     }
 
     fn cluster(&self) -> Cluster {

@@ -16,7 +16,7 @@ use crate::event::node::NodeId;
 use crate::store::{Store, StoreError, keys};
 
 /// The version of everything that the database holds.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Random bytes that one node adds to the fingerprint key of a cluster that it helps to
 /// form.
@@ -253,11 +253,14 @@ mod tests {
     fn a_folder_of_another_format_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let store = store(&folder);
-        let mut batch = store.batch();
-        let other = serde_json::json!({"format": FORMAT + 1, "slots": SLOTS, "new": true});
-        batch.put_fact(&keys::IDENTITY, &other).unwrap();
-        store.commit(batch).unwrap();
-        let refused = Identity::load(&store);
-        assert!(matches!(refused, Err(IdentityError::Format { found: 3, .. })), "{refused:?}");
+        for other in [FORMAT - 1, FORMAT + 1] {
+            let mut batch = store.batch();
+            let head = serde_json::json!({"format": other, "slots": SLOTS, "new": true});
+            batch.put_fact(&keys::IDENTITY, &head).unwrap();
+            store.commit(batch).unwrap();
+            let refused = Identity::load(&store).unwrap_err();
+            let clear = format!("has format {other} with 256 slots, and this version reads format");
+            assert!(refused.to_string().contains(&clear), "{refused}");
+        }
     }
 }

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
     use crate::event::time::Clock;
     use crate::flush::example::{Cluster, at, register};
-    use crate::journal::{FRAME_BYTES, Opening, Replay};
+    use crate::journal::{Events, FRAME_BYTES, Opening, Replay};
     use crate::store::{Disk, Store};
 
     #[tokio::test]
@@ -70,7 +70,7 @@ mod tests {
         journal.open(opening).await.unwrap();
         {
             // Its sender goes away.
-            let append = journal.append(vec![0; FRAME_BYTES], 1, Box::new(()));
+            let append = journal.append(vec![0; FRAME_BYTES], Events::of_records(1), Box::new(()));
             assert!(poll!(std::pin::pin!(append)).is_pending());
         }
         tell(journal.clone(), segment, Arc::clone(&cluster) as _, 2, ready(())).await;

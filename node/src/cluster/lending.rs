@@ -72,7 +72,7 @@ impl Lending {
     /// What the node has at the moment, with at most `limit` values of each window.
     pub async fn live(&self, limit: usize) -> Live {
         Live {
-            accepted: self.journal.records(),
+            accepted: self.journal.events().records,
             rejected: (self.rejected)(),
             pending: self.folding.pending().await,
             windows: live::windows(&self.folding, limit).await,

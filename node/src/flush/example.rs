@@ -45,7 +45,7 @@ pub(crate) fn slots(text: &str) -> SlotSet {
 
 /// So many entries, with one record each.
 pub(crate) fn extent(entries: u64) -> Extent {
-    Extent { entries, records: entries }
+    Extent { entries, records: entries, chunks: 0 }
 }
 
 pub(crate) fn definition(name: &str, seconds: u64) -> Value {

@@ -8,7 +8,7 @@
 mod content; // one file and its index
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::aggregation::log_files::names::path_of;
+use crate::aggregation::log_files::names::{of_path, path_of};
 use crate::aggregation::log_files::session::{Found, Held, Reached};
 use crate::checkpoint::facts::Slot;
 use crate::event::chunk::{Sequence, StreamId};
@@ -169,6 +169,33 @@ impl Files {
 
     fn index_path(&self, aggregation: u32, id: &StreamId, session: u64) -> PathBuf {
         self.root.join(format!("{aggregation}.index")).join(path_of(id, session))
+    }
+
+    /// The files of an aggregation that are on disk, with their lengths in bytes, in the order of
+    /// ids and sessions.
+    ///
+    /// # Errors
+    /// When a folder cannot be read.
+    pub fn on_disk(&self, aggregation: u32) -> Result<BTreeMap<(StreamId, u64), u64>, FilesError> {
+        let root = self.root.join(aggregation.to_string());
+        let (mut found, mut folders) = (BTreeMap::new(), vec![root.clone()]);
+        while let Some(folder) = folders.pop() {
+            let entries = match fs::read_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries.map_err(system("list", &folder))?,
+            };
+            for entry in entries {
+                let path = entry.map_err(system("list", &folder))?.path();
+                let known = fs::metadata(&path).map_err(system("measure", &path))?;
+                let name = path.strip_prefix(&root).ok().and_then(of_path);
+                match name {
+                    _ if known.is_dir() => folders.push(path),
+                    Some(name) => drop(found.insert(name, known.len())),
+                    None => {}
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// What checkpoints say of a file, if one has something of it.

@@ -14,13 +14,13 @@ use crate::journal::queue::Append;
 use crate::journal::segments::Segments;
 use crate::journal::tail::{Durable, Tail};
 use crate::journal::watermark;
-use crate::journal::{AppendError, Hold, Position, Stamped};
+use crate::journal::{AppendError, Events, Hold, Position, Stamped};
 use crate::store::{Store, StoreError};
 
 /// An entry that was written.
 pub(super) struct Written {
     pub(super) stamp: UnixNanos,
-    pub(super) records: u64,
+    pub(super) events: Events,
     pub(super) frame: Bytes,
     pub(super) hold: Hold,
     pub(super) sender: oneshot::Sender<Result<Position, AppendError>>,
@@ -29,8 +29,8 @@ pub(super) struct Written {
 impl From<Written> for Append {
     /// To be written again, elsewhere.
     fn from(written: Written) -> Append {
-        let Written { records, frame, hold, sender, .. } = written;
-        Append { frame: frame.into(), records, hold, durable: sender }
+        let Written { events, frame, hold, sender, .. } = written;
+        Append { frame: frame.into(), events, hold, durable: sender }
     }
 }
 
@@ -167,11 +167,11 @@ impl Acknowledging {
 
     fn acknowledge(&self, first: Position, written: impl Iterator<Item = Written>) {
         let (mut entries, mut senders) = (Vec::new(), Vec::new());
-        for Written { stamp, records, frame, hold, sender } in written {
-            entries.push(Durable { stamp, records, frame, hold });
+        for Written { stamp, events, frame, hold, sender } in written {
+            entries.push(Durable { stamp, events, frame, hold });
             senders.push(sender);
         }
-        let stamped = entries.iter().map(|entry: &Durable| (entry.stamp, entry.records));
+        let stamped = entries.iter().map(|entry: &Durable| (entry.stamp, entry.events));
         self.segments.append(first.segment, stamped);
         // Shown first, so that whoever asks after its acknowledgement is told of it.
         self.tail.push(entries);
@@ -200,18 +200,20 @@ mod tests {
     use crate::store::Disk;
 
     const AT: UnixNanos = UnixNanos(5 * SECOND);
+    const EVENTS: Events = Events { records: 10, chunks: 3 };
 
     fn acknowledging(copies: usize) -> Acknowledging {
         let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
         let segments = Arc::new(Segments::new(&Replay::default()));
-        segments.open(1, 0);
-        Acknowledging::new(store, segments, Arc::new(Tail::new(1, 0)), copies)
+        segments.open(1, Events::default());
+        let tail = Arc::new(Tail::new(1, Events::default()));
+        Acknowledging::new(store, segments, tail, copies)
     }
 
     fn entry() -> (Vec<Written>, oneshot::Receiver<Result<Position, AppendError>>) {
         let (sender, acknowledged) = oneshot::channel();
         let (frame, hold) = (vec![0; 50].into(), Box::new(()));
-        (vec![Written { stamp: AT, records: 10, frame, hold, sender }], acknowledged)
+        (vec![Written { stamp: AT, events: EVENTS, frame, hold, sender }], acknowledged)
     }
 
     #[test]
@@ -248,7 +250,7 @@ mod tests {
         assert!(stamped.try_recv().is_err());
         acknowledging.copied(0, 1).unwrap();
         let before = stamped.try_recv().unwrap()[&1].before;
-        assert_eq!(before, Extent { entries: 1, records: 10 });
+        assert_eq!(before, Extent::new(1, EVENTS));
     }
 
     #[test]
@@ -271,7 +273,7 @@ mod tests {
         acknowledging.answer_after(2, Asked { time: UnixNanos(AT.0 + SECOND), answer });
         let rest = acknowledging.end(Some(1)).unwrap();
         assert_eq!(one.try_recv(), Ok(Ok(Position { segment: 1, index: 0 })));
-        assert_eq!(stamped.try_recv().unwrap()[&1].before, Extent { entries: 1, records: 10 });
+        assert_eq!(stamped.try_recv().unwrap()[&1].before, Extent::new(1, EVENTS));
         assert_eq!((rest.len(), other.try_recv()), (1, Err(oneshot::error::TryRecvError::Empty)));
     }
 }

@@ -15,7 +15,7 @@ use crate::journal::follow::Follower;
 use crate::journal::frame::{self, DamagedFrame, Header};
 use crate::journal::marks::Marks;
 use crate::journal::replay::{self, JournalError};
-use crate::journal::{Extent, Position, Stamped};
+use crate::journal::{Events, Extent, Position, Stamped};
 use crate::store::{Store, StoreError, Table, keys};
 
 /// Why a copy does not take entries.
@@ -70,8 +70,8 @@ struct Copy {
 struct Fact {
     /// Whether it never takes anything more.
     fenced: bool,
-    /// Records in all entries of the writer before the segment.
-    records_before: u64,
+    /// What all entries of the writer before the segment carry.
+    before: Events,
     /// What was trimmed of it.
     trimmed: Extent,
 }
@@ -134,14 +134,14 @@ impl Copies {
             let (header, _) = opened.map_err(|source| CopyError::Damaged { segment, source })?;
             batch.put(Table::Journal, &keys::entry(segment, index), bytes)?;
             if index == 0 {
-                copy.fact.records_before = header.records_before;
+                copy.fact.before = header.before;
                 batch.put_fact(&keys::copy(segment), &copy.fact)?;
             }
             stamped.push(header);
         }
         self.store.commit(batch)?;
-        for Header { stamp, records, .. } in stamped {
-            copy.marks.append(stamp, Extent { entries: 1, records });
+        for Header { stamp, events, .. } in stamped {
+            copy.marks.append(stamp, Extent::new(1, events));
         }
         Ok(copy.marks.end().entries)
     }
@@ -233,15 +233,14 @@ impl Copies {
         cut: UnixNanos,
     ) -> Result<(), JournalError> {
         copy.marks.forget(cut);
-        // The records before an entry stand in its frame.
+        // What is before an entry stands in its frame.
         let index = index.min(copy.marks.end().entries.saturating_sub(1));
         if index <= copy.fact.trimmed.entries {
             return Ok(());
         }
-        let records = replay::records_before(&self.store, Position { segment, index })?;
-        let records = records.map(|records| records.saturating_sub(copy.fact.records_before));
-        let Some(records) = records else { return Ok(()) };
-        copy.fact.trimmed = Extent { entries: index, records };
+        let before = replay::before(&self.store, Position { segment, index })?;
+        let Some(before) = before else { return Ok(()) };
+        copy.fact.trimmed = Extent::new(index, before.beyond(copy.fact.before));
         Ok(self.record(segment, copy.fact)?)
     }
 
@@ -282,7 +281,8 @@ mod tests {
         let mut bytes = vec![7; FRAME_BYTES + 3];
         frame::checksum_content(&mut bytes);
         let stamp = UnixNanos(second * SECOND);
-        let header = Header { stamp, records_before: 100 + 10 * index, records: 10 };
+        let before = Events { records: 100 + 10 * index, chunks: 20 + index };
+        let header = Header { stamp, before, events: Events { records: 10, chunks: 1 } };
         frame::seal(&mut bytes, Position { segment, index }, header);
         bytes.into()
     }
@@ -292,7 +292,7 @@ mod tests {
     }
 
     fn extent(entries: u64) -> Extent {
-        Extent { entries, records: 10 * entries }
+        Extent { entries, records: 10 * entries, chunks: entries }
     }
 
     /// A copy of segment 5 with three entries, of the seconds 1, 2 and 3.

@@ -10,7 +10,7 @@ use crate::event::time::{Clock, SECOND, UnixNanos};
 use crate::journal::copies::Copies;
 use crate::journal::replay::replay;
 use crate::journal::{
-    FRAME_BYTES, Journal, JournalError, Mirror, Opening, Position, Replay, Stamped, frame,
+    Events, FRAME_BYTES, Journal, JournalError, Mirror, Opening, Position, Replay, Stamped, frame,
 };
 use crate::store::{Disk, Store};
 
@@ -51,7 +51,7 @@ impl Life {
     pub(super) async fn append(&self, entries: usize, bytes: usize) -> Vec<Position> {
         let mut entry = vec![0; FRAME_BYTES + bytes];
         frame::checksum_content(&mut entry);
-        let append = |_| self.journal.append(entry.clone(), 1, Box::new(()));
+        let append = |_| self.journal.append(entry.clone(), Events::of_records(1), Box::new(()));
         let appended = join_all((0..entries).map(append)).await;
         appended.into_iter().collect::<Result<_, _>>().unwrap()
     }

@@ -1,32 +1,34 @@
 //! An entry's bytes in the database: a frame, then the packed entry.
 //!
 //! ```text
-//! 0..4   checksum of the bytes 4..36 and of the entry's position (CRC-32)
+//! 0..4   checksum of the bytes 4..52 and of the entry's position (CRC-32)
 //! 4..8   checksum of the packed entry (CRC-32)
 //! 8..16  stamp, nanoseconds since the epoch
 //! 16..24 records in all entries before this one, since the journal began
 //! 24..32 records in this entry
-//! 32..36 bytes of the packed entry
-//! 36..   the packed entry
+//! 32..40 chunks in all entries before this one, since the journal began
+//! 40..48 chunks in this entry
+//! 48..52 bytes of the packed entry
+//! 52..   the packed entry
 //! ```
 //! All numbers are little-endian. The position is the key and is not repeated, but
 //! the checksum covers it, so that an entry cannot stand in another one's place.
 
 use crate::event::time::UnixNanos;
-use crate::journal::Position;
+use crate::journal::{Events, Position};
 
 /// The frame's length: what an appender leaves free in front of the packed entry.
-pub const FRAME_BYTES: usize = 36;
+pub const FRAME_BYTES: usize = 52;
 
 /// What the frame says of its entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// When the entry was committed.
     pub stamp: UnixNanos,
-    /// Records in all entries before this one, since the journal began.
-    pub records_before: u64,
-    /// Records in this entry.
-    pub records: u64,
+    /// What all entries before this one carry, since the journal began.
+    pub before: Events,
+    /// What this entry carries.
+    pub events: Events,
 }
 
 /// Why stored bytes are not the entry that was written.
@@ -51,14 +53,17 @@ pub fn checksum_content(frame: &mut [u8]) {
     let content = crc32fast::hash(&frame[FRAME_BYTES..]);
     let length = (frame.len() - FRAME_BYTES) as u32;
     frame[4..8].copy_from_slice(&content.to_le_bytes());
-    frame[32..36].copy_from_slice(&length.to_le_bytes());
+    frame[48..52].copy_from_slice(&length.to_le_bytes());
 }
 
 /// Completes a frame whose content has its checksum.
 pub fn seal(frame: &mut [u8], position: Position, header: Header) {
-    frame[8..16].copy_from_slice(&header.stamp.0.to_le_bytes());
-    frame[16..24].copy_from_slice(&header.records_before.to_le_bytes());
-    frame[24..32].copy_from_slice(&header.records.to_le_bytes());
+    let Header { stamp, before, events } = header;
+    frame[8..16].copy_from_slice(&stamp.0.to_le_bytes());
+    frame[16..24].copy_from_slice(&before.records.to_le_bytes());
+    frame[24..32].copy_from_slice(&events.records.to_le_bytes());
+    frame[32..40].copy_from_slice(&before.chunks.to_le_bytes());
+    frame[40..48].copy_from_slice(&events.chunks.to_le_bytes());
     let checksum = frame_checksum(&frame[4..FRAME_BYTES], position);
     frame[..4].copy_from_slice(&checksum.to_le_bytes());
 }
@@ -72,7 +77,7 @@ pub fn open(frame: &[u8], position: Position) -> Result<(Header, &[u8]), Damaged
     if number32(head, 0) != frame_checksum(&head[4..], position) {
         return Err(DamagedFrame::Frame);
     }
-    if number32(head, 32) as usize != content.len() {
+    if number32(head, 48) as usize != content.len() {
         return Err(DamagedFrame::Length);
     }
     if number32(head, 4) != crc32fast::hash(content) {
@@ -80,8 +85,8 @@ pub fn open(frame: &[u8], position: Position) -> Result<(Header, &[u8]), Damaged
     }
     let header = Header {
         stamp: UnixNanos(number64(head, 8)),
-        records_before: number64(head, 16),
-        records: number64(head, 24),
+        before: Events { records: number64(head, 16), chunks: number64(head, 32) },
+        events: Events { records: number64(head, 24), chunks: number64(head, 40) },
     };
     Ok((header, content))
 }
@@ -111,7 +116,11 @@ mod tests {
     use super::*;
 
     const POSITION: Position = Position { segment: 3, index: 5 };
-    const HEADER: Header = Header { stamp: UnixNanos(0x0102_0304), records_before: 10, records: 2 };
+    const HEADER: Header = Header {
+        stamp: UnixNanos(0x0102_0304),
+        before: Events { records: 10, chunks: 7 },
+        events: Events { records: 2, chunks: 1 },
+    };
 
     fn sealed(content: &[u8]) -> Vec<u8> {
         let mut frame = vec![0; FRAME_BYTES];
@@ -129,6 +138,8 @@ mod tests {
         expected.extend([4, 3, 2, 1, 0, 0, 0, 0]);
         expected.extend([10, 0, 0, 0, 0, 0, 0, 0]);
         expected.extend([2, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend([7, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend([1, 0, 0, 0, 0, 0, 0, 0]);
         expected.extend([3, 0, 0, 0]);
         expected.extend(b"abc");
         assert_eq!(sealed(b"abc"), expected);

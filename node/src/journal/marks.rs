@@ -35,8 +35,7 @@ impl Marks {
         if self.seconds.back().is_none_or(|mark| mark.second < second) {
             self.seconds.push_back(Mark { second, before: self.end });
         }
-        self.end.entries += appended.entries;
-        self.end.records += appended.records;
+        self.end += appended;
         self.last = stamp;
     }
 
@@ -74,7 +73,7 @@ mod tests {
     }
 
     fn extent(entries: u64, records: u64) -> Extent {
-        Extent { entries, records }
+        Extent { entries, records, chunks: 2 * entries }
     }
 
     fn marks() -> Marks {

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::event::time::UnixNanos;
-use crate::journal::{AppendError, Hold, Opening, Position, Stamped};
+use crate::journal::{AppendError, Events, Hold, Opening, Position, Stamped};
 
 /// How far apart syncs begin under load.
 const SYNC_PACE: Duration = Duration::from_millis(2);
@@ -22,7 +22,7 @@ pub(super) type Acknowledged = oneshot::Receiver<Result<Position, AppendError>>;
 /// An entry that waits for the writer.
 pub(super) struct Append {
     pub(super) frame: Vec<u8>,
-    pub(super) records: u64,
+    pub(super) events: Events,
     pub(super) hold: Hold,
     pub(super) durable: oneshot::Sender<Result<Position, AppendError>>,
 }
@@ -129,13 +129,13 @@ impl Queue {
     pub(super) fn append(
         &self,
         frame: Vec<u8>,
-        records: u64,
+        events: Events,
         hold: Hold,
     ) -> Result<Acknowledged, AppendError> {
         let (durable, acknowledged) = oneshot::channel();
         self.push(|waiting| {
             waiting.bytes += frame.len();
-            waiting.work.appends.push(Append { frame, records, hold, durable });
+            waiting.work.appends.push(Append { frame, events, hold, durable });
         })?;
         Ok(acknowledged)
     }
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     fn append(queue: &Queue, bytes: usize) -> Acknowledged {
-        queue.append(vec![0; bytes], 1, Box::new(())).unwrap()
+        queue.append(vec![0; bytes], Events::of_records(1), Box::new(())).unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(queue.next_as_task(Pace::begin(2)).await.unwrap().appends.len(), 1);
         assert!(queue.next_as_task(Pace::begin(2)).await.is_none());
         assert_eq!(began.elapsed(), Duration::ZERO);
-        assert!(queue.append(Vec::new(), 0, Box::new(())).is_err());
+        assert!(queue.append(Vec::new(), Events::default(), Box::new(())).is_err());
     }
 
     #[test]

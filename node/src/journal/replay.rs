@@ -13,7 +13,7 @@ use crate::event::time::UnixNanos;
 use crate::journal::follow::Followed;
 use crate::journal::frame::{self, DamagedFrame, Header};
 use crate::journal::marks::Marks;
-use crate::journal::{Extent, FRAME_BYTES, Position, watermark};
+use crate::journal::{Events, Extent, FRAME_BYTES, Position, watermark};
 use crate::store::{Row, Store, StoreError, Table, keys};
 
 /// Why a journal cannot be used.
@@ -68,15 +68,15 @@ pub enum JournalError {
 struct Trimmed {
     segment: u64,
     index: u64,
-    /// Records in all entries before.
-    records: u64,
+    /// What all entries before carry.
+    before: Events,
 }
 
 /// A segment that this node opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Opened {
-    /// Records in all entries before it, since the journal began.
-    records_before: u64,
+    /// What all entries before it carry, since the journal began.
+    before: Events,
     /// The number of its entries, once another segment was opened.
     sealed: Option<u64>,
 }
@@ -84,8 +84,8 @@ struct Opened {
 /// A segment that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Records in all entries before it, since the journal began.
-    pub records_before: u64,
+    /// What all entries before it carry, since the journal began.
+    pub before: Events,
     /// How much of it is stamped before which second.
     pub marks: Marks,
 }
@@ -97,8 +97,8 @@ pub struct Replay {
     pub segments: BTreeMap<u64, Found>,
     /// The last stamp.
     pub last_stamp: UnixNanos,
-    /// Records in all entries, since the journal began.
-    pub records: u64,
+    /// What all entries carry, since the journal began.
+    pub events: Events,
     /// Entries that were replayed.
     pub entries: u64,
 }
@@ -123,7 +123,7 @@ pub fn replay<E: From<JournalError>>(
     mut visit: impl FnMut(Replayed<'_>) -> Result<(), E>,
 ) -> Result<Replay, E> {
     let trimmed = trimmed(store).map_err(JournalError::from)?;
-    let mut found = Replay { records: trimmed.records, ..Replay::default() };
+    let mut found = Replay { events: trimmed.before, ..Replay::default() };
     for (number, opened) in segments(store).map_err(JournalError::from)? {
         let begin = if number == trimmed.segment { trimmed.index } else { 0 };
         read_segment(
@@ -145,20 +145,20 @@ fn read_segment<E: From<JournalError>>(
     found: &mut Replay,
     visit: &mut impl FnMut(Replayed<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let Opened { records_before, sealed } = opened;
+    let Opened { before, sealed } = opened;
     let mut position = begin;
-    let trimmed = found.records.saturating_sub(records_before);
-    let mut marks = Marks::after(Extent { entries: begin.index, records: trimmed });
+    let trimmed = Extent::new(begin.index, found.events.beyond(before));
+    let mut marks = Marks::after(trimmed);
     for row in rows(store, begin, None).map_err(JournalError::from)? {
         let (key, value) = row.map_err(JournalError::from)?;
         let (header, entry) = check(store, position, &key, &value)?;
         // The running total ties each entry to all before it, across segments too.
-        if header.records_before != found.records {
+        if header.before != found.events {
             return Err(gap(store, position).into());
         }
         visit(Replayed { position, header, entry })?;
-        marks.append(header.stamp, Extent { entries: 1, records: header.records });
-        found.records += header.records;
+        marks.append(header.stamp, Extent::new(1, header.events));
+        found.events += header.events;
         found.last_stamp = found.last_stamp.max(header.stamp);
         found.entries += 1;
         position.index += 1;
@@ -166,7 +166,7 @@ fn read_segment<E: From<JournalError>>(
     if sealed.is_some_and(|end| end != position.index) {
         return Err(gap(store, position).into());
     }
-    found.segments.insert(begin.segment, Found { records_before, marks });
+    found.segments.insert(begin.segment, Found { before, marks });
     Ok(())
 }
 
@@ -212,8 +212,8 @@ pub(super) fn marks(
     let mut position = Position { segment, index: trimmed.entries };
     for row in rows(store, position, end)? {
         let (key, value) = row?;
-        let (Header { stamp, records, .. }, _) = check(store, position, &key, &value)?;
-        marks.append(stamp, Extent { entries: 1, records });
+        let (Header { stamp, events, .. }, _) = check(store, position, &key, &value)?;
+        marks.append(stamp, Extent::new(1, events));
         position.index += 1;
     }
     Ok(marks)
@@ -250,17 +250,14 @@ fn check<'a>(
     frame::open(value, position).map_err(|source| damaged(store, position, source))
 }
 
-/// Records in all entries before a position, since the journal began, if there is an entry.
-pub(super) fn records_before(
-    store: &Store,
-    position: Position,
-) -> Result<Option<u64>, JournalError> {
+/// What all entries before a position carry, since the journal began, if there is an entry.
+pub(super) fn before(store: &Store, position: Position) -> Result<Option<Events>, JournalError> {
     let Position { segment, index } = position;
     let value = store.get(Table::Journal, &keys::entry(segment, index))?;
     let header = value.map(|value| {
         check(store, position, &keys::entry(segment, index), &value).map(|(header, _)| header)
     });
-    Ok(header.transpose()?.map(|header| header.records_before))
+    Ok(header.transpose()?.map(|header| header.before))
 }
 
 /// A torn tail is only a torn tail if nothing of it was acknowledged.
@@ -282,45 +279,41 @@ fn check_acknowledged(store: &Store, trimmed: Trimmed, found: &Replay) -> Result
 /// When the database cannot be written.
 pub fn cut_off(store: &Store, replay: &Replay, segment: u64, end: u64) -> Result<(), StoreError> {
     let Some(found) = replay.segments.get(&segment) else { return Ok(()) };
-    seal_segment(store, Position { segment, index: end }, found.records_before)
+    seal_segment(store, Position { segment, index: end }, found.before)
 }
 
 /// Ends a segment of this node: it has the entries before `end`, and no others.
-pub(super) fn seal_segment(
-    store: &Store,
-    end: Position,
-    records_before: u64,
-) -> Result<(), StoreError> {
+pub(super) fn seal_segment(store: &Store, end: Position, before: Events) -> Result<(), StoreError> {
     let Position { segment, index } = end;
     let mut batch = store.batch();
-    let sealed = Opened { records_before, sealed: Some(index) };
+    let sealed = Opened { before, sealed: Some(index) };
     batch.put_fact(&keys::segment(segment), &sealed)?;
     let (from, to) = (keys::entry(segment, index), keys::entry(segment + 1, 0));
     batch.delete_range(Table::Journal, &from, &to)?;
     store.commit(batch)
 }
 
-/// Opens the segment `number` behind others, of which each is given with the records before
-/// it and its end: they are never appended to again.
+/// Opens the segment `number` behind others, of which each is given with what is before it
+/// and its end: they are never appended to again.
 pub(super) fn open_segment(
     store: &Store,
     number: u64,
-    records_before: u64,
-    others: &[(u64, u64, u64)],
+    before: Events,
+    others: &[(u64, Events, u64)],
 ) -> Result<(), StoreError> {
     let mut batch = store.batch();
-    for &(number, records_before, end) in others {
-        let sealed = Opened { records_before, sealed: Some(end) };
+    for &(number, before, end) in others {
+        let sealed = Opened { before, sealed: Some(end) };
         batch.put_fact(&keys::segment(number), &sealed)?;
     }
-    let opened = Opened { records_before, sealed: None };
+    let opened = Opened { before, sealed: None };
     batch.put_fact(&keys::segment(number), &opened)?;
     store.commit(batch)
 }
 
-pub(super) fn trim(store: &Store, begin: Position, records: u64) -> Result<(), StoreError> {
+pub(super) fn trim(store: &Store, begin: Position, before: Events) -> Result<(), StoreError> {
     let mut batch = store.batch();
-    let trimmed = Trimmed { segment: begin.segment, index: begin.index, records };
+    let trimmed = Trimmed { segment: begin.segment, index: begin.index, before };
     batch.put_fact(&keys::TRIMMED, &trimmed)?;
     let (first, _) = keys::segments();
     batch.delete_range(Table::Facts, &first, &keys::segment(begin.segment))?;

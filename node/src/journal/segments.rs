@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::event::time::UnixNanos;
 use crate::journal::marks::Marks;
 use crate::journal::replay::{self, JournalError, Replay};
-use crate::journal::{Extent, Position, Stamped};
+use crate::journal::{Events, Extent, Position, Stamped};
 use crate::store::Store;
 
 /// The segments, and where the journal begins.
@@ -18,8 +18,8 @@ struct Known {
 }
 
 struct Segment {
-    /// Records in all entries before it, since the journal began.
-    records_before: u64,
+    /// What all entries before it carry, since the journal began.
+    before: Events,
     marks: Marks,
 }
 
@@ -27,24 +27,24 @@ impl Segments {
     /// Those that `replay` found.
     pub(super) fn new(replay: &Replay) -> Segments {
         let found = replay.segments.iter().map(|(&number, found)| {
-            let (records_before, marks) = (found.records_before, found.marks.clone());
-            (number, Segment { records_before, marks })
+            (number, Segment { before: found.before, marks: found.marks.clone() })
         });
         Segments(Mutex::new(Known { segments: found.collect(), begin: Position::default() }))
     }
 
-    /// Adds one that was just opened, behind `records_before` records.
-    pub(super) fn open(&self, number: u64, records_before: u64) {
-        let opened = Segment { records_before, marks: Marks::default() };
+    /// Adds one that was just opened, behind entries that carry `before`.
+    pub(super) fn open(&self, number: u64, before: Events) {
+        let opened = Segment { before, marks: Marks::default() };
         self.lock().segments.insert(number, opened);
     }
 
-    /// The ends of all segments, and the records before them.
-    pub(super) fn ends(&self) -> Vec<(u64, u64, u64)> {
+    /// The ends of all segments, and what is before them.
+    pub(super) fn ends(&self) -> Vec<(u64, Events, u64)> {
         let known = self.lock();
-        let ends = known.segments.iter().map(|(&number, segment)| {
-            (number, segment.records_before, segment.marks.end().entries)
-        });
+        let ends = known
+            .segments
+            .iter()
+            .map(|(&number, segment)| (number, segment.before, segment.marks.end().entries));
         ends.collect()
     }
 
@@ -53,11 +53,11 @@ impl Segments {
         Some(self.lock().segments.get(&segment)?.marks.end().entries)
     }
 
-    /// Takes note of entries that were appended, each with its stamp and its records.
-    pub(super) fn append(&self, segment: u64, appended: impl Iterator<Item = (UnixNanos, u64)>) {
+    /// Takes note of entries that were appended, each with its stamp and what it carries.
+    pub(super) fn append(&self, segment: u64, appended: impl Iterator<Item = (UnixNanos, Events)>) {
         if let Some(segment) = self.lock().segments.get_mut(&segment) {
-            for (stamp, records) in appended {
-                segment.marks.append(stamp, Extent { entries: 1, records });
+            for (stamp, events) in appended {
+                segment.marks.append(stamp, Extent::new(1, events));
             }
         }
     }
@@ -82,11 +82,11 @@ impl Segments {
     ) -> Result<(), JournalError> {
         let mut known = self.lock();
         known.segments.values_mut().for_each(|segment| segment.marks.forget(cut));
-        let Some((begin, records)) = known.begin(store, needed)? else { return Ok(()) };
+        let Some((begin, before)) = known.begin(store, needed)? else { return Ok(()) };
         if begin <= known.begin {
             return Ok(());
         }
-        replay::trim(store, begin, records)?;
+        replay::trim(store, begin, before)?;
         known.segments.retain(|&number, _| number >= begin.segment);
         known.begin = begin;
         Ok(())
@@ -104,25 +104,25 @@ impl Segments {
 }
 
 impl Known {
-    /// The first position that is needed, and the records before it.
+    /// The first position that is needed, and what is before it.
     fn begin(
         &self,
         store: &Store,
         needed: &BTreeMap<u64, u64>,
-    ) -> Result<Option<(Position, u64)>, JournalError> {
+    ) -> Result<Option<(Position, Events)>, JournalError> {
         let mut first = self.segments.iter().filter(|(number, _)| needed.contains_key(number));
         let Some((&segment, known)) = first.next().or(self.segments.last_key_value()) else {
             return Ok(None);
         };
         let index = needed.get(&segment).copied().unwrap_or(0);
         if index == 0 {
-            return Ok(Some((Position { segment, index }, known.records_before)));
+            return Ok(Some((Position { segment, index }, known.before)));
         }
-        // The records before an entry stand in its frame. Where none was appended yet, one
+        // What is before an entry stands in its frame. Where none was appended yet, one
         // entry more is kept.
         let last = known.marks.end().entries.saturating_sub(1);
         let position = Position { segment, index: index.min(last) };
-        Ok(replay::records_before(store, position)?.map(|records| (position, records)))
+        Ok(replay::before(store, position)?.map(|before| (position, before)))
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::journal::Events;
 use crate::journal::acknowledging::Acknowledging;
 use crate::journal::tail::Tail;
 
@@ -14,20 +15,20 @@ struct Segments {
     tails: BTreeMap<u64, Arc<Tail>>,
     /// The number of the last one.
     last: u64,
-    /// Records before the last one.
-    records: u64,
+    /// What all entries before the last one carry.
+    events: Events,
 }
 
 impl Shown {
-    /// None, in a journal of `records` records.
-    pub(super) fn new(records: u64) -> Shown {
-        Shown(Mutex::new(Segments { open: None, tails: BTreeMap::new(), last: 0, records }))
+    /// None, in a journal whose entries carry `events`.
+    pub(super) fn new(events: Events) -> Shown {
+        Shown(Mutex::new(Segments { open: None, tails: BTreeMap::new(), last: 0, events }))
     }
 
     /// From now on this segment is open.
     pub(super) fn show(&self, open: Arc<Acknowledging>) {
         let mut segments = self.lock();
-        segments.records = records(&segments);
+        segments.events = events(&segments);
         segments.last = open.segment();
         segments.tails.insert(open.segment(), Arc::clone(open.tail()));
         segments.open = Some(open);
@@ -36,7 +37,7 @@ impl Shown {
     /// Nothing follows in the open segment.
     pub(super) fn seal(&self) {
         let mut segments = self.lock();
-        segments.records = records(&segments);
+        segments.events = events(&segments);
         let Some(open) = segments.open.take() else { return };
         drop(segments);
         open.tail().seal();
@@ -62,9 +63,9 @@ impl Shown {
         self.lock().last
     }
 
-    /// Records in all acknowledged entries, since the journal began.
-    pub(super) fn records(&self) -> u64 {
-        records(&self.lock())
+    /// What all acknowledged entries carry, since the journal began.
+    pub(super) fn events(&self) -> Events {
+        events(&self.lock())
     }
 
     pub(super) fn folded(&self, segment: u64, index: u64) {
@@ -88,7 +89,7 @@ impl Shown {
     }
 }
 
-fn records(segments: &Segments) -> u64 {
-    let last = segments.open.as_ref().map(|open| open.tail().end().borrow().records);
-    last.unwrap_or(segments.records)
+fn events(segments: &Segments) -> Events {
+    let last = segments.open.as_ref().map(|open| open.tail().end().borrow().events);
+    last.unwrap_or(segments.events)
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::event::time::UnixNanos;
 use crate::journal::follow::Followed;
-use crate::journal::{FRAME_BYTES, Hold};
+use crate::journal::{Events, FRAME_BYTES, Hold};
 
 /// Folded entries are kept for others up to this size.
 const KEPT_BYTES: usize = 8 << 20;
@@ -17,7 +17,7 @@ const KEPT_BYTES: usize = 8 << 20;
 /// A durable entry.
 pub(super) struct Durable {
     pub(super) stamp: UnixNanos,
-    pub(super) records: u64,
+    pub(super) events: Events,
     /// The frame and the packed entry behind it.
     pub(super) frame: Bytes,
     /// What the entry holds until it is folded.
@@ -36,8 +36,8 @@ pub(super) struct Tail {
 pub(super) struct End {
     /// The number of its durable entries.
     pub(super) entries: u64,
-    /// Records in all entries, since the journal began.
-    pub(super) records: u64,
+    /// What all entries carry, since the journal began.
+    pub(super) events: Events,
     /// Whether nothing follows.
     pub(super) closed: bool,
 }
@@ -56,9 +56,9 @@ struct Ring {
 }
 
 impl Tail {
-    /// Of a segment that has just been opened, in a journal of `records` records.
-    pub(super) fn new(segment: u64, records: u64) -> Tail {
-        let end = End { records, ..End::default() };
+    /// Of a segment that has just been opened, behind entries that carry `before`.
+    pub(super) fn new(segment: u64, before: Events) -> Tail {
+        let end = End { events: before, ..End::default() };
         Tail { segment, ring: Mutex::default(), end: watch::Sender::new(end) }
     }
 
@@ -74,10 +74,10 @@ impl Tail {
     /// Adds durable entries.
     pub(super) fn push(&self, entries: Vec<Durable>) {
         let count = entries.len() as u64;
-        let mut added = 0;
+        let mut added = Events::default();
         let mut ring = self.lock();
-        for Durable { stamp, records, frame, hold } in entries {
-            added += records;
+        for Durable { stamp, events, frame, hold } in entries {
+            added += events;
             ring.bytes += frame.len();
             ring.kept.push_back((stamp, frame));
             ring.holds.push_back(hold);
@@ -87,7 +87,7 @@ impl Tail {
         drop(released);
         self.end.send_modify(|end| {
             end.entries += count;
-            end.records += added;
+            end.events += added;
         });
     }
 
@@ -170,18 +170,20 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
+    const EVENTS: Events = Events { records: 10, chunks: 2 };
+
     fn push(tail: &Tail, count: usize, bytes: usize, hold: &Arc<()>) {
         let frame = Bytes::from(vec![0; bytes]);
         let durable = || {
             let (frame, hold) = (frame.clone(), Box::new(Arc::clone(hold)));
-            Durable { stamp: UnixNanos(1), records: 10, frame, hold }
+            Durable { stamp: UnixNanos(1), events: EVENTS, frame, hold }
         };
         tail.push((0..count).map(|_| durable()).collect());
     }
 
     #[test]
     fn what_is_not_folded_is_kept_and_held_whatever_its_size() {
-        let (tail, hold) = (Tail::new(1, 0), Arc::new(()));
+        let (tail, hold) = (Tail::new(1, Events::default()), Arc::new(()));
         push(&tail, 3, KEPT_BYTES, &hold);
         assert_eq!(Arc::strong_count(&hold), 4);
         assert_eq!(tail.read(0, 1).unwrap().len(), 1);
@@ -193,7 +195,7 @@ mod tests {
 
     #[test]
     fn readers_get_what_fits_and_nothing_at_the_end() {
-        let (tail, hold) = (Tail::new(1, 0), Arc::new(()));
+        let (tail, hold) = (Tail::new(1, Events::default()), Arc::new(()));
         push(&tail, 10, 100, &hold);
         let indices = |read: Vec<Followed>| read.iter().map(|e| e.index).collect::<Vec<_>>();
         assert_eq!(indices(tail.read(4, 250).unwrap()), [4, 5]);
@@ -202,7 +204,7 @@ mod tests {
 
     #[test]
     fn nothing_is_held_where_nobody_folds() {
-        let (tail, hold) = (Tail::new(1, 0), Arc::new(()));
+        let (tail, hold) = (Tail::new(1, Events::default()), Arc::new(()));
         tail.folded(u64::MAX);
         push(&tail, 2, 100, &hold);
         assert_eq!(Arc::strong_count(&hold), 1);
@@ -210,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_closed_tail_holds_nothing() {
-        let (tail, hold) = (Tail::new(1, 0), Arc::new(()));
+        let (tail, hold) = (Tail::new(1, Events::default()), Arc::new(()));
         push(&tail, 2, 100, &hold);
         tail.close();
         assert_eq!(Arc::strong_count(&hold), 1);
@@ -218,7 +220,7 @@ mod tests {
     }
     #[test]
     fn a_sealed_tail_is_over_when_all_of_it_is_folded() {
-        let (tail, hold) = (Tail::new(1, 0), Arc::new(()));
+        let (tail, hold) = (Tail::new(1, Events::default()), Arc::new(()));
         push(&tail, 2, 100, &hold);
         tail.folded(2);
         assert!(!tail.is_over(), "more may come");
@@ -227,7 +229,7 @@ mod tests {
         assert!(!tail.is_over());
         tail.folded(3);
         assert!(tail.is_over());
-        let End { entries, records, .. } = *tail.end().borrow();
-        assert_eq!((entries, records), (3, 30));
+        let End { entries, events, .. } = *tail.end().borrow();
+        assert_eq!((entries, events), (3, Events { records: 30, chunks: 6 }));
     }
 }

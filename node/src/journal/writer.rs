@@ -18,7 +18,8 @@ use crate::journal::queue::{Append, Change, GROUP_BYTES_ENOUGH, Pace, Question, 
 use crate::journal::replay::{self, JournalError, Replay};
 use crate::journal::tail::Tail;
 use crate::journal::{
-    AppendError, CommitFigures, Extent, Journal, Mirror, Observer, Opening, Position, Stamped,
+    AppendError, CommitFigures, Events, Extent, Journal, Mirror, Observer, Opening, Position,
+    Stamped,
 };
 use crate::store::{Table, keys};
 
@@ -41,15 +42,15 @@ pub struct Writer {
     last_stamp: UnixNanos,
     /// What is stamped before this may be appended.
     lease: UnixNanos,
-    /// Records in all entries that were written, since the journal began.
-    records: u64,
+    /// What all entries carry that were written, since the journal began.
+    events: Events,
 }
 
 /// The segment that is written.
 struct Open {
     next: Position,
-    /// Records in all entries before it.
-    records_before: u64,
+    /// What all entries before it carry.
+    before: Events,
     /// The stamp of its last entry; 0 if there is none.
     last: UnixNanos,
     acknowledging: Arc<Acknowledging>,
@@ -72,7 +73,7 @@ impl Writer {
             waiting: Vec::new(),
             last_stamp: replay.last_stamp,
             lease: UnixNanos(0),
-            records: replay.records,
+            events: replay.events,
         }
     }
 
@@ -141,10 +142,7 @@ impl Writer {
             Change::Suspend { answer } => {
                 self.is_suspended = true;
                 let written = self.open.as_ref().map(|open| Stamped {
-                    before: Extent {
-                        entries: open.next.index,
-                        records: self.records - open.records_before,
-                    },
+                    before: Extent::new(open.next.index, self.events.beyond(open.before)),
                     last: open.last,
                 });
                 let _ = answer.send(written.unwrap_or_default());
@@ -173,9 +171,11 @@ impl Writer {
         let index = open.next.index - rest.len() as u64;
         let here = Position { index, ..open.next };
         self.journal.store.ready().await;
-        replay::seal_segment(&self.journal.store, here, open.records_before)?;
+        replay::seal_segment(&self.journal.store, here, open.before)?;
         self.journal.shown.seal();
-        self.records -= rest.iter().map(|written| written.records).sum::<u64>();
+        for written in &rest {
+            self.events = self.events.beyond(written.events);
+        }
         let rest: Vec<_> = rest.into_iter().map(Append::from).collect();
         if end.is_none() {
             // Appended again it might count twice.
@@ -188,18 +188,18 @@ impl Writer {
 
     async fn open(&mut self, opening: Opening) -> Result<(), JournalError> {
         let Opening { segment, floor, lease, mirrors } = opening;
-        let (journal, records_before) = (&self.journal, self.records);
+        let (journal, before) = (&self.journal, self.events);
         let store = Arc::clone(&journal.store);
         store.ready().await;
-        replay::open_segment(&store, segment, records_before, &journal.segments.ends())?;
-        journal.segments.open(segment, records_before);
-        let tail = Arc::new(Tail::new(segment, records_before));
+        replay::open_segment(&store, segment, before, &journal.segments.ends())?;
+        journal.segments.open(segment, before);
+        let tail = Arc::new(Tail::new(segment, before));
         let segments = Arc::clone(&journal.segments);
         let acknowledging = Acknowledging::new(store, segments, tail, mirrors.len());
         let acknowledging = Arc::new(acknowledging);
         journal.shown.show(Arc::clone(&acknowledging));
         let (next, last) = (Position { segment, index: 0 }, UnixNanos(0));
-        self.open = Some(Open { next, records_before, last, acknowledging, mirrors });
+        self.open = Some(Open { next, before, last, acknowledging, mirrors });
         self.last_stamp = self.last_stamp.max(floor);
         self.lease = self.lease.max(lease);
         self.is_suspended = false;
@@ -246,15 +246,15 @@ impl Writer {
             return Ok(());
         }
         let first = open.next;
-        let (mut position, mut records, mut bytes) = (first, self.records, 0);
+        let (mut position, mut before, mut bytes) = (first, self.events, 0);
         let mut written = Vec::with_capacity(group.len());
-        for Append { mut frame, records: own, hold, durable: sender } in group {
-            let header = Header { stamp, records_before: records, records: own };
+        for Append { mut frame, events, hold, durable: sender } in group {
+            let header = Header { stamp, before, events };
             frame::seal(&mut frame, position, header);
             position.index += 1;
-            records += own;
+            before += events;
             bytes += frame.len();
-            written.push(Written { stamp, records: own, frame: frame.into(), hold, sender });
+            written.push(Written { stamp, events, frame: frame.into(), hold, sender });
         }
         // The other copies write while this one does.
         for mirror in &open.mirrors {
@@ -268,7 +268,7 @@ impl Writer {
         self.journal.store.commit(batch)?;
         (self.observer)(CommitFigures { entries: written.len(), bytes, took: began.elapsed() });
         (open.next, open.last) = (position, stamp);
-        (self.last_stamp, self.records) = (stamp, records);
+        (self.last_stamp, self.events) = (stamp, before);
         Ok(open.acknowledging.written(written)?)
     }
 }

@@ -1,3 +1,6 @@
+//! Chunks as bytes.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use bytes::Bytes;
 
 /// A chunk to be sent.

@@ -87,6 +87,29 @@ impl Connection {
         Ok(answer)
     }
 
+    /// What is at a path, or the bytes from one place to another, included.
+    pub(crate) fn read(
+        &mut self,
+        path: &str,
+        range: Option<(usize, usize)>,
+    ) -> io::Result<Vec<u8>> {
+        let range = range.map(|(from, to)| format!("Range: bytes={from}-{to}\r\n"));
+        let status = if range.is_some() { 206 } else { 200 };
+        let header = range.unwrap_or_default();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\n{header}\r\n");
+        let (answered, _, body) = self.exchange(request.as_bytes())?;
+        assert_eq!(answered, status, "{}", String::from_utf8_lossy(&body));
+        Ok(body)
+    }
+
+    /// Sends a request with a body.
+    pub(crate) fn send(&mut self, method: &str, path: &str, body: &[u8]) -> io::Result<Answer> {
+        let length = body.len();
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: node\r\nContent-Length: {length}\r\n\r\n");
+        Ok(self.ask(&[head.as_bytes(), body].concat())?.0)
+    }
+
     /// Sends a `POST` without a body.
     pub(crate) fn post(&mut self, path: &str) -> io::Result<Answer> {
         self.request("POST", path)
@@ -118,6 +141,12 @@ impl Connection {
 
     /// The answer, and after how many seconds to come back, if it says so.
     fn ask(&mut self, request: &[u8]) -> io::Result<(Answer, Option<u64>)> {
+        let (status, retry_after, body) = self.exchange(request)?;
+        let answer = Answer { status, body: String::from_utf8_lossy(&body).into_owned() };
+        Ok((answer, retry_after))
+    }
+
+    fn exchange(&mut self, request: &[u8]) -> io::Result<(u16, Option<u64>, Vec<u8>)> {
         self.stream.get_mut().write_all(request)?;
         let status = self.line()?;
         let status = status.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -136,8 +165,7 @@ impl Connection {
         }
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body)?;
-        let answer = Answer { status, body: String::from_utf8_lossy(&body).into_owned() };
-        Ok((answer, retry_after))
+        Ok((status, retry_after, body))
     }
 
     fn line(&mut self) -> io::Result<String> {

@@ -47,14 +47,14 @@ pub(super) fn draw_up(facts: &Facts, live: &[Live], scope: Scope) -> Ledger {
 /// that repeat others.
 fn account(aggregation: &Aggregation, pending: u64, deduplicated: u64, scope: Scope) -> Account {
     let Aggregation { name, ledger, losses, .. } = aggregation;
-    let accepted = ledger.accepted.records.saturating_sub(deduplicated);
+    let accepted = aggregation.accepted().saturating_sub(deduplicated);
     // Of what was lost some slots had flushed their part before.
     let rest = accepted.saturating_sub(ledger.flushed + pending);
     let lost = match scope {
         Scope::Cluster if ledger.lost != Extent::default() || !losses.is_empty() => rest,
         Scope::Cluster => 0,
         // The rest may be pending on other nodes as well.
-        Scope::Node => rest.min(ledger.lost.records),
+        Scope::Node => rest.min(aggregation.lost()),
     };
     Account {
         aggregation: name.clone(),

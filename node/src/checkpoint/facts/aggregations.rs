@@ -18,6 +18,42 @@ use crate::checkpoint::facts::{Facts, SegmentId, Slot};
 use crate::event::time::{UnixNanos, Window};
 use crate::journal::Extent;
 
+/// The `type` of the one definition that takes chunks.
+const LOG_FILES: &str = "LogFiles";
+
+/// What an aggregation takes of what was accepted, and so what its account is kept in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Takes {
+    /// Log records.
+    #[default]
+    Records,
+    /// Chunks of files.
+    Chunks,
+}
+
+impl Takes {
+    /// What an aggregation of this definition takes. Nothing else of a definition matters to
+    /// the facts.
+    pub fn of_definition(definition: &Value) -> Takes {
+        match definition.get("type").and_then(Value::as_str) {
+            Some(LOG_FILES) => Takes::Chunks,
+            _ => Takes::Records,
+        }
+    }
+
+    /// How many of them there are.
+    pub fn count(self, extent: Extent) -> u64 {
+        match self {
+            Takes::Records => extent.records,
+            Takes::Chunks => extent.chunks,
+        }
+    }
+
+    fn is_records(&self) -> bool {
+        *self == Takes::Records
+    }
+}
+
 /// An aggregation, and how far it was flushed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Aggregation {
@@ -25,6 +61,9 @@ pub struct Aggregation {
     pub name: String,
     /// What it counts, in the shape of the settings.
     pub definition: Value,
+    /// What its account is kept in.
+    #[serde(default, skip_serializing_if = "Takes::is_records")]
+    pub takes: Takes,
     /// The number of the cut from which on it counts; put off while that is yet to come, if
     /// some entries would lack its sections.
     pub since: u64,
@@ -47,6 +86,7 @@ impl Aggregation {
     fn new(name: String, definition: Value, since: u64) -> Aggregation {
         Aggregation {
             name,
+            takes: Takes::of_definition(&definition),
             definition,
             since,
             until: None,
@@ -57,15 +97,25 @@ impl Aggregation {
         }
     }
 
+    /// How many records, or chunks, are below the cuts, as [`Ledger::accepted`] says.
+    pub fn accepted(&self) -> u64 {
+        self.takes.count(self.ledger.accepted)
+    }
+
+    /// How many records, or chunks, are known to be lost, as [`Ledger::lost`] says.
+    pub fn lost(&self) -> u64 {
+        self.takes.count(self.ledger.lost)
+    }
+
     /// Whether it rebuilds files from chunks: then a checkpoint has everything below its cut, and
     /// goes on from the one before.
     pub fn takes_chunks(&self) -> bool {
-        self.definition.get("type").is_some_and(|kind| kind == "LogFiles")
+        self.takes == Takes::Chunks
     }
 
     /// Whether it goes on under another definition: files do not begin again.
     fn goes_on_as(&self, definition: &Value) -> bool {
-        self.takes_chunks() && definition.get("type") == self.definition.get("type")
+        self.takes_chunks() && Takes::of_definition(definition) == Takes::Chunks
     }
 
     /// The number of the cut that a slot goes on from: what is below it was flushed or is
@@ -223,6 +273,21 @@ mod tests {
         cluster.accept(changed.clone());
         assert_eq!(lives(&cluster), [(0, "by-foo", 1, Some(2)), (1, "by-foo", 2, None)]);
         cluster.repeat(changed);
+    }
+
+    #[test]
+    fn files_go_on_under_another_definition_and_under_the_same_number() {
+        let mut cluster = Cluster::of(1);
+        let files = |seconds: u64| json!({ "type": "LogFiles", "seconds": seconds });
+        cluster.accept(define("files", files(1)));
+        cluster.cut(2, &[]);
+        cluster.accept(define("files", files(2)));
+        assert_eq!(lives(&cluster), [(0, "by-foo", 1, Some(2)), (1, "files", 2, None)]);
+        assert_eq!(cluster.facts.aggregations()[&1].definition, files(2));
+        cluster.repeat(define("files", files(2)));
+        cluster.accept(define("files", json!({ "attribute": "foo" })));
+        let expected = [(0, "by-foo", 1, Some(2)), (1, "files", 2, Some(3)), (2, "files", 3, None)];
+        assert_eq!(lives(&cluster), expected, "another type is another aggregation");
     }
 
     #[test]

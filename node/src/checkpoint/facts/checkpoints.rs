@@ -505,4 +505,39 @@ mod tests {
         let claim = Command::Claim { node, aggregation, window, cut: 1, slots };
         assert_eq!(cluster.refuse(claim), unknown);
     }
+
+    /// What a primary says of aggregation 0, said of aggregation 1.
+    fn of_files(command: Command) -> Command {
+        let aggregation = 1;
+        match command {
+            Command::Claim { node, window, cut, slots, .. } => {
+                Command::Claim { node, aggregation, window, cut, slots }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_of_files_lacks_nothing_that_its_cut_misses_and_the_slot_goes_on_from_there() {
+        let mut cluster = Cluster::of(2);
+        let by_foo = cluster.facts.aggregations()[&0].definition.clone();
+        let files = serde_json::json!({ "type": "LogFiles" });
+        let definitions = [("by-foo".to_owned(), by_foo), ("files".to_owned(), files)].into();
+        cluster.accept(Command::Register { definitions });
+        cluster.cut(8, &[]);
+        let segment = cluster.open(2, &[2]);
+        cluster.cut(9, &[(segment, 20)]);
+        let cut = cluster.cut(10, &[]);
+        assert_eq!(cluster.facts.latest_cut().missing_of(window(9, 10)).count(), 1);
+        let claim = of_files(cluster.claim_command(0, window(9, 10), 5));
+        assert_eq!(cluster.claim(claim), ClaimAnswer::Accepted);
+        let (node, epoch) = (node(1), cluster.facts.slots()[&0].epoch);
+        let slots = [(0, SlotNumber { epoch, number: 1 })].into();
+        let complete = Command::Complete { node, aggregation: 1, slots, keeps: false };
+        assert_eq!(cluster.complete(complete), CompleteAnswer::Completed);
+        let known = &cluster.facts.aggregations()[&1];
+        assert_eq!((known.carried(0), known.progress(0).through), (cut, at(10)));
+        assert_eq!((known.ledger.flushed, known.ledger.distinct), (10, 5));
+        assert!(known.windows.is_empty(), "nobody waits for the other slots");
+    }
 }

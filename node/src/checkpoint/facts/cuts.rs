@@ -212,8 +212,8 @@ mod tests {
         cluster.cut(5, &[(segment, 50)]);
         let fell_back = Refused::CountFellBack { segment, counted: extent(50) };
         assert_eq!(cluster.refuse(cut(3, 6, &[(segment, 49)])), fell_back);
-        for (entries, records) in [(51, 149), (50, 149), (50, 151)] {
-            let stamped = [(segment, Extent { entries, records })].into();
+        for (entries, records, chunks) in [(51, 149, 0), (50, 149, 0), (50, 151, 0), (50, 150, 1)] {
+            let stamped = [(segment, Extent { entries, records, chunks })].into();
             let command = Command::Cut { number: 3, time: at(6), stamped };
             assert_eq!(cluster.refuse(command), fell_back);
         }

@@ -1,18 +1,18 @@
 //! What was accepted against what went on from there. It has to balance in entries; in
-//! records it says what was accepted, flushed and lost. What is pending in records is not
-//! a fact: it is in the open windows.
+//! records, or in chunks if the aggregation takes those, it says what was accepted, flushed
+//! and lost. What is pending in records is not a fact: it is in the open windows.
 
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::facts::Facts;
-use crate::checkpoint::facts::aggregations::Aggregation;
+use crate::checkpoint::facts::aggregations::{Aggregation, Takes};
 use crate::checkpoint::facts::cuts::Cut;
 use crate::journal::Extent;
 
 /// An aggregation's totals since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
-    /// What is below the cuts. Of an aggregation that has ended, below its last one: what
+    /// What is below the cuts, whatever of it the aggregation takes. Of an aggregation that has ended, below its last one: what
     /// that one missed comes on top.
     pub accepted: Extent,
     /// Of these, the entries that every slot has flushed or carried.
@@ -20,7 +20,7 @@ pub struct Ledger {
     /// What was given up with a forgotten node before every slot had carried it. What the
     /// node had accepted after the last cut comes on top.
     pub lost: Extent,
-    /// Records in completed checkpoints, but for incomplete ones.
+    /// Records, or chunks, in completed checkpoints, but for incomplete ones.
     pub flushed: u64,
     /// Distinct ones among them.
     pub distinct: u64,
@@ -31,6 +31,8 @@ pub struct Ledger {
 pub struct Balance {
     /// The totals.
     pub ledger: Ledger,
+    /// Of what is accepted, what counts.
+    pub takes: Takes,
     /// Entries below the cut that some slot has neither flushed nor carried, as the
     /// segments say that are still there.
     pub pending: u64,
@@ -42,10 +44,10 @@ impl Balance {
         self.ledger.accepted.entries == self.ledger.carried + self.pending
     }
 
-    /// Accepted records that no complete checkpoint has: those of open windows, of windows
-    /// that miss something, and of what is lost.
-    pub fn unflushed_records(&self) -> u64 {
-        self.ledger.accepted.records.saturating_sub(self.ledger.flushed)
+    /// Accepted records, or chunks, that no complete checkpoint has: those of open windows, of
+    /// windows that miss something, and of what is lost.
+    pub fn unflushed(&self) -> u64 {
+        self.takes.count(self.ledger.accepted).saturating_sub(self.ledger.flushed)
     }
 }
 
@@ -53,7 +55,8 @@ impl Facts {
     /// The account of an aggregation, if there is one with this number.
     pub fn balance(&self, aggregation: u32) -> Option<Balance> {
         let aggregation = self.aggregations.known.get(&aggregation)?;
-        Some(Balance { ledger: aggregation.ledger, pending: self.pending(aggregation) })
+        let Aggregation { ledger, takes, .. } = *aggregation;
+        Some(Balance { ledger, takes, pending: self.pending(aggregation) })
     }
 
     pub(super) fn pending(&self, aggregation: &Aggregation) -> u64 {
@@ -94,6 +97,8 @@ impl Facts {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::checkpoint::facts::command::Command;
     use crate::checkpoint::facts::tests::{Cluster, at, extent, register, window};
@@ -127,7 +132,7 @@ mod tests {
         let records = |cluster: &Cluster| {
             let balance = cluster.facts.balance(0).unwrap();
             let Ledger { accepted, flushed, distinct, .. } = balance.ledger;
-            (accepted.records, flushed, distinct, balance.unflushed_records())
+            (accepted.records, flushed, distinct, balance.unflushed())
         };
         cluster.cut(9, &[(segment, 20)]);
         cluster.cut(10, &[]);
@@ -140,6 +145,29 @@ mod tests {
         assert_eq!(records(&cluster), (75, 20, 10, 55));
         cluster.complete(cluster.complete_command(1));
         assert_eq!(records(&cluster), (75, 28, 14, 47));
+    }
+
+    #[test]
+    fn files_count_chunks_and_all_others_count_records() {
+        let mut cluster = Cluster::of(1);
+        let define = |kind| json!({ "type": kind });
+        let definitions = [("by-foo", "DistinctLogs"), ("files", "LogFiles")];
+        let definitions = definitions.map(|(name, kind)| (name.to_owned(), define(kind)));
+        cluster.accept(Command::Register { definitions: definitions.into() });
+        cluster.cut(5, &[]);
+        let segment = cluster.open(1, &[1]);
+        let stamped = [(segment, Extent { entries: 9, records: 20, chunks: 4 })].into();
+        cluster.accept(Command::Cut { number: 3, time: at(6), stamped });
+        let of = |number| {
+            let accepted = cluster.facts.aggregations()[&number].accepted();
+            (accepted, cluster.facts.balance(number).unwrap().unflushed())
+        };
+        assert_eq!((of(1), of(2)), ((20, 20), (4, 4)));
+        let takes = |number: u32| {
+            let json = serde_json::to_value(&cluster.facts.aggregations()[&number]).unwrap();
+            json.get("takes").cloned()
+        };
+        assert_eq!((takes(1), takes(2)), (None, Some(json!("Chunks"))));
     }
 
     #[test]
@@ -172,8 +200,9 @@ mod tests {
     #[test]
     fn an_account_holds_only_if_accepted_is_carried_and_pending() {
         let ledger = Ledger { accepted: extent(100), carried: 70, ..Ledger::default() };
-        assert!(Balance { ledger, pending: 30 }.holds());
-        assert!(!Balance { ledger, pending: 29 }.holds());
-        assert!(!Balance { ledger, pending: 31 }.holds());
+        let balance = |pending| Balance { ledger, takes: Takes::Records, pending };
+        assert!(balance(30).holds());
+        assert!(!balance(29).holds());
+        assert!(!balance(31).holds());
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn cut(number: u64, second: u64, stamped: &[(SegmentId, u64)]) -> Com
 
 /// So many entries, with three records each.
 pub(super) fn extent(entries: u64) -> Extent {
-    Extent { entries, records: 3 * entries }
+    Extent { entries, records: 3 * entries, chunks: 0 }
 }
 
 pub(super) fn seal(segment: SegmentId, end: u64, until: u64, holders: &[u64]) -> Command {

@@ -13,7 +13,7 @@ use crate::event::time::{Clock, SECOND};
 use crate::flush::example::node::{Life, Node, Source, everybody_waits};
 use crate::flush::example::{Cluster, at, entry, framed, slots};
 use crate::flush::feed::Consensus as _;
-use crate::journal::{AppendError, Extent, Mirror, Opening, Replay};
+use crate::journal::{AppendError, Events, Extent, Mirror, Opening, Replay};
 use crate::store::{Disk, Store};
 
 const END: UnixNanos = UnixNanos(10 * SECOND);
@@ -60,8 +60,8 @@ impl Setting {
 
     async fn append(&self, records: &[(u8, u64)]) {
         let framed = framed(0, records);
-        let count = records.len() as u64;
-        self.lending.journal.append(framed, count, Box::new(())).await.unwrap();
+        let events = Events::of_records(records.len() as u64);
+        self.lending.journal.append(framed, events, Box::new(())).await.unwrap();
     }
 }
 
@@ -91,7 +91,7 @@ async fn a_segment_of_the_node_is_given_out_and_no_other() {
 async fn what_is_stamped_is_told_here_and_to_others() {
     let it = Setting::new().await;
     it.append(&[(7, 1), (9, 1)]).await;
-    let before = Extent { entries: 1, records: 2 };
+    let before = Extent { entries: 1, records: 2, chunks: 0 };
     let told = BTreeMap::from([(it.lending.journal.segment(), Stamped { before, last: at(11) })]);
     assert_eq!(it.lending.stamped(at(12), at(22)).await, Ok(told.clone()));
 
@@ -127,7 +127,8 @@ async fn a_node_whose_copies_are_silent_is_not_waited_for_even_by_itself() {
     let it = Setting::new().await;
     let (floor, lease, mirrors) = (at(1), at(20), vec![Arc::new(Silent) as _]);
     it.lending.journal.open(Opening { segment: 7, floor, lease, mirrors }).await.unwrap();
-    let append = it.lending.journal.append(framed(0, &[(7, 1)]), 1, Box::new(()));
+    let event = Events::of_records(1);
+    let append = it.lending.journal.append(framed(0, &[(7, 1)]), event, Box::new(()));
     timeout(Duration::from_secs(1), append).await.unwrap_err();
     let (own, members) = (it.lending.clone(), Arc::new(Mesh::default()).member());
     let stamping = Stamping { node: NodeId(1), own, members };
@@ -139,11 +140,12 @@ async fn a_node_whose_copies_are_silent_is_not_waited_for_even_by_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn a_copy_says_nothing_before_a_slow_disk_has_it() {
-    fastrand::seed(1);
     let (it, disk, moment) = (Setting::new().await, Disk::default(), Duration::from_secs(1));
     let copies = Copies::open(Arc::new(Store::in_memory(&disk).unwrap())).unwrap();
     let lending = Lending { copies, ..it.lending.clone() };
     lending.begin_copy(7).unwrap();
+    // So that it waits for long, whatever was drawn before.
+    fastrand::seed(1);
     disk.delay_writes(Some(100 * moment));
     timeout(moment, lending.copy(7, 0, Vec::new())).await.unwrap_err();
     timeout(moment, lending.fence(7)).await.unwrap_err();
@@ -153,7 +155,8 @@ async fn a_copy_says_nothing_before_a_slow_disk_has_it() {
 #[tokio::test(start_paused = true)]
 async fn a_node_appends_as_long_as_those_who_ask_allow_it() {
     let it = Setting::new().await;
-    let append = || it.lending.journal.append(framed(0, &[(7, 1)]), 1, Box::new(()));
+    let event = Events::of_records(1);
+    let append = || it.lending.journal.append(framed(0, &[(7, 1)]), event, Box::new(()));
     it.lending.stamped(at(20), at(18)).await.unwrap();
     assert_eq!(append().await, Err(AppendError::NoLease));
     let told = it.lending.stamped(at(21), at(22)).await.unwrap();

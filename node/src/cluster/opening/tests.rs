@@ -13,7 +13,7 @@ use crate::event::time::{Clock, UnixNanos};
 use crate::flush::example::{Cluster, at, framed};
 use crate::flush::requests::Decided;
 use crate::journal::copies::Copies as Taken;
-use crate::journal::{Extent, Position, Replay};
+use crate::journal::{Events, Extent, Position, Replay};
 use crate::store::{Disk, Store};
 
 /// A node that takes copies, and nothing else.
@@ -130,7 +130,7 @@ impl Setting {
     }
 
     async fn append(&self) -> Result<Position, AppendError> {
-        self.journal.append(framed(0, &[(7, 1)]), 1, Box::new(())).await
+        self.journal.append(framed(0, &[(7, 1)]), Events::of_records(1), Box::new(())).await
     }
 
     /// Appends until it is acknowledged.
@@ -234,7 +234,7 @@ async fn suspended() -> (Journal, [JoinHandle<Result<Position, AppendError>>; 2]
     let appending = [append(&journal), append(&journal)];
     stuck.written.subscribe().wait_for(|written| *written == 2).await.unwrap();
     let written = journal.suspend().await.unwrap();
-    assert_eq!(written.before, Extent { entries: 2, records: 2 });
+    assert_eq!(written.before, Extent::new(2, Events::of_records(2)));
     (journal, appending)
 }
 
@@ -245,7 +245,9 @@ async fn open(journal: &Journal, segment: u64, mirrors: Vec<Arc<dyn Mirror>>) {
 
 fn append(journal: &Journal) -> JoinHandle<Result<Position, AppendError>> {
     let journal = journal.clone();
-    tokio::spawn(async move { journal.append(framed(0, &[(7, 1)]), 1, Box::new(())).await })
+    tokio::spawn(async move {
+        journal.append(framed(0, &[(7, 1)]), Events::of_records(1), Box::new(())).await
+    })
 }
 
 #[tokio::test(start_paused = true)]
@@ -254,11 +256,11 @@ async fn what_the_copies_lack_is_acknowledged_in_the_next_segment() {
     let third = append(&journal);
     journal.seal(Some(1)).await.unwrap();
     assert_eq!(first.await.unwrap(), Ok(position(1, 0)));
-    assert_eq!(journal.records(), 1);
+    assert_eq!(journal.events().records, 1);
     open(&journal, 2, Vec::new()).await;
     assert_eq!(second.await.unwrap(), Ok(position(2, 0)));
     assert_eq!(third.await.unwrap(), Ok(position(2, 1)));
-    assert_eq!(journal.records(), 3);
+    assert_eq!(journal.events().records, 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -270,7 +272,7 @@ async fn what_may_lie_behind_an_unknown_end_is_neither_acknowledged_nor_appended
     assert_eq!(second.await.unwrap(), Err(AppendError::Unknown));
     open(&journal, 2, Vec::new()).await;
     assert_eq!(third.await.unwrap(), Ok(position(2, 0)));
-    assert_eq!(journal.records(), 1);
+    assert_eq!(journal.events().records, 1);
 }
 
 #[tokio::test(start_paused = true)]

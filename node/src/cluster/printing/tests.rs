@@ -326,7 +326,7 @@ fn a_line_of_a_window_that_lost_something_says_what_and_that_it_is_the_last() {
         node: Some(NodeId(3)),
         segments: [7].into(),
         slots: "0-9".parse().unwrap(),
-        extent: Extent { entries: 1, records: 4 },
+        extent: Extent { entries: 1, records: 4, chunks: 0 },
         stamps: Span { from: UnixNanos(SECOND), until: UnixNanos(5 * SECOND) },
     };
     let facts = Facts::new(Settings { slots: 256 });

@@ -17,7 +17,7 @@ use crate::flush::example::{Appended, Cluster, at, entry, framed, slots};
 use crate::flush::feed::Consensus as _;
 use crate::flush::requests::Decided;
 use crate::journal::copies::Copies;
-use crate::journal::{Opening, Replay, Stamped};
+use crate::journal::{Events, Opening, Replay, Stamped};
 use crate::store::{Disk, Store};
 
 /// A node that gives out two entries at a time, and breaks off after so many batches.
@@ -182,7 +182,7 @@ async fn of_its_own_entries_a_node_gets_what_belongs_to_the_slots() {
     let it = Setting::new().await;
     let (journal, own) = (&it.routing.journal, it.routing.journal.segment());
     for records in [&[(7, 1), (200, 1)][..], &[(201, 2)], &[(7, 3)]] {
-        journal.append(framed(0, records), 1, Box::new(())).await.unwrap();
+        journal.append(framed(0, records), Events::of_records(1), Box::new(())).await.unwrap();
     }
     let batches = read_to(&mut it.follow(own, 0, "0-99"), 3).await;
     assert_eq!(said(&batches), [(0, vec![7]), (2, vec![7])]);
@@ -196,7 +196,8 @@ async fn only_entries_of_the_open_segment_are_released_when_they_are_folded() {
     let it = Setting::new().await;
     let held = Arc::new(());
     let own = it.routing.journal.segment();
-    let append = it.routing.journal.append(framed(0, &[(7, 1)]), 1, Box::new(Arc::clone(&held)));
+    let (frame, event) = (framed(0, &[(7, 1)]), Events::of_records(1));
+    let append = it.routing.journal.append(frame, event, Box::new(Arc::clone(&held)));
     append.await.unwrap();
     it.routing.folded(own + 1, u64::MAX);
     assert_eq!(Arc::strong_count(&held), 2);

@@ -11,7 +11,7 @@ use crate::event::time::Clock;
 use crate::flush::example::{self, Cluster, at, extent, framed};
 use crate::journal::copies::Copies;
 use crate::journal::replay::replay;
-use crate::journal::{Journal, JournalError, Mirror, Opening};
+use crate::journal::{Events, Journal, JournalError, Mirror, Opening};
 use crate::store::{Disk, Store};
 
 /// The copies that are reached.
@@ -97,7 +97,7 @@ impl Node {
         let (floor, lease) = (at(1), at(second + 10));
         let mirrors: Vec<Arc<dyn Mirror>> = vec![Arc::new(Lost)];
         journal.open(Opening { segment, floor, lease, mirrors }).await.unwrap();
-        let append = |_| journal.append(framed(0, &[(7, 1)]), 10, Box::new(()));
+        let append = |_| journal.append(framed(0, &[(7, 1)]), Events::of_records(10), Box::new(()));
         let mut appending = join_all((0..entries).map(append));
         assert!(entries == 0 || poll!(&mut appending).is_pending());
         journal.close();
@@ -157,7 +157,7 @@ async fn a_segment_that_others_have_sealed_is_cut_off_at_its_end() {
     assert_eq!(beyond, [(1, 2)]);
     crate::journal::replay::cut_off(&node.store(), &replayed, 1, 2).unwrap();
     let replayed = node.replay();
-    assert_eq!((replayed.entries, replayed.records), (2, 20));
+    assert_eq!((replayed.entries, replayed.events.records), (2, 20));
     assert_eq!(beyond_the_end(&node.cluster.now(), &replayed), []);
 }
 

@@ -50,7 +50,7 @@ async fn a_sealed_segment_is_read_to_its_end() {
     let read = follower.next(250).await.unwrap();
     assert_eq!(read.iter().map(|entry| entry.index).collect::<Vec<_>>(), [1]);
     assert_eq!((read[0].stamp, read[0].entry.len()), (crate::journal::example::at(3), 100));
-    assert_eq!(next(&mut follower, 300).await, [2, 3]);
+    assert_eq!(next(&mut follower, 310).await, [2, 3]);
     assert_eq!(next(&mut follower, 1 << 20).await, [4]);
     assert_eq!(next(&mut follower, 1 << 20).await, [0; 0]);
     let mut behind = follow_sealed(&life, 9, 5).unwrap();

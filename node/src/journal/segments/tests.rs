@@ -16,11 +16,11 @@ async fn third_life(disk: &Disk) -> Life {
 /// all entries that there ever were.
 fn left(disk: &Disk) -> (Vec<u64>, u64, u64) {
     let replay = replayed(disk);
-    (replay.segments.keys().copied().collect(), replay.entries, replay.records)
+    (replay.segments.keys().copied().collect(), replay.entries, replay.events.records)
 }
 
 fn before(entries: u64) -> Extent {
-    Extent { entries, records: entries }
+    Extent::new(entries, Events::of_records(entries))
 }
 
 #[tokio::test]

@@ -84,7 +84,8 @@ impl World {
     /// The extent of a segment's first entries.
     fn extent(entries: &[u64]) -> Extent {
         let records = |&stamp| World::records(stamp, 0) + World::records(stamp, 1);
-        Extent { entries: entries.len() as u64, records: entries.iter().map(records).sum() }
+        let (entries, records) = (entries.len() as u64, entries.iter().map(records).sum());
+        Extent { entries, records, chunks: 0 }
     }
 
     /// What of a segment is stamped before a time.
@@ -279,7 +280,7 @@ impl World {
             .filter(|&(stamp, slot)| !self.whole.contains(&(World::window_of(stamp), slot)))
             .map(|(stamp, slot)| World::records(stamp, slot));
         let balance = self.cluster.facts.balance(0).unwrap();
-        assert_eq!(balance.unflushed_records(), unflushed.sum::<u64>());
+        assert_eq!(balance.unflushed(), unflushed.sum::<u64>());
     }
 }
 

@@ -17,7 +17,7 @@ fn slots(of: &str) -> SlotSet {
 
 #[tokio::test]
 async fn a_node_tells_how_much_it_has_stamped_before_a_time() {
-    let before = Extent { entries: 3, records: 40 };
+    let before = Extent { entries: 3, records: 40, chunks: 2 };
     let one = Stamped { before, last: UnixNanos(1_999_999_999) };
     let told = BTreeMap::from([(1, one), (u64::MAX, Stamped::default())]);
     let node = Node::start(Script { stamped: Ok(told.clone()), ..Script::member() });

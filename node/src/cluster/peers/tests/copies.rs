@@ -41,7 +41,7 @@ async fn a_node_that_takes_no_copy_says_so_at_once() {
 
 #[tokio::test]
 async fn a_fenced_copy_says_how_far_it_got() {
-    let before = Extent { entries: 3, records: 30 };
+    let before = Extent { entries: 3, records: 30, chunks: 2 };
     let stamped = Stamped { before, last: UnixNanos(7) };
     for fenced in [None, Some(stamped)] {
         let node = Node::start(Script { fenced: Ok(fenced), ..Script::member() });

@@ -48,13 +48,13 @@ pub(in crate::cluster::peers) fn to_stamped(
 }
 
 pub(in crate::cluster::peers) fn to_one_stamped(stamped: Stamped) -> peer::Stamped {
-    let Stamped { before: Extent { entries, records }, last } = stamped;
-    peer::Stamped { entries, records, last: last.0 }
+    let Stamped { before: Extent { entries, records, chunks }, last } = stamped;
+    peer::Stamped { entries, records, last: last.0, chunks }
 }
 
 pub(in crate::cluster::peers) fn one_stamped(message: peer::Stamped) -> Stamped {
-    let peer::Stamped { entries, records, last } = message;
-    Stamped { before: Extent { entries, records }, last: UnixNanos(last) }
+    let peer::Stamped { entries, records, last, chunks } = message;
+    Stamped { before: Extent { entries, records, chunks }, last: UnixNanos(last) }
 }
 
 pub(in crate::cluster::peers) fn stamped(
@@ -295,17 +295,13 @@ mod tests {
 
     #[test]
     fn the_bytes_of_what_was_stamped_are_fixed() {
-        let told = BTreeMap::from([
-            (
-                300,
-                Stamped { before: Extent { entries: 2, records: 5 }, last: UnixNanos(0x0102_0304) },
-            ),
-            (1, Stamped::default()),
-        ]);
+        let before = Extent { entries: 2, records: 5, chunks: 1 };
+        let some = Stamped { before, last: UnixNanos(0x0102_0304) };
+        let told = BTreeMap::from([(300, some), (1, Stamped::default())]);
         let message = to_stamped(&told);
         let first = [0x0a, 2, 0x08, 1];
-        let second = [0x0a, 18, 0x08, 0xac, 0x02, 0x12, 13, 0x08, 2, 0x10, 5, 0x19, 4, 3, 2, 1];
-        let bytes = [&first[..], &second, &[0; 4]].concat();
+        let second = [0x0a, 20, 0x08, 0xac, 0x02, 0x12, 15, 0x08, 2, 0x10, 5, 0x19, 4, 3, 2, 1];
+        let bytes = [&first[..], &second, &[0; 4], &[0x20, 1]].concat();
         assert_eq!(message.encode_to_vec(), bytes);
         let read = peer::StampedResponse::decode(&bytes[..]).unwrap();
         assert_eq!(stamped(read), told);
