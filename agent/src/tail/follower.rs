@@ -33,6 +33,8 @@ const COLLECT: Duration = Duration::from_millis(20);
 const WRITE_DOWN: Duration = Duration::from_secs(1);
 /// .. or when there is so much of it.
 const PENDING_MAX: usize = 4096;
+/// That there is no room is told when it lasts: under load it is so again and again.
+const FULL_FOR: Duration = Duration::from_secs(5);
 /// How long to wait before something that failed is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
@@ -81,8 +83,15 @@ pub(crate) struct Follower {
     delivered: BTreeSet<Key>,
     /// What was told already, about which file.
     told: HashSet<PathBuf>,
-    is_full_told: bool,
+    full: Option<Full>,
     has_given_up: bool,
+}
+
+/// Since when there is no room, and whether that was told.
+#[derive(Debug, Clone, Copy)]
+struct Full {
+    since: Instant,
+    is_told: bool,
 }
 
 /// A file that is followed, as far as a restart may forget it.
@@ -162,7 +171,7 @@ impl Follower {
             committed: now,
             delivered: BTreeSet::new(),
             told: HashSet::new(),
-            is_full_told: false,
+            full: None,
             has_given_up: false,
         }
     }
@@ -179,6 +188,7 @@ impl Follower {
             self.scan_if_due()?;
             self.turn()?;
             self.commit()?;
+            self.tell_full();
             self.rest()?;
         }
         self.drain()?;
@@ -219,6 +229,9 @@ impl Follower {
     fn take(&mut self, answers: Vec<Answer>) -> Result<(), FollowError> {
         if answers.is_empty() {
             return Ok(());
+        }
+        if self.full.take().is_some_and(|full| full.is_told) {
+            tell("nodes answer again: reading goes on");
         }
         let mut answered = BTreeMap::new();
         for Answer { key, seq, weight, refused } in answers {
@@ -316,11 +329,25 @@ impl Follower {
         }
     }
 
+    fn tell_full(&mut self) {
+        if let Some(full) = &mut self.full
+            && !full.is_told
+            && full.since.elapsed() >= FULL_FOR
+        {
+            full.is_told = true;
+            tell(
+                "no node answers what is under way, and there is no room for more (--window, \
+                 --spool): reading waits, the files keep what is written",
+            );
+        }
+    }
+
     /// Waits until there is something to do.
     fn rest(&mut self) -> Result<(), FollowError> {
         let due = self.due.first().map(|(at, _)| *at);
         let write_down = (self.state.pending() > 0).then(|| self.committed + WRITE_DOWN);
-        let times = [due, write_down, Some(self.scans.next())].into_iter().flatten();
+        let tell_full = self.full.filter(|full| !full.is_told).map(|full| full.since + FULL_FOR);
+        let times = [due, write_down, tell_full, Some(self.scans.next())].into_iter().flatten();
         let until = times.min().unwrap_or_else(Instant::now);
         self.wait(until, true)
     }

@@ -61,6 +61,10 @@ pub(crate) struct Options {
     /// of its name begins
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     pub(crate) rotate_wait: Duration,
+    /// How long a file that was deleted, or after which the next of its name began, is kept open for
+    /// writers that are late
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
+    pub(crate) linger: Duration,
     /// How often all files are looked at, whatever the system tells; less often if that would take
     /// more than a hundredth of the time
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
@@ -85,6 +89,7 @@ pub(crate) struct Settings {
     pub(crate) chunk_size: usize,
     pub(crate) chunk_interval: Duration,
     pub(crate) rotate_wait: Duration,
+    pub(crate) linger: Duration,
     pub(crate) poll: Duration,
     pub(crate) window: usize,
     pub(crate) spool: u64,
@@ -104,6 +109,7 @@ impl Options {
             chunk_size: self.chunk_size,
             chunk_interval: self.chunk_interval,
             rotate_wait: self.rotate_wait,
+            linger: self.linger,
             poll: self.poll,
             window: self.window,
             spool: self.spool,

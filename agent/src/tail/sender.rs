@@ -10,7 +10,7 @@ use std::{
 use sheaf_proto::chunks::Receipt;
 use tokio::{
     sync::mpsc::UnboundedReceiver,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 
 use self::stream::{Broken, Stream};
@@ -29,8 +29,7 @@ const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// Whom chunks are sent to.
 #[derive(Debug)]
 pub(crate) struct Sender {
-    /// The first is the one that is used.
-    nodes: VecDeque<Authority>,
+    nodes: VecDeque<Node>,
     parcels: UnboundedReceiver<Parcel>,
     mailbox: Mailbox,
     /// What is not answered, in order.
@@ -38,6 +37,13 @@ pub(crate) struct Sender {
     /// Until when nodes ask for nothing more.
     throttled: Option<Instant>,
     trouble: Option<Trouble>,
+}
+
+/// A node, and until when it is left alone.
+#[derive(Debug, Clone)]
+struct Node {
+    address: Authority,
+    until: Instant,
 }
 
 /// Since when nothing goes, and when that was told last.
@@ -66,8 +72,9 @@ impl Sender {
         parcels: UnboundedReceiver<Parcel>,
         mailbox: Mailbox,
     ) -> Sender {
+        let until = Instant::now();
         Sender {
-            nodes: nodes.into_iter().collect(),
+            nodes: nodes.into_iter().map(|address| Node { address, until }).collect(),
             parcels,
             mailbox,
             queue: VecDeque::new(),
@@ -81,18 +88,38 @@ impl Sender {
     pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::new();
         while self.has_work().await {
-            let Some(node) = self.nodes.front().cloned() else { return };
+            let Some(node) = self.next_node().await else { return };
             let mut progress = Progress::new();
             let Err(broken) = self.send_to(&node, &mut progress).await else { return };
             if progress.answered > 0 {
                 backoff = Backoff::new();
             }
-            if !self.queue.is_empty() {
-                self.tell_trouble(&node, &broken);
-                let wait = broken.retry_after();
-                sleep(wait.unwrap_or_else(|| backoff.wait())).await;
-                self.nodes.rotate_left(1);
+            let is_aged = progress.answered > 0 && broken.retry_after() == Some(Duration::ZERO);
+            if self.queue.is_empty() || is_aged {
+                continue;
             }
+            self.tell_trouble(&node, &broken);
+            let least = backoff.wait();
+            self.put_off(
+                &node,
+                broken.retry_after().filter(|wait| !wait.is_zero()).unwrap_or(least),
+            );
+        }
+    }
+
+    /// The first of those that may be asked first, once it may.
+    async fn next_node(&self) -> Option<Authority> {
+        let node = self.nodes.iter().min_by_key(|node| node.until)?;
+        sleep_until(node.until).await;
+        Some(node.address.clone())
+    }
+
+    /// Leaves a node alone for a while; the others come before it.
+    fn put_off(&mut self, address: &Authority, wait: Duration) {
+        if let Some(place) = self.nodes.iter().position(|node| node.address == *address)
+            && let Some(node) = self.nodes.remove(place)
+        {
+            self.nodes.push_back(Node { until: Instant::now() + wait, ..node });
         }
     }
 

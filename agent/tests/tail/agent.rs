@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::node::Node;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder for logs, one for the state, and agents that use them one after the other.
 #[derive(Debug)]
@@ -146,9 +146,19 @@ impl Agent {
         self.wait()
     }
 
-    /// The process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+    /// A figure of its memory, as the system names it.
+    pub(crate) fn memory_kib(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let figure = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        figure.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// How long it has been computing.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let figures = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
+        let ticks: u64 = figures.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_secs(ticks) / rustix::param::clock_ticks_per_second() as u32
     }
 
     fn wait(&mut self) -> bool {
@@ -180,25 +190,22 @@ impl Drop for Agent {
 /// Waits until the node has these files of the id, and no others, in this order.
 pub(crate) fn rebuilt(node: &Node, id: &str, wanted: &[&[u8]]) {
     let deadline = Instant::now() + PATIENCE;
-    loop {
-        let files = node.files(id);
-        if files.iter().map(Vec::as_slice).eq(wanted.iter().copied()) {
-            return;
-        }
+    while !node.look(id, |files| files == wanted) {
         if Instant::now() >= deadline {
-            panic!("{id}: {} instead of {}", shown(&files), shown(wanted));
+            let found = node.look(id, shown);
+            panic!("{id}: {found} instead of {}", shown(wanted));
         }
         thread::sleep(Duration::from_millis(5));
     }
 }
 
 /// The lengths of files, and how they begin.
-fn shown(files: &[impl AsRef<[u8]>]) -> String {
+fn shown(files: &[&[u8]]) -> String {
     let one = |bytes: &[u8]| {
         let head = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();
         format!("{} bytes {head:?}", bytes.len())
     };
-    format!("{:?}", files.iter().map(|file| one(file.as_ref())).collect::<Vec<_>>())
+    format!("{:?}", files.iter().map(|file| one(file)).collect::<Vec<_>>())
 }
 
 /// Waits until something is so.
@@ -213,4 +220,9 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// The inode of a file.
 pub(crate) fn inode(path: &Path) -> u64 {
     std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap())
+}
+
+/// Numbered lines.
+pub(crate) fn lines(range: std::ops::Range<u32>) -> Vec<u8> {
+    range.flat_map(|number| format!("line {number}\n").into_bytes()).collect()
 }

@@ -52,14 +52,13 @@ impl Writer {
             wait_until("it is time for a line", || Instant::now() >= pause);
             if fastrand::u8(..) == 0 {
                 // What comes and goes while no agent lives nobody ever hears of.
-                wait_until("it is followed", || {
-                    node.files(&scene.id(self.name)).len() == contents.len()
-                });
-                let last = contents.last().unwrap();
+                let id = scene.id(self.name);
+                let is_followed = || node.look(&id, |files| files.len() == contents.len());
+                wait_until("it is followed", is_followed);
+                let last = contents.last().map(Vec::as_slice);
                 if self.rotation == Rotation::Delete {
-                    wait_until("all is there", || {
-                        node.files(&scene.id(self.name)).last() == Some(last)
-                    });
+                    let is_there = || node.look(&id, |files| files.last().copied() == last);
+                    wait_until("all is there", is_there);
                 }
                 log = self.rotate(scene, contents.len());
                 contents.push(Vec::new());

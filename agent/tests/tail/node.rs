@@ -12,7 +12,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Buf, Bytes, BytesMut};
 use h2::{
     RecvStream, SendStream,
-    server::{SendResponse, handshake},
+    server::{Builder, SendResponse},
 };
 use http::{HeaderMap, HeaderValue, Request, Response};
 use prost::Message;
@@ -56,12 +56,43 @@ type Shared = Arc<Mutex<State>>;
 
 #[derive(Debug, Default)]
 struct State {
-    chunks: BTreeMap<(String, u64), BTreeMap<i64, Bytes>>,
+    files: BTreeMap<(String, u64), Assembly>,
     received: usize,
     streams: usize,
     repeated: usize,
     /// What no agent may do.
     offences: Vec<String>,
+}
+
+/// A file that is put together.
+#[derive(Debug, Default)]
+struct Assembly {
+    /// As far as no chunk is missing.
+    bytes: Vec<u8>,
+    /// What comes behind a gap.
+    waiting: BTreeMap<i64, Bytes>,
+    /// What each chunk had.
+    checksums: BTreeMap<i64, u32>,
+    /// The last chunk of `bytes`.
+    last: i64,
+    /// How many chunks of all files had come with its first and with its latest.
+    came: Option<(usize, usize)>,
+}
+
+impl Assembly {
+    /// Takes a chunk. `Some(true)`: it came before; `Some(false)`: with other bytes.
+    fn take(&mut self, seq: i64, payload: Bytes) -> Option<bool> {
+        let checksum = crc32fast::hash(&payload);
+        if let Some(before) = self.checksums.insert(seq, checksum) {
+            return Some(before == checksum);
+        }
+        self.waiting.insert(seq, payload);
+        while let Some(payload) = self.waiting.remove(&(self.last + 1)) {
+            self.bytes.extend_from_slice(&payload);
+            self.last += 1;
+        }
+        None
+    }
 }
 
 impl Node {
@@ -99,17 +130,25 @@ impl Node {
     }
 
     /// The files of an id, the oldest session first, each as far as no chunk is missing.
-    pub(crate) fn files(&self, id: &str) -> Vec<Vec<u8>> {
+    pub(crate) fn look<T>(&self, id: &str, look: impl FnOnce(&[&[u8]]) -> T) -> T {
         let state = lock(&self.state);
         assert_eq!(state.offences, [""; 0]);
-        let sessions = state.chunks.iter().filter(|((it, _), _)| it == id);
-        sessions.map(|(_, chunks)| assembled(chunks)).collect()
+        let sessions = state.files.iter().filter(|((it, _), _)| it == id);
+        look(&sessions.map(|(_, file)| &file.bytes[..]).collect::<Vec<_>>())
+    }
+
+    /// Whether each session of the id had come before the next began.
+    pub(crate) fn is_in_order(&self, id: &str) -> bool {
+        let state = lock(&self.state);
+        let sessions = state.files.iter().filter(|((it, _), _)| it == id);
+        let came: Vec<_> = sessions.filter_map(|(_, file)| file.came).collect();
+        came.is_sorted_by(|(_, latest), (first, _)| latest < first)
     }
 
     /// All ids.
     pub(crate) fn ids(&self) -> Vec<String> {
         let mut ids: Vec<String> =
-            lock(&self.state).chunks.keys().map(|(id, _)| id.clone()).collect();
+            lock(&self.state).files.keys().map(|(id, _)| id.clone()).collect();
         ids.dedup();
         ids
     }
@@ -130,11 +169,6 @@ impl Node {
     }
 }
 
-fn assembled(chunks: &BTreeMap<i64, Bytes>) -> Vec<u8> {
-    let in_order = (1..).map_while(|seq| chunks.get(&seq));
-    in_order.flat_map(|payload| payload.to_vec()).collect()
-}
-
 fn lock(state: &Shared) -> MutexGuard<'_, State> {
     state.lock().unwrap()
 }
@@ -146,19 +180,21 @@ impl State {
         if part.seq < 1 || key.0.is_empty() {
             self.offences.push(format!("{key:?} has a chunk {}", part.seq));
         }
-        let chunks = self.chunks.entry(key.clone()).or_default();
-        match chunks.insert(part.seq, part.payload.clone()) {
-            Some(before) if before != part.payload => {
-                self.offences.push(format!("{key:?} has two chunks {}", part.seq));
-            }
-            Some(_) => self.repeated += 1,
+        let file = self.files.entry(key.clone()).or_default();
+        file.came = Some((file.came.map_or(self.received, |(first, _)| first), self.received));
+        match file.take(part.seq, part.payload) {
+            Some(true) => self.repeated += 1,
+            Some(false) => self.offences.push(format!("{key:?} has two chunks {}", part.seq)),
             None => {}
         }
     }
 }
 
 async fn serve(socket: TcpStream, state: Shared, moods: watch::Receiver<Mood>) {
-    let Ok(mut connection) = handshake(socket).await else { return };
+    let mut builder = Builder::new();
+    builder.max_frame_size(1 << 20).initial_window_size(1 << 24);
+    builder.initial_connection_window_size(1 << 24);
+    let Ok(mut connection) = builder.handshake::<_, Bytes>(socket).await else { return };
     let (close, mut closed) = tokio::sync::mpsc::channel::<()>(1);
     loop {
         tokio::select! {

@@ -1,9 +1,6 @@
 //! Files that are renamed, deleted, truncated or done with.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, time::Instant};
 
 use super::{
     FollowError, Follower, milliseconds,
@@ -14,9 +11,6 @@ use crate::tail::{
     session::{End, Entry, Key, Session},
 };
 
-/// A file that was followed by another, or is deleted, is kept open for this long after it was
-/// written to last: a writer may be late.
-const LINGER: Duration = Duration::from_secs(60);
 /// A complete session is remembered for a day, in case its file comes back.
 const REMEMBERED: u64 = 24 * 3600 * 1000;
 
@@ -37,6 +31,7 @@ impl Follower {
             tell_of(&session.path, "it went away while it was not open; what was not read is lost");
         }
         self.keep_unanswered(key, &session)?;
+        self.give_up_lost(key)?;
         self.look_at(key, Instant::now());
         Ok(())
     }
@@ -84,9 +79,30 @@ impl Follower {
             }
         }
         self.keep_unanswered(key, &session)?;
+        self.give_up_lost(key)?;
         self.look_at(key, Instant::now());
         // The file itself is a new one.
         self.scans.hurry(Instant::now());
+        Ok(())
+    }
+
+    /// Ends a session whose file is gone while chunks of it are to be sent again: whether they
+    /// arrived before a restart nobody knows.
+    pub(super) fn give_up_lost(&mut self, key: Key) -> Result<(), FollowError> {
+        let Some((file, session)) = self.files.get(&key).zip(self.state.get(key)) else {
+            return Ok(());
+        };
+        let mut unsent = session.unanswered.iter().filter(|cut| cut.seq > file.handed);
+        let first = unsent.find(|cut| cut.spooled.is_none());
+        let Some(cut) = first.filter(|_| file.is_lost && session.end.is_none()) else {
+            return Ok(());
+        };
+        let text = format!(
+            "what follows on its first {} bytes cannot be sent again, and may not have arrived",
+            cut.offset
+        );
+        tell_of(&session.path, &text);
+        self.state.record(Entry::Ended { key, end: End::GivenUp })?;
         Ok(())
     }
 
@@ -153,9 +169,12 @@ impl Follower {
         let is_deleted = facts.is_none_or(|facts| facts.links == 0);
         let last = self.state.sessions().last(&session.id);
         let is_followed_on = last.is_some_and(|last| last.key != key && last.seq > 0);
-        let is_quiet = file.is_read && now >= file.quiet_since + LINGER;
+        let is_quiet = file.is_read && now >= file.quiet_since + self.settings.linger;
         if !is_quiet || !(is_deleted || is_followed_on) {
             return Ok(());
+        }
+        if !session.trace.is_blank() {
+            tell_of(&session.path, &format!("it is complete, with {} bytes", session.trace.offset));
         }
         if is_deleted {
             return self.forget(key);

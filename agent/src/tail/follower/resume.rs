@@ -62,40 +62,20 @@ impl Follower {
             }
             if found.get(&path).is_some_and(|facts| facts.inode.is(&session.inode)) {
                 self.follow(key, file, None);
-                return self.truncated(key).and_then(|()| self.complain_of_lost(key));
+                return self.truncated(key);
             }
         }
         let renamed = search::renamed(session).map(|found| found.source);
         let is_lost = renamed.is_none();
         self.follow(key, Followed { is_named: false, is_lost, ..file }, renamed);
-        self.keep_unanswered(key, session)?;
-        self.complain_of_lost(key)
-    }
-
-    /// Says that a file is gone, and gives up the chunks of it that are to be sent again: whether
-    /// they arrived nobody knows.
-    fn complain_of_lost(&mut self, key: Key) -> Result<(), FollowError> {
-        let is_lost = self.files.get(&key).is_some_and(|file| file.is_lost);
-        let Some(session) = self.state.get(key).filter(|_| is_lost) else { return Ok(()) };
-        if session.end.is_none()
-            && let Some(cut) = session.unanswered.iter().find(|cut| cut.spooled.is_none())
-        {
-            let text = format!(
-                "it went away while nobody followed it; what follows on its first {} bytes cannot \
-                 be sent again, and may not have arrived",
-                cut.offset
-            );
-            tell_of(&session.path, &text);
-            self.state.record(Entry::Ended { key, end: End::GivenUp })?;
-            return Ok(());
-        }
-        if session.end.is_none() {
+        if is_lost && session.end.is_none() {
             tell_of(
                 &session.path,
                 "it went away while nobody followed it; what was not read is lost",
             );
         }
-        Ok(())
+        self.keep_unanswered(key, session)?;
+        self.give_up_lost(key)
     }
 }
 

@@ -4,7 +4,7 @@ use std::{io, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{FollowError, Follower, TRY_AGAIN};
+use super::{FollowError, Follower, Full, TRY_AGAIN};
 use crate::tail::{
     identity::Trace,
     parcel::Parcel,
@@ -14,7 +14,7 @@ use crate::tail::{
 };
 
 /// What is cut before it is written down and handed over.
-const TURN_BYTES: usize = 4 << 20;
+const TURN_BYTES: usize = 8 << 20;
 const TURN_CHUNKS: usize = 4096;
 /// Files that are open beside those that are followed.
 const OTHER_FILES: usize = 64;
@@ -52,7 +52,8 @@ impl Follower {
                 Outcome::Later(at) => self.look_at(key, at),
                 Outcome::Idle => {}
                 Outcome::NoRoom => {
-                    self.tell_full();
+                    let full = Full { since: now, is_told: false };
+                    self.full.get_or_insert(full);
                     if let Some(file) = self.files.get_mut(&key)
                         && !std::mem::replace(&mut file.is_waiting, true)
                     {
@@ -181,22 +182,30 @@ impl Follower {
 
     /// Sends a chunk that was cut before, from where its bytes are.
     fn send_again(&mut self, key: Key, cut: Cut) -> Result<Outcome, FollowError> {
-        match self.load(key, &cut) {
+        let why = match self.load(key, &cut) {
             Ok(Some(payload)) => {
                 self.hand_over(key, cut.seq, payload);
-                Ok(Outcome::More(cut.length as usize))
+                return Ok(Outcome::More(cut.length as usize));
             }
-            Ok(None) => {
-                let what = "its bytes are not what they were when they were sent first";
-                self.give_up(key, &format!("chunk {} is to be sent again, and {what}", cut.seq))?;
-                Ok(Outcome::Idle)
-            }
-            Err(error) => {
-                let why = format!("chunk {} is to be sent again: read it: {error}", cut.seq);
-                self.give_up(key, &why)?;
-                Ok(Outcome::Idle)
-            }
+            Ok(None) => "its bytes are not what they were".to_owned(),
+            Err(error) => format!("read it: {error}"),
+        };
+        if self.is_rewritten(key) {
+            // Its bytes may be in a copy.
+            self.truncated(key)?;
+            return Ok(Outcome::More(0));
         }
+        self.give_up(key, &format!("chunk {} is to be sent again: {why}", cut.seq))?;
+        Ok(Outcome::Idle)
+    }
+
+    /// Whether an open file has lost what was read from it.
+    fn is_rewritten(&self, key: Key) -> bool {
+        let Some((file, session)) = self.files.get(&key).zip(self.state.get(key)) else {
+            return false;
+        };
+        let source = file.source.as_ref();
+        source.is_some_and(|source| source.has_kept(&session.trace).is_ok_and(|kept| !kept))
     }
 
     /// A chunk's bytes; nothing if they are not what was cut.
@@ -281,15 +290,5 @@ impl Follower {
         }
         self.look_at(key, now);
         Some(now + self.settings.chunk_interval)
-    }
-
-    fn tell_full(&mut self) {
-        if !self.is_full_told {
-            self.is_full_told = true;
-            tell(
-                "no node has answered what is under way, and there is no room for more (--window, \
-                 --spool): reading waits, the files keep what is written",
-            );
-        }
     }
 }
