@@ -14,7 +14,6 @@ mod tail {
 use std::{
     fs,
     io::Write,
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -84,9 +83,10 @@ fn what_was_read_of_a_deleted_file_outlives_the_agent() {
     let spool = scene.state().join("spool/1");
     let length = || fs::metadata(&spool).map(|it| it.len()).unwrap_or(0);
     wait_until("all is kept", || length() == lines(0..300_000).len() as u64);
-    // It counts once it is noted, which comes after the sync.
-    let written = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
-    wait_until("it is noted", || written(&scene.state().join("log")) >= written(&spool));
+    // It counts once it is noted, and what comes after it is noted after it.
+    scene.write("b.log", "later\n");
+    let noted = || fs::read(scene.state().join("log")).unwrap();
+    wait_until("it is noted", || noted().windows(5).any(|bytes| bytes == b"b.log"));
     agent.kill();
     node.be(Mood::Takes);
     let agent = scene.start();

@@ -230,7 +230,7 @@ impl Intake {
     pub async fn export(
         &self,
         request: impl Into<Request>,
-        mut permit: Permit,
+        permit: Permit,
     ) -> Result<Exported, IntakeError> {
         let Request { body, id } = request.into();
         // While it waits it is in nobody's way but in the queue.
@@ -244,8 +244,6 @@ impl Intake {
         let (entry, Scan { accepted, rejected }) = packed.inspect_err(|_| received.refuse())?;
         drop(body);
         if accepted > 0 {
-            permit.grow(entry.len().saturating_sub(permit.bytes())).await?;
-            permit.shrink_to(entry.len());
             self.append(&opened, entry, Events::of_records(accepted), permit).await?;
         }
         received.requests.fetch_add(1, Ordering::Relaxed);
@@ -254,16 +252,14 @@ impl Intake {
         let (rejected, message) = (rejected.total(), rejected.message().map(str::to_owned));
         Ok(Exported { rejected, message })
     }
-}
 
-impl Intake {
     /// Accepts a chunk of a file, whole or not at all.
     ///
     /// `Ok` means durable: the sender may forget the chunk.
     ///
     /// # Errors
     /// When it cannot be taken at the moment.
-    pub async fn collect(&self, chunk: Chunk, mut permit: Permit) -> Result<(), Busy> {
+    pub async fn collect(&self, chunk: Chunk, permit: Permit) -> Result<(), Busy> {
         self.shared.throttle.pass(chunk.payload.len()).await;
         let (opened, _counted) = self.enter().ok_or_else(|| self.refuse(Closed::StoreTrouble))?;
         let Packing { key, collectors, .. } = &opened.packing;
@@ -272,21 +268,21 @@ impl Intake {
         }
         let packed = work::work(chunk.payload.len(), || pack_chunk(&chunk, *key, collectors));
         drop(chunk);
-        permit.grow(packed.len().saturating_sub(permit.bytes())).await?;
-        permit.shrink_to(packed.len());
         self.append(&opened, packed, Events::of_chunks(1), permit).await?;
         self.shared.received.chunks.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Makes a packed entry durable.
+    /// Makes a packed entry durable, once it is charged for what it has become.
     async fn append(
         &self,
         opened: &Opened,
         entry: Vec<u8>,
         events: Events,
-        permit: Permit,
+        mut permit: Permit,
     ) -> Result<(), Busy> {
+        permit.grow(entry.len().saturating_sub(permit.bytes())).await?;
+        permit.shrink_to(entry.len());
         let durable = opened.journal.append(entry, events, Box::new(permit)).await;
         if is_to_fail("planted-acknowledge-anyway") {
             return Ok(());
@@ -441,6 +437,8 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::event::chunk::Sequence;
     use crate::event::entry::{Entry, Section};
@@ -519,6 +517,7 @@ mod tests {
         };
         let Err(IntakeError::Busy(busy)) = refused else { panic!("it was not refused") };
         assert_eq!(busy.why, Why::Closed(Closed::LacksCopies));
+        assert!(busy.retry_after <= Duration::from_secs(2), "{:?}", busy.retry_after);
         journal.close();
         writer.await.unwrap().unwrap();
     }

@@ -31,6 +31,8 @@ mod table; // hash tables, one per slot
 mod values; // the bytes of values, each once
 mod window; // sections -> an open window -> a closed one
 
+use super::SlotTotals;
+
 /// The counts of a window, shortened to the most frequent values.
 ///
 /// `distinct` is the sum of `unknown`, of the listed counts and of `other_count`.
@@ -72,22 +74,6 @@ impl Closed {
     pub fn digest(&self) -> u128 {
         self.slots.iter().fold(0, |sum, slot| sum.wrapping_add(slot.digest))
     }
-}
-
-/// What one slot counted in a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlotTotals {
-    /// The slot's number.
-    pub slot: u8,
-    /// The records that were folded in it.
-    pub records: u64,
-    /// Of these, the distinct ones.
-    pub distinct: u64,
-    /// Of each value's count in the slot: equal for equal counts, however the sections
-    /// were ordered, split or spilled, and different for different ones. Whoever has the
-    /// slot's part of the count table can make it again; the number of records does not
-    /// enter, nor does the length of the list.
-    pub digest: u128,
 }
 
 /// Why a window could not be folded or closed. It cannot go on after that: it is

@@ -8,7 +8,8 @@ use sheaf_proto::statistics::WindowCounts;
 use tokio::sync::mpsc;
 use tracing::info;
 
-use crate::aggregation::distinct_logs::{Closed, OpenWindow, SlotTotals};
+use crate::aggregation::SlotTotals;
+use crate::aggregation::distinct_logs::{Closed, OpenWindow};
 use crate::blocking;
 use crate::checkpoint::Digest;
 use crate::checkpoint::facts::checkpoints::Checkpoint;

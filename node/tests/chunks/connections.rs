@@ -9,10 +9,11 @@ use tokio::time::timeout;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::node::{BUDGET_BYTES, Node, PATIENCE, REQUEST_BYTES_MAX, until};
+use crate::node::{BUDGET_BYTES, Node, REQUEST_BYTES_MAX};
 use crate::parts::{message, part};
 use crate::sender::Connection;
 use crate::stream::Stream;
+use crate::waiting::{PATIENCE, until};
 
 const SHORT: Duration = Duration::from_millis(100);
 

@@ -1,7 +1,6 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use sheaf_node::event::chunk::Chunk;
 use sheaf_node::intake::admission::{Admission, Busy, Permit, Why};
@@ -10,17 +9,16 @@ use sheaf_node::source::chunks::{Collect, serve};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::parts::Part;
+use crate::waiting::{PATIENCE, until};
 
 /// The limit on a request in these tests.
 pub(crate) const REQUEST_BYTES_MAX: usize = 16 << 20;
 /// The budget in these tests.
 pub(crate) const BUDGET_BYTES: usize = 48 << 20;
-/// Longer than anything here may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node that remembers chunks, and answers what it is told.
 #[derive(Clone)]
@@ -171,14 +169,5 @@ impl Node {
     /// Waits until nothing is charged any more.
     pub(crate) async fn budget_is_free(&self) {
         until("the budget is free", || self.admission().used() == 0).await;
-    }
-}
-
-/// Waits for a condition.
-pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "not in time: {what}");
-        sleep(Duration::from_millis(2)).await;
     }
 }

@@ -14,9 +14,10 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::node::{Node, PATIENCE, REQUEST_BYTES_MAX, until};
+use crate::node::{Node, REQUEST_BYTES_MAX};
 use crate::parts::{Part, UNDECODABLE, message, part};
 use crate::sender::{Body, Connection};
+use crate::waiting::{PATIENCE, until};
 
 const SHORT: Duration = Duration::from_millis(100);
 

@@ -14,8 +14,9 @@ use tonic::Code;
 
 use crate::bodies::{logs, message};
 use crate::grpc::{export, response, status};
-use crate::node::{BUDGET_BYTES, Node, PATIENCE, REQUEST_BYTES_MAX, until};
+use crate::node::{BUDGET_BYTES, Node, REQUEST_BYTES_MAX};
 use crate::sender::Connection;
+use crate::waiting::{PATIENCE, until};
 
 const SHORT: Duration = Duration::from_millis(100);
 

@@ -340,7 +340,7 @@ async fn a_sender_that_goes_away_leaves_nothing_behind() {
     let mut connection = Connection::http2(node.grpc).await;
     let (mut body, answer) = connection.begin(export()).await;
     body.send(message(0, &logs(100_000)).slice(..50_000)).await;
-    crate::node::until("some of it is charged", || node.admission().used() > 0).await;
+    crate::waiting::until("some of it is charged", || node.admission().used() > 0).await;
     body.break_off().await;
     node.budget_is_free().await;
     assert!(answer.await.is_err());

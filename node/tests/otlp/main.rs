@@ -10,3 +10,5 @@ mod http;
 mod node; // the servers under test, and the intake behind them
 #[path = "../support/sender.rs"]
 mod sender; // HTTP/1.1 and HTTP/2 clients that send what they are told, frame by frame
+#[path = "../support/waiting.rs"]
+mod waiting; // for conditions

@@ -14,16 +14,16 @@ use sheaf_node::source::otlp::{BUDGET_PER_REQUEST, Export, serve_grpc, serve_htt
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+use crate::waiting::{PATIENCE, until};
 
 /// The limit on a request in these tests.
 pub(crate) const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// The budget in these tests.
 pub(crate) const BUDGET_BYTES: usize = 4 << 20;
 const _: () = assert!(BUDGET_PER_REQUEST * REQUEST_BYTES_MAX <= BUDGET_BYTES);
-/// Longer than anything here may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An intake that decodes with prost, remembers, and answers what it is told.
 #[derive(Clone)]
@@ -158,14 +158,5 @@ impl Node {
     /// Waits until nothing is charged any more.
     pub(crate) async fn budget_is_free(&self) {
         until("the budget is free", || self.admission().used() == 0).await;
-    }
-}
-
-/// Waits for a condition.
-pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "not in time: {what}");
-        sleep(Duration::from_millis(2)).await;
     }
 }

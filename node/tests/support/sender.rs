@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::node::PATIENCE;
+use crate::waiting::PATIENCE;
 
 type Frames = mpsc::Receiver<Result<Frame<Bytes>, std::io::Error>>;
 

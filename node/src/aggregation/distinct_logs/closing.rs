@@ -1,11 +1,12 @@
 //! What closing a window gathers, value by value, in the order of their hashes.
 
+use super::Closed;
 use super::count_table::{CountRow, TakeRows};
 use super::digest::{SlotSum, SlotSums};
 use super::memory::Sizes;
 use super::ranking::Ranking;
 use super::records::SlotRecords;
-use super::{Closed, SlotTotals};
+use crate::aggregation::SlotTotals;
 use crate::event::fingerprint::slot_of;
 
 /// How many distinct records each slot has of one value, as they are counted.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Positions;
+use crate::aggregation::SlotTotals;
 use crate::aggregation::definition::Definition;
-use crate::aggregation::distinct_logs::SlotTotals;
 use crate::aggregation::log_files::session::{Found, Held, Order, Session};
 use crate::checkpoint::facts::cuts::Cut;
 use crate::checkpoint::facts::{Facts, Slot};

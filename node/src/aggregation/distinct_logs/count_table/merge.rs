@@ -31,7 +31,7 @@ pub struct Merged {
     pub slots: Vec<TableTotals>,
 }
 
-/// What tables say of one slot: the same as its [`SlotTotals`](super::super::SlotTotals)
+/// What tables say of one slot: the same as its [`SlotTotals`](crate::aggregation::SlotTotals)
 /// if they are what was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableTotals {
