@@ -2,7 +2,6 @@
 //! and tells what must come out.
 
 mod answer; // what a node says, and what to do about it
-mod backoff; // how long to wait when it did not say
 mod corpus; // which body and value the n-th record has
 mod delivery; // one request, until it is clear what became of it
 mod encode; // requests with gaps, and how they are filled in

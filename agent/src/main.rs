@@ -1,17 +1,20 @@
-//! `sheaf`: the client side. Sends load to a node, shows what it counted and the cluster
-//! that it belongs to.
+//! `sheaf`: the client side. Sends files and load to a cluster, shows what it counted and what
+//! it consists of.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cluster; // `sheaf cluster`
 mod load; // `sheaf load`
 mod stats; // `sheaf stats`
+mod tail; // `sheaf tail`
 
 mod show; // what `stats` and `cluster` share: asks once or again and again, and prints
 
+mod backoff; // how long to wait when a node did not say
 mod endpoint; // where a node listens
 mod output; // stdout and stderr
 mod query; // asks a node's admin port
+mod status; // how a gRPC answer ends
 mod table; // aligned columns
 mod text; // how numbers, foreign texts and errors are written
 mod token; // what a node's control port may want to see
@@ -20,7 +23,7 @@ use std::{error::Error, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-/// The client side of Sheaf, which counts distinct logs.
+/// The client side of Sheaf, which counts distinct logs and rebuilds log files.
 #[derive(Debug, Parser)]
 #[command(name = "sheaf", version)]
 struct Cli {
@@ -33,6 +36,7 @@ enum Command {
     Load(Box<load::Options>),
     Stats(stats::Options),
     Cluster(cluster::Options),
+    Tail(tail::Options),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -43,6 +47,7 @@ async fn main() -> ExitCode {
         Command::Cluster(options) => {
             cluster::cluster(&options).await.map(|()| true).map_err(Into::into)
         }
+        Command::Tail(options) => tail::tail(&options).await.map_err(Into::into),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

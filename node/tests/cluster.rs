@@ -8,6 +8,7 @@ mod parts; // chunks as bytes
 #[path = "support/process.rs"]
 mod process; // the real binary
 mod cluster {
+    mod asking; // what senders of chunks are asked
     mod beginning; // an aggregation that is new
     mod counting; // what they count together
     mod faults; // several at once, for a while, or at random

@@ -258,6 +258,30 @@ fn a_throttled_node_has_a_backlog_until_it_is_let_go_on() {
 }
 
 #[test]
+fn a_node_takes_chunks_if_it_rebuilds_files() {
+    const CHUNK: &[u8] = b"\x0a\x08log1.log\x11\x07\0\0\0\0\0\0\0\x18\x01\x22\x02a\n";
+    let send = |node: &mut Process| {
+        let mut connection = Connection::open(node.chunks().unwrap()).unwrap();
+        let (taken, count) = (connection.post_bytes("/data", CHUNK), connection.get("/count"));
+        let taken = taken.unwrap();
+        (taken.status, taken.body, count.unwrap().body)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (file, data) = (folder.path().join("sheaf.yaml"), folder.path().join("data"));
+    fs::write(&file, "aggregations: [{name: files, type: LogFiles, logFiles: {}}]").unwrap();
+    let mut node = Process::start(&data, &["--config", file.to_str().unwrap()], &[]);
+    eventually("a ready node", || get(&mut node, "/readyz").filter(|answer| answer.status == 200));
+    assert_eq!(send(&mut node), (200, "Throttle: 0".to_owned(), "Count=1".to_owned()));
+    assert!(get(&mut node, "/metrics").unwrap().body.contains("\nsheaf_chunks_total 1\n"));
+    assert!(node.terminate().status.success());
+
+    let mut node = start(&folder.path().join("other"), &[]);
+    let (status, throttle, count) = send(&mut node);
+    assert_eq!((status, count.as_str()), (503, "Count=0"));
+    assert!(throttle.starts_with("Throttle: ") && throttle != "Throttle: 0", "{throttle}");
+}
+
+#[test]
 fn a_changed_settings_file_counts_without_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("sheaf.yaml");

@@ -1,5 +1,5 @@
-//! Real clients, in Python: what the OpenTelemetry SDK sends is counted exactly, and who
-//! asks over gRPC is told what HTTP says.
+//! Real clients, in Python: what the OpenTelemetry SDK sends is counted exactly, who asks over
+//! gRPC is told what HTTP says, and chunks of files are answered as older senders know it.
 //!
 //! Needs `python3` with its module `venv`, and a package index for pip. Without them
 //! the tests fail, unless the variable `SKIP_PYTHON_SDK` is set.
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sheaf_proto::cluster::Cluster;
 use sheaf_proto::names::{CLUSTER_PATH, LEDGER_PATH, WINDOWS_PATH};
 use sheaf_proto::statistics::{Ledger, WindowCounts};
@@ -27,6 +27,7 @@ const SKIP: &str = "SKIP_PYTHON_SDK";
 const REQUIREMENTS: &str = include_str!("sdk/requirements.txt");
 const SEND: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk/send.py");
 const STATISTICS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk/statistics.py");
+const CHUNKS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk/chunks.py");
 const DEADLINE: Duration = Duration::from_secs(30);
 
 #[test]
@@ -61,6 +62,29 @@ fn who_asks_over_grpc_is_told_what_http_says() {
     // What it has to do goes on meanwhile.
     let still = |cluster: Cluster| Cluster { segments: Vec::new(), ..cluster };
     assert_eq!(still(told.cluster), still(node.json(CLUSTER_PATH)));
+}
+
+#[test]
+fn chunks_of_files_are_answered_over_http_and_grpc() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let settings = folder.path().join("sheaf.yaml");
+    let files = "aggregations: [{name: files, type: LogFiles, logFiles: {}}]";
+    fs::write(&settings, files).expect("a file in it");
+    let node = Node::start_with(&["--config", settings.to_str().expect("its name is a text")]);
+    let told = run(&python, &[CHUNKS, &node.addresses["chunks"]]);
+    let told: Value = serde_json::from_str(&told).expect("all answers");
+    let expected = json!({
+        "data": vec![json!([200, "Throttle: 0"]); 50],
+        "refused": 400,
+        "stream": [5000, "OK"],
+        "zero": [1, "OK"],
+        "count": [200, "Count=5050"],
+        "set": [200, "Log server throttle = 2"],
+        "read": [200, "Log server throttle = 2"],
+        "alive": [200, "Log Server Is Alive"],
+    });
+    assert_eq!(told, expected);
 }
 
 /// What the service says, in the shape of the HTTP API.
@@ -178,7 +202,7 @@ fn install(command: &mut Command) {
 /// A running node; killed when it is dropped.
 struct Node {
     process: Child,
-    /// By what it listens for: `OTLP/gRPC`, `OTLP/HTTP`, `admin`, `peers`.
+    /// By what it listens for: `OTLP/gRPC`, `OTLP/HTTP`, `chunks`, `admin`.
     addresses: BTreeMap<String, String>,
     _folder: tempfile::TempDir,
 }
@@ -186,11 +210,15 @@ struct Node {
 impl Node {
     /// A ready one, with windows of a second, on ports of its own.
     fn start() -> Node {
+        Node::start_with(&["--attribute", "tenant", "--window", "1s"])
+    }
+
+    fn start_with(settings: &[&str]) -> Node {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut command = Command::new(env!("CARGO_BIN_EXE_sheaf-node"));
-        command.args(["--attribute", "tenant", "--window", "1s", "--log-format", "json"]);
+        command.args(settings).args(["--log-format", "json"]);
         command.arg("--data-dir").arg(folder.path()).env_clear();
-        for port in ["otlp-grpc", "otlp-http", "admin", "control", "peer"] {
+        for port in ["otlp-grpc", "otlp-http", "chunk-http", "admin", "control", "peer"] {
             command.arg(format!("--{port}-listen=127.0.0.1:0"));
         }
         command.stdout(Stdio::null()).stderr(Stdio::piped());

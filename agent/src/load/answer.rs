@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use base64::{
-    Engine, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message;
-use tonic_types::{RpcStatusExt, Status};
+
+use crate::status;
 
 /// What to do next with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,55 +47,17 @@ const OUT_OF_RANGE: u16 = 11;
 const UNAVAILABLE: u16 = 14;
 const DATA_LOSS: u16 = 15;
 
-const CODE_NAMES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
-/// gRPC wants readers to take base64 with padding and without.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
 /// Reads a gRPC answer: its trailers (or headers, if there is nothing else) and,
 /// without its prefix, its message.
 ///
 /// # Errors
 /// `Lost` if there is no status in it.
 pub(crate) fn from_grpc(trailers: &HeaderMap, message: &[u8]) -> Result<Answer, Lost> {
-    let text = |name| trailers.get(name).and_then(|value| value.to_str().ok());
-    let code: u16 = text("grpc-status")
-        .and_then(|code| code.parse().ok())
-        .ok_or_else(|| Lost("the answer has no grpc-status".into()))?;
+    let status::Status { code, reason, retry_after: after } =
+        status::read(trailers).ok_or_else(|| Lost("the answer has no grpc-status".into()))?;
     if code == OK {
         return Ok(acknowledged(message));
     }
-    let name = CODE_NAMES.get(usize::from(code)).unwrap_or(&"an unknown code");
-    let reason = match text("grpc-message") {
-        Some(message) if !message.is_empty() => format!("{name}: {}", percent_decoded(message)),
-        _ => (*name).to_owned(),
-    };
-    let after = text("grpc-status-details-bin")
-        .and_then(|details| BASE64.decode(details).ok())
-        .and_then(|details| Status::decode(&details[..]).ok())
-        .and_then(|status| status.get_details_retry_info())
-        .and_then(|info| info.retry_delay);
     Ok(match code {
         CANCELLED | DEADLINE_EXCEEDED | ABORTED | OUT_OF_RANGE | UNAVAILABLE | DATA_LOSS => {
             Answer::Later { after, reason }
@@ -113,7 +72,7 @@ pub(crate) fn from_http(status: StatusCode, headers: &HeaderMap, body: &[u8]) ->
     if status.is_success() {
         return acknowledged(body);
     }
-    let reason = match Status::decode(body) {
+    let reason = match tonic_types::Status::decode(body) {
         Ok(told) if !told.message.is_empty() => format!("{status}: {}", told.message),
         _ => status.to_string(),
     };
@@ -140,38 +99,13 @@ fn acknowledged(message: &[u8]) -> Answer {
     Answer::Acknowledged { rejected, message: partial.error_message }
 }
 
-/// gRPC escapes a status message as URLs do.
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let escaped = match (first, tail) {
-            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)),
-            _ => None,
-        };
-        match escaped {
-            Some((high, low)) => {
-                bytes.push(high << 4 | low);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).map(|value| value as u8)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use base64::Engine;
     use http::HeaderValue;
 
     use super::*;
+    use crate::status::BASE64;
 
     const TYPE_URL: &[u8] = b"type.googleapis.com/google.rpc.RetryInfo";
 

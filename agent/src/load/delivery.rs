@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{answer::Answer, backoff::Backoff, link::Link, request::Request};
+use super::{answer::Answer, link::Link, request::Request};
+use crate::backoff::Backoff;
 
 /// What became of a request.
 #[derive(Debug, PartialEq, Eq)]

@@ -519,10 +519,19 @@ fn lost(facts: &Facts) -> BTreeSet<u64> {
     losses.flat_map(|loss| loss.segments.iter().copied()).collect()
 }
 
+/// Where a slot begins.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Beginning {
+    /// The cut that it goes on from, and the one at which files are claimed, in each aggregation.
+    cuts: Vec<(u64, Option<u64>)>,
+    /// Which carries it has.
+    carries: BTreeSet<usize>,
+}
+
 /// The slots that can be folded together: those that go on from the same cuts, of whose open
 /// windows the same was carried, and of whose files a checkpoint is claimed at the same cut.
 pub fn alike(facts: &Facts, slots: &SlotSet, carries: &[Carry]) -> Vec<SlotSet> {
-    let mut alike: BTreeMap<(Vec<(u64, Option<u64>)>, BTreeSet<usize>), Vec<u8>> = BTreeMap::new();
+    let mut alike: BTreeMap<Beginning, Vec<u8>> = BTreeMap::new();
     for slot in slots.iter() {
         let from = facts.aggregations().values().map(|known| {
             let claimed = known.progress(slot).claimed.filter(|_| known.takes_chunks());
@@ -530,7 +539,8 @@ pub fn alike(facts: &Facts, slots: &SlotSet, carries: &[Carry]) -> Vec<SlotSet> 
         });
         let kept = carries.iter().enumerate().filter(|(_, carry)| carry.slots.contains(slot));
         let kept = kept.map(|(place, _)| place).collect();
-        alike.entry((from.collect(), kept)).or_default().push(slot);
+        let beginning = Beginning { cuts: from.collect(), carries: kept };
+        alike.entry(beginning).or_default().push(slot);
     }
     alike.into_values().map(SlotSet::from_iter).collect()
 }

@@ -201,3 +201,91 @@ pub(super) fn failure(refusal: &Refusal) -> Response<Body> {
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use futures::channel::mpsc;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+    use tokio::time::{Instant, advance};
+
+    use super::*;
+    use crate::source::Limits;
+
+    type Sender = mpsc::UnboundedSender<Result<Frame<Bytes>, Infallible>>;
+
+    /// The messages of a body that is sent by hand.
+    fn messages() -> (Sender, Messages<impl HttpBody<Data = Bytes, Error = Infallible> + Unpin>) {
+        let (sender, body) = mpsc::unbounded();
+        (sender, Messages::new(Frames::new(StreamBody::new(body), &Limits::default())))
+    }
+
+    fn send(sender: &Sender, bytes: &[u8]) {
+        sender.unbounded_send(Ok(Frame::data(Bytes::copy_from_slice(bytes)))).unwrap();
+    }
+
+    /// The next message; `None` at the end.
+    async fn next<B>(messages: &mut Messages<B>) -> Result<Option<Bytes>, Refusal>
+    where
+        B: HttpBody<Data = Bytes, Error = Infallible> + Unpin,
+    {
+        let Some(prefix) = messages.prefix().await? else { return Ok(None) };
+        let held = messages.message(prefix.length, &Admission::new(1 << 20)).await?;
+        assert_eq!(held.permit.bytes(), held.bytes.len());
+        Ok(Some(held.bytes))
+    }
+
+    #[tokio::test]
+    async fn messages_follow_each_other_within_frames_and_across_them() {
+        let (sender, mut messages) = messages();
+        let bytes = [framed(b"first"), framed(b""), framed(&[7; 300]), framed(b"last")].concat();
+        for frame in [&bytes[..8], &bytes[8..18], &bytes[18..325], &bytes[325..]] {
+            send(&sender, frame);
+        }
+        for expected in [&b"first"[..], b"", &[7; 300], b"last"] {
+            assert_eq!(next(&mut messages).await.unwrap().unwrap(), expected);
+        }
+        drop(sender);
+        assert!(next(&mut messages).await.unwrap().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_message_has_the_time_of_a_body_and_what_is_between_them_has_any() {
+        let Limits { frame_wait, body_wait, .. } = Limits::default();
+        let (sender, mut messages) = messages();
+        let message = framed(b"late");
+        for _ in 0..3 {
+            let mut waiting = Box::pin(next(&mut messages));
+            for piece in [&message[..2], &message[2..6], &message[6..]] {
+                assert!(futures::poll!(&mut waiting).is_pending());
+                advance(if piece.len() == 2 { 10 * body_wait } else { frame_wait / 2 }).await;
+                send(&sender, piece);
+            }
+            assert_eq!(waiting.await.unwrap().unwrap(), "late");
+        }
+        send(&sender, &message[..2]);
+        let began = Instant::now();
+        assert!(matches!(next(&mut messages).await, Err(Refusal::TooSlow)));
+        assert_eq!(began.elapsed(), frame_wait);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_comes_in_drops_is_given_up_at_its_deadline() {
+        let (sender, mut messages) = messages();
+        send(&sender, &[0, 0, 0, 1, 0]);
+        let began = Instant::now();
+        let mut waiting = Box::pin(next(&mut messages));
+        loop {
+            if let std::task::Poll::Ready(ended) = futures::poll!(&mut waiting) {
+                assert!(matches!(ended, Err(Refusal::TooSlow)));
+                break;
+            }
+            advance(Duration::from_secs(1)).await;
+            send(&sender, b"x");
+        }
+        assert_eq!(began.elapsed(), Limits::default().body_wait);
+    }
+}

@@ -115,6 +115,14 @@ impl Connection {
         self.request("POST", path)
     }
 
+    /// Sends a `POST` of these bytes.
+    pub(crate) fn post_bytes(&mut self, path: &str, body: &[u8]) -> io::Result<Answer> {
+        let length = body.len();
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: node\r\nContent-Length: {length}\r\n\r\n");
+        Ok(self.ask(&[head.as_bytes(), body].concat())?.0)
+    }
+
     /// As [`Connection::post`], with a token.
     pub(crate) fn post_as(&mut self, token: &str, path: &str) -> io::Result<Answer> {
         self.request_with("POST", &format!("Authorization: Bearer {token}\r\n"), path)

@@ -34,6 +34,8 @@ pub(super) struct Shelf {
     /// The number of each slot's last checkpoint that was completed.
     completed: BTreeMap<Slot, u64>,
     open: BTreeMap<FileKey, Open>,
+    /// How many of them are open to be written.
+    written: usize,
     /// The number of the cut up to which a checkpoint was begun, and its time.
     closed: (u64, UnixNanos),
     /// Bytes of chunks that came since.
@@ -103,6 +105,7 @@ impl Shelf {
             files,
             completed: completed.collect(),
             open: BTreeMap::new(),
+            written: 0,
             closed: (carried, time),
             bytes: 0,
             is_fresh: false,
@@ -163,7 +166,11 @@ impl Shelf {
             let id = chunk.stream_id();
             self.open.insert(key, Open { id, session, content: None });
         }
-        self.close_some();
+        if self.written >= OPEN_MAX {
+            // Each is opened again when it has to be.
+            self.open.values_mut().for_each(|open| open.content = None);
+            self.written = 0;
+        }
         let Some(open) = self.open.get_mut(&key) else { return Ok(()) };
         let position = Position { segment, index: part.index };
         let order = Order { stamp: part.stamp, position };
@@ -174,15 +181,14 @@ impl Shelf {
         };
         self.bytes += payload.len() as u64;
         self.is_fresh = true;
+        self.written += usize::from(open.content.is_none());
         let (session, content) = open.parts(&key, &self.files)?;
         session.take(seq, order, Held { fingerprint, payload }, content)
     }
 
-    /// Closes files where too many are open: each is opened again when it has to be.
-    fn close_some(&mut self) {
-        if self.open.values().filter(|open| open.content.is_some()).count() >= OPEN_MAX {
-            self.open.values_mut().for_each(|open| open.content = None);
-        }
+    fn retain(&mut self, stays: impl Fn(&FileKey, &Open) -> bool) {
+        self.open.retain(|key, open| stays(key, open));
+        self.written = self.open.values().filter(|open| open.content.is_some()).count();
     }
 
     /// Makes a checkpoint of these slots if one is due at a cut below which all is folded, and
@@ -204,20 +210,21 @@ impl Shelf {
         }
         let (mut totals, mut changes) = (BTreeMap::new(), Vec::new());
         let is_below = |at: Position| at.index < cut.count(at.segment).entries;
-        for (&key, open) in &mut self.open {
-            if !slots.contains(key.slot()) {
-                continue;
-            }
+        self.retain(|key, _| slots.contains(key.slot()));
+        for (&key, open) in self.open.iter_mut().filter(|(_, open)| open.session.has_new()) {
+            let was_open = open.content.is_some();
             let (session, content) = open.parts(&key, &self.files)?;
             let before = session.reached().next;
             let found = session.close(is_below, content)?;
-            if found.is_empty() {
-                continue;
-            }
             content.add_to_index(before, &found.appended)?;
             content.cut_off(session.tail().length)?;
-            add(&mut totals, &key, &found);
-            changes.push(Change { key, id: open.id.clone(), found });
+            if !was_open {
+                open.content = None;
+            }
+            if !found.is_empty() {
+                add(&mut totals, &key, &found);
+                changes.push(Change { key, id: open.id.clone(), found });
+            }
         }
         let begun = self.closing.len() as u64 + 1;
         let number = |slot| (slot, self.completed.get(&slot).copied().unwrap_or(0) + begun);
@@ -280,7 +287,7 @@ impl Shelf {
             self.completed.values_mut().for_each(|number| *number += 1);
         }
         if self.closing.is_empty() {
-            self.open.retain(|_, open| open.session.unsettled() > 0);
+            self.retain(|_, open| open.session.unsettled() > 0);
         }
     }
 

@@ -45,6 +45,8 @@ pub fn decode(message: &Bytes) -> Result<Chunk, Unusable> {
             _ => {}
         }
     }
+    // Before it is copied: it may be as long as the message.
+    StreamId::check(id)?;
     Ok(Chunk {
         id: StreamId::try_from(id.to_owned())?,
         session,

@@ -4,6 +4,7 @@
 //! durable, and one receipt may tell of them.
 
 use std::fmt::Display;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,6 @@ use futures::{Stream, StreamExt as _, stream};
 use http_body::{Body, Frame};
 use prost::Message as _;
 use sheaf_proto::chunks::{self, Receipt};
-use std::pin::pin;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;

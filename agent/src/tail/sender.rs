@@ -1,0 +1,225 @@
+//! Sends chunks to one node at a time, until it has answered them.
+
+mod stream; // chunks and receipts over gRPC
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use sheaf_proto::chunks::Receipt;
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    time::{Instant, sleep_until},
+};
+
+use self::stream::{Broken, Stream};
+use super::{
+    mailbox::{Answer, Mailbox},
+    parcel::Parcel,
+    report::tell,
+};
+use crate::{backoff::Backoff, endpoint::Authority};
+
+/// How long a node may say nothing to chunks that it has. Longer than it waits for room.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Trouble that lasts is told again after this time.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
+/// Whom chunks are sent to.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    nodes: VecDeque<Node>,
+    parcels: UnboundedReceiver<Parcel>,
+    mailbox: Mailbox,
+    /// What is not answered, in order.
+    queue: VecDeque<Parcel>,
+    /// Until when nodes ask for nothing more.
+    throttled: Option<Instant>,
+    trouble: Option<Trouble>,
+}
+
+/// A node, and until when it is left alone.
+#[derive(Debug, Clone)]
+struct Node {
+    address: Authority,
+    until: Instant,
+}
+
+/// Since when nothing goes, and when that was told last.
+#[derive(Debug, Clone, Copy)]
+struct Trouble {
+    since: Instant,
+    told: Instant,
+}
+
+/// How far a stream has got.
+#[derive(Debug)]
+struct Progress {
+    /// How many of the queue were sent on it.
+    sent: usize,
+    /// How many of the stream's chunks were answered.
+    answered: u64,
+    refused: BTreeMap<u64, String>,
+    /// Since when the node owes an answer.
+    heard: Instant,
+}
+
+impl Sender {
+    /// Sends what comes to these nodes, at least one.
+    pub(crate) fn new(
+        nodes: impl IntoIterator<Item = Authority>,
+        parcels: UnboundedReceiver<Parcel>,
+        mailbox: Mailbox,
+    ) -> Sender {
+        let until = Instant::now();
+        Sender {
+            nodes: nodes.into_iter().map(|address| Node { address, until }).collect(),
+            parcels,
+            mailbox,
+            queue: VecDeque::new(),
+            throttled: None,
+            trouble: None,
+        }
+    }
+
+    /// Sends until there is nothing more to come. What a node does not take or answer goes to the
+    /// next, for as long as it takes.
+    pub(crate) async fn run(mut self) {
+        let mut backoff = Backoff::new();
+        while self.has_work().await {
+            let Some(node) = self.next_node().await else { return };
+            let mut progress = Progress::new();
+            let Err(broken) = self.send_to(&node, &mut progress).await else { return };
+            if progress.answered > 0 {
+                backoff = Backoff::new();
+            }
+            let is_aged = progress.answered > 0 && broken.retry_after() == Some(Duration::ZERO);
+            if self.queue.is_empty() || is_aged {
+                continue;
+            }
+            self.tell_trouble(&node, &broken);
+            let least = backoff.wait();
+            self.put_off(
+                &node,
+                broken.retry_after().filter(|wait| !wait.is_zero()).unwrap_or(least),
+            );
+        }
+    }
+
+    /// The first of those that may be asked first, once it may.
+    async fn next_node(&self) -> Option<Authority> {
+        let node = self.nodes.iter().min_by_key(|node| node.until)?;
+        sleep_until(node.until).await;
+        Some(node.address.clone())
+    }
+
+    /// Leaves a node alone for a while; the others come before it.
+    fn put_off(&mut self, address: &Authority, wait: Duration) {
+        if let Some(place) = self.nodes.iter().position(|node| node.address == *address)
+            && let Some(node) = self.nodes.remove(place)
+        {
+            self.nodes.push_back(Node { until: Instant::now() + wait, ..node });
+        }
+    }
+
+    /// Waits until there is something to send; never, if nothing more will come.
+    async fn has_work(&mut self) -> bool {
+        if self.queue.is_empty() {
+            match self.parcels.recv().await {
+                Some(parcel) => self.queue.push_back(parcel),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Sends to a node until nothing more is to come.
+    async fn send_to(&mut self, node: &Authority, progress: &mut Progress) -> Result<(), Broken> {
+        let mut stream = Stream::open(node).await?;
+        loop {
+            self.fill(&mut stream, progress)?;
+            let throttled = self.throttled;
+            tokio::select! {
+                parcel = self.parcels.recv() => match parcel {
+                    Some(parcel) => self.queue.push_back(parcel),
+                    None => return Ok(()),
+                },
+                receipt = stream.receipt() => {
+                    self.take(receipt?, progress)?;
+                    self.tell_recovery(node);
+                }
+                () = sleep_until(throttled.unwrap_or_else(Instant::now)), if throttled.is_some() => {
+                    self.throttled = None;
+                }
+                () = sleep_until(progress.heard + SILENCE), if progress.sent > 0 => {
+                    return Err(Broken::Silent(SILENCE));
+                }
+            }
+        }
+    }
+
+    /// Sends what has not gone over this stream, unless the nodes ask for a pause.
+    fn fill(&mut self, stream: &mut Stream, progress: &mut Progress) -> Result<(), Broken> {
+        while let Ok(parcel) = self.parcels.try_recv() {
+            self.queue.push_back(parcel);
+        }
+        if self.throttled.is_some() {
+            return Ok(());
+        }
+        if progress.sent == 0 {
+            progress.heard = Instant::now();
+        }
+        for parcel in self.queue.iter().skip(progress.sent) {
+            stream.send(parcel)?;
+            progress.sent += 1;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, receipt: Receipt, progress: &mut Progress) -> Result<(), Broken> {
+        progress.heard = Instant::now();
+        let refusals = receipt.refused.into_iter().map(|refusal| (refusal.number, refusal.reason));
+        progress.refused.extend(refusals);
+        if receipt.throttle_seconds > 0 {
+            let wait = Duration::from_secs(receipt.throttle_seconds.into());
+            self.throttled = Some(Instant::now() + wait);
+        }
+        let count = receipt.answered.saturating_sub(progress.answered);
+        let Some(count) = usize::try_from(count).ok().filter(|count| *count <= progress.sent)
+        else {
+            return Err(Broken::Unreadable("it answers more chunks than there were"));
+        };
+        let mailbox = self.mailbox.clone();
+        mailbox.answer(self.queue.drain(..count).map(|parcel| {
+            progress.answered += 1;
+            let refused = progress.refused.remove(&progress.answered);
+            Answer { key: parcel.key, seq: parcel.seq, weight: parcel.weight(), refused }
+        }));
+        progress.sent -= count;
+        Ok(())
+    }
+
+    fn tell_trouble(&mut self, node: &Authority, broken: &Broken) {
+        let now = Instant::now();
+        let trouble = self.trouble.get_or_insert(Trouble { since: now, told: now });
+        let is_new = trouble.since == now;
+        if is_new || now - trouble.told >= TELL_AGAIN {
+            trouble.told = now;
+            tell(&format!("{node} takes nothing: {broken}; it is tried again, until it does"));
+        }
+    }
+
+    fn tell_recovery(&mut self, node: &Authority) {
+        if let Some(trouble) = self.trouble.take() {
+            let lasted = trouble.since.elapsed().as_secs_f32();
+            tell(&format!("{node} takes chunks; for {lasted:.1} s none did"));
+        }
+    }
+}
+
+impl Progress {
+    fn new() -> Progress {
+        Progress { sent: 0, answered: 0, refused: BTreeMap::new(), heard: Instant::now() }
+    }
+}
