@@ -51,7 +51,7 @@ impl Fetching {
         may_keep: impl Fn(Slot) -> bool + Send,
         haste: Haste,
     ) -> Result<(), FetchError> {
-        let mut incoming = self.files.receive(may_keep);
+        let mut incoming = self.files.receive(&asked, may_keep);
         let mut parts = self.members.other(node, address).files(&asked, ANSWER_WAIT).await?;
         while let Some(part) = parts.next().await {
             let part = part?;

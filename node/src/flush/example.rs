@@ -337,7 +337,7 @@ impl Others for Nobody {
 
 /// Has one node's files copied to another's, as far as they are asked for.
 pub(crate) fn copy_files(from: &Files, to: &Files, asked: Asked) -> Result<(), FilesError> {
-    let mut incoming = to.receive(|_| true);
+    let mut incoming = to.receive(&asked, |_| true);
     from.lend(asked)?.try_for_each(|part| incoming.take(part?))?;
     incoming.finish().map(drop)
 }

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -12,7 +13,7 @@ use super::leaving::ask_to;
 use super::nodes::{Nodes, settled, view};
 use crate::http::Connection;
 use crate::parts::Part;
-use crate::process::{Process, eventually};
+use crate::process::{Process, eventually, eventually_within};
 
 const SETTINGS: &str = "\
 aggregations:
@@ -21,6 +22,8 @@ aggregations:
 const SLOTS: u64 = 256;
 const SESSION: u64 = 7;
 const IDS: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "host/k.log", "../l"];
+/// Slots without new files keep the journals for a minute.
+const DRAINING: Duration = Duration::from_secs(120);
 /// Chunks are sent in an order that is random within so many.
 const DISORDER: usize = 8;
 
@@ -79,7 +82,8 @@ impl Rebuilding {
     }
 
     fn is_taken(&mut self, part: &Part) -> bool {
-        let node = self.rng.choice(self.running.iter_mut().flatten()).unwrap();
+        let nodes: Vec<_> = self.running.iter_mut().flatten().collect();
+        let node = self.rng.choice(nodes).unwrap();
         let connection = Connection::open(node.chunks().unwrap());
         let answer = connection.and_then(|mut open| open.send("POST", "/data", &part.encode()));
         answer.is_ok_and(|answer| answer.status == 200)
@@ -90,7 +94,9 @@ impl Rebuilding {
         for (id, source) in IDS.iter().zip(&self.sources) {
             let owners = eventually("all bytes on all owners", || {
                 let nodes = self.running.iter_mut().flatten();
-                let owners: Vec<_> = nodes.filter(|node| has(node, id, source.len())).collect();
+                let has_all = |node: &mut Process| has(node, id, source.len());
+                let owners: Vec<_> =
+                    nodes.filter_map(|node| has_all(node).then_some(node)).collect();
                 (owners.len() >= copies).then_some(owners)
             });
             for owner in owners {
@@ -121,7 +127,7 @@ impl Rebuilding {
         let through = self.running[through].as_mut().unwrap();
         let (status, body) = ask_to("drain", id, through);
         assert_eq!(status, 202, "{body}");
-        eventually("a drained node", || {
+        eventually_within(DRAINING, "a drained node", || {
             let members = view(through)?.members;
             let is_drained = |state| state == MemberState::Drained;
             members.into_iter().find(|member| member.id == id && is_drained(member.state))
@@ -133,12 +139,11 @@ impl Rebuilding {
 /// Whether a node has so many bytes of a file in a checkpoint.
 fn has(node: &mut Process, id: &str, bytes: usize) -> bool {
     node.must_be_alive();
-    let listed = || {
+    let mut listed = || {
         let mut admin = Connection::open(node.admin()?).ok()?;
         let list: Vec<Value> = serde_json::from_str(&admin.get("/v1/files").ok()?.body).ok()?;
         list.into_iter().find(|file| file["id"] == id)
     };
-    let mut listed = listed;
     listed().is_some_and(|file| file["checkpointed_bytes"] == bytes && file["bytes"] == bytes)
 }
 

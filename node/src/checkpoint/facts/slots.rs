@@ -376,7 +376,8 @@ mod tests {
     fn whoever_has_older_files_than_the_owners_is_none_yet() {
         let mut cluster = Cluster::of(3);
         let files = json!({ "type": "LogFiles" });
-        let definitions = [("by-foo".to_owned(), json!({})), ("files".to_owned(), files)].into();
+        let by_foo = json!({ "attribute": "foo" });
+        let definitions = [("by-foo".to_owned(), by_foo), ("files".to_owned(), files)].into();
         cluster.accept(Command::Register { definitions });
         cluster.cut(5, &[]);
         let number = *cluster.facts.aggregations().last_key_value().unwrap().0;

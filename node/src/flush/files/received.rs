@@ -23,6 +23,8 @@ impl<F: Fn(Slot) -> bool> MayKeep for F {}
 pub struct Incoming<M> {
     files: Files,
     may_keep: M,
+    /// How far files were said to be here.
+    known: BTreeMap<FileKey, Reached>,
     coming: Option<Coming>,
     /// What is here, but not durable.
     whole: Vec<Coming>,
@@ -93,10 +95,11 @@ impl Files {
         }
     }
 
-    /// Takes files from another owner, of slots of which they may be kept.
-    pub fn receive<M: MayKeep>(&self, may_keep: M) -> Incoming<M> {
+    /// Takes what was asked for from another owner, of slots of which it may be kept.
+    pub fn receive<M: MayKeep>(&self, asked: &Asked, may_keep: M) -> Incoming<M> {
         let (files, came) = (self.clone(), BTreeSet::new());
-        Incoming { files, may_keep, coming: None, whole: Vec::new(), bytes: 0, came }
+        let known = asked.known.iter().map(|(&key, known)| (key, known.reached)).collect();
+        Incoming { files, may_keep, known, coming: None, whole: Vec::new(), bytes: 0, came }
     }
 }
 
@@ -113,8 +116,7 @@ impl<M: MayKeep> Incoming<M> {
                 self.settle()?;
             }
             let own = self.files.kept(&key)?;
-            let before = own.as_ref().map(|own| own.as_of(kept.now.checkpoint).reached);
-            let reached = before.filter(|_| continues).unwrap_or_default();
+            let reached = self.known.get(&key).filter(|_| continues).copied().unwrap_or_default();
             self.came.insert(key);
             let (content, waiting) = (None, BTreeMap::new());
             self.coming = Some(Coming { key, kept, own, reached, content, waiting });

@@ -20,7 +20,7 @@ pub(in crate::flush) struct Setting {
     pub(in crate::flush) cluster: Arc<Cluster>,
     pub(in crate::flush) source: Arc<Source>,
     pub(in crate::flush) node: Node,
-    segment: u64,
+    pub(in crate::flush) segment: u64,
 }
 
 impl Setting {
@@ -410,7 +410,7 @@ async fn what_is_cut_off_counts_for_nothing() {
     let ((_root, there), here) = (other(), it.node.files());
     let all: Vec<_> = here.lend(ask(&there, 9)).unwrap().map(Result::unwrap).collect();
     for count in 1..all.len() {
-        let mut incoming = there.receive(|_| true);
+        let mut incoming = there.receive(&ask(&there, 9), |_| true);
         let taken: Result<(), _> =
             all[..count].iter().cloned().try_for_each(|part| incoming.take(part));
         let finished = taken.and_then(|()| incoming.finish());
@@ -431,7 +431,7 @@ async fn whoever_folds_a_slot_or_does_not_own_it_takes_nothing_of_its_files() {
     let (it, life) = two_checkpoints().await;
     let ((_root, there), here) = (other(), it.node.files());
     let take = |may_keep: bool| {
-        let mut incoming = there.receive(|_| may_keep);
+        let mut incoming = there.receive(&ask(&there, 9), |_| may_keep);
         let mut parts = here.lend(ask(&there, 9)).unwrap().map(Result::unwrap);
         parts.try_for_each(|part| incoming.take(part)).and_then(|()| incoming.finish())
     };
