@@ -25,7 +25,7 @@ use std::io;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sheaf_proto::names::CHUNK_PORT;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     task::spawn_blocking,
 };
@@ -66,6 +66,7 @@ pub(crate) enum TailError {
 /// # Errors
 /// If the state folder cannot be used.
 pub(crate) async fn tail(options: &Options) -> Result<bool, TailError> {
+    let signals = signals().map_err(TailError::Prepare)?;
     let state = State::open(&options.state)?;
     let open_files_max = raise_open_files();
     let mailbox = Mailbox::new().map_err(TailError::Prepare)?;
@@ -74,20 +75,20 @@ pub(crate) async fn tail(options: &Options) -> Result<bool, TailError> {
     let sender = tokio::spawn(Sender::new(nodes, to_send, mailbox.clone()).run());
     let follower = Follower::new(options.settings(open_files_max), state, mailbox.clone(), parcels);
     let following = spawn_blocking(move || follower.run());
-    let stopping = tokio::spawn(stop_when_told(mailbox));
+    let stopping = tokio::spawn(stop_when_told(signals, mailbox));
     let done = following.await?;
     sender.abort();
     stopping.abort();
     Ok(done?)
 }
 
-/// Waits for SIGTERM or SIGINT; at the second the process ends at once.
-async fn stop_when_told(mailbox: Mailbox) {
-    let signals = signal(SignalKind::terminate()).and_then(|terminate| {
-        signal(SignalKind::interrupt()).map(|interrupt| (terminate, interrupt))
-    });
-    // Without a handler the default stays: the process ends at once.
-    let Ok((mut terminate, mut interrupt)) = signals else { return };
+/// SIGTERM and SIGINT, which from now on end the process only as it says.
+fn signals() -> io::Result<[Signal; 2]> {
+    Ok([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?])
+}
+
+/// Waits for a signal; at the second the process ends at once.
+async fn stop_when_told([mut terminate, mut interrupt]: [Signal; 2], mailbox: Mailbox) {
     let mut told = async || {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -179,7 +179,9 @@ fn every_incarnation_is_rebuilt_however_often_agent_and_connections_die() {
         writers.map(|writer| writer.join().unwrap())
     });
     node.be(Mood::Takes);
+    scene.write("last.log", "the end\n");
     let agent = scene.start();
+    rebuilt(&node, &scene.id("last.log"), &[b"the end\n"]);
     for (name, contents) in &written {
         eprintln!("{name}: {} incarnations", contents.len());
         let contents: Vec<&[u8]> = contents.iter().map(Vec::as_slice).collect();

@@ -138,7 +138,11 @@ impl Agent {
     /// Asks it to stop; says whether it did so with success.
     pub(crate) fn stop(mut self) -> bool {
         self.signal(Signal::TERM);
-        self.wait()
+        let is_success = self.wait();
+        if !is_success {
+            eprintln!("{}", self.words());
+        }
+        is_success
     }
 
     /// Waits until it ends by itself; says whether with success.
