@@ -93,13 +93,15 @@ impl Rebuilding {
     fn check(&mut self, copies: usize) {
         for (id, source) in IDS.iter().zip(&self.sources) {
             let owners = eventually("all bytes on all owners", || {
-                let nodes = self.running.iter_mut().flatten();
-                let has_all = |node: &mut Process| has(node, id, source.len());
-                let owners: Vec<_> =
-                    nodes.filter_map(|node| has_all(node).then_some(node)).collect();
+                let nodes = self.running.iter_mut().enumerate();
+                let has_all = |(at, node): (usize, &mut Option<Process>)| {
+                    has(node.as_mut()?, id, source.len()).then_some(at)
+                };
+                let owners: Vec<_> = nodes.filter_map(has_all).collect();
                 (owners.len() >= copies).then_some(owners)
             });
             for owner in owners {
+                let owner = self.running[owner].as_mut().unwrap();
                 let mut admin = Connection::open(owner.admin().unwrap()).unwrap();
                 let read = admin.read(&path(id), None).unwrap();
                 assert!(read == *source, "{id:?} is another file");
