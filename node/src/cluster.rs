@@ -15,7 +15,9 @@ pub mod announcing; // where this node stands
 pub mod clocks; // how far clocks are apart
 pub mod copying; // results from other members
 pub mod cutting; // the leader's cuts
+pub mod fetching; // rebuilt files from other members
 pub mod filling; // what owners of slots have, to a node that is to be one
+pub mod forgetting; // rebuilt files of slots that others own
 pub mod keeping; // what is kept of slots that others lead
 pub mod leases; // who may stamp until when
 pub mod leaving; // how a node gets away

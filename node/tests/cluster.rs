@@ -3,6 +3,8 @@
 
 #[path = "support/http.rs"]
 mod http; // requests over one plain connection
+#[path = "chunks/parts.rs"]
+mod parts; // chunks as bytes
 #[path = "support/process.rs"]
 mod process; // the real binary
 mod cluster {
@@ -10,6 +12,7 @@ mod cluster {
     mod beginning; // an aggregation that is new
     mod counting; // what they count together
     mod faults; // several at once, for a while, or at random
+    mod files; // files that they rebuild
     mod leaving; // one that is let go
     mod load; // senders to all of them
     pub(crate) mod nodes; // their folders and addresses

@@ -36,7 +36,9 @@ use crate::cluster::clocks::{Clocks, Comparing};
 use crate::cluster::copying::Copying;
 use crate::cluster::cutting::Cutter;
 use crate::cluster::departures::Departures;
+use crate::cluster::fetching::Fetching;
 use crate::cluster::filling::Filling;
+use crate::cluster::forgetting::Forgetting;
 use crate::cluster::gathering::Gathering;
 use crate::cluster::keeping::Keeping;
 use crate::cluster::leases::Silent;
@@ -267,7 +269,9 @@ impl Engine {
             facts: facts.clone(),
         };
         let refused = intake.clone();
-        let keeping = Keeping { node, results: results.clone(), carried, facts: facts.clone() };
+        let fetching = Fetching { files: files.clone(), members: members.clone() };
+        let keeping =
+            Keeping { node, results: results.clone(), carried, fetching, facts: facts.clone() };
         let lending = Lending {
             journal: journal.clone(),
             copies,
@@ -306,6 +310,7 @@ impl Engine {
             copying,
             keeping: lending.keeping.clone(),
             members: members.clone(),
+            forgetting: Forgetting::new(node, files.clone(), facts.clone()),
         };
         parts.run("hand-over", hand_over(leaving, adopting, filling, intake))?;
 
@@ -563,7 +568,8 @@ async fn check_journal(store: Arc<Store>) -> Result<Replay, EngineError> {
 /// say of its segments decides which of its entries exist.
 async fn catch_up(consensus: &dyn Consensus, node: NodeId) -> Result<(), Disagreement> {
     // It changes nothing, and is answered once all before it is known here.
-    match consensus.propose(Command::Filled { node, slots: BTreeMap::new() }).await {
+    let nothing = Command::Filled { node, slots: BTreeMap::new(), files: BTreeMap::new() };
+    match consensus.propose(nothing).await {
         Ok(_) | Err(Disagreement::Refused(_)) => Ok(()),
         Err(stopped) => Err(stopped),
     }

@@ -160,12 +160,6 @@ pub enum SettingsError {
         /// The file with the aggregations.
         file: PathBuf,
     },
-    /// Several nodes cannot rebuild files yet.
-    #[error(
-        "aggregation \"{0}\" is of the type LogFiles, which a single node can rebuild and a \
-         cluster of several cannot yet: leave it out, or start this node alone"
-    )]
-    FilesInCluster(AggregationName),
     /// The aggregations do not fit together.
     #[error(transparent)]
     Aggregations(#[from] InvalidDefinition),
@@ -270,7 +264,6 @@ fn resolve(stronger: Given, file: Option<Document>) -> Result<Settings, Settings
     let peer_address = peer_address(&flags, &host_name())?;
     let initial_members =
         InitialMembers::new(flags.initial_members, flags.initial_count, &peer_address)?;
-    check_files(&aggregations, &initial_members)?;
     Ok(Settings {
         config: flags.config,
         data_dir: flags.data_dir,
@@ -301,15 +294,6 @@ fn resolve(stronger: Given, file: Option<Document>) -> Result<Settings, Settings
         connection_max_age: flags.connection_max_age,
         threads: flags.threads.unwrap_or_else(|| available_parallelism().map_or(1, usize::from)),
     })
-}
-
-/// Refuses to rebuild files in a cluster: only one node has each, and nobody takes them over.
-fn check_files(aggregations: &[Definition], initial: &InitialMembers) -> Result<(), SettingsError> {
-    let files = aggregations.iter().find(|definition| definition.kind.takes_chunks());
-    match files.filter(|_| initial.count() > 1) {
-        Some(definition) => Err(SettingsError::FilesInCluster(definition.name.clone())),
-        None => Ok(()),
-    }
 }
 
 /// Two disks, where there is a second node from the start.

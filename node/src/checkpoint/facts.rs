@@ -136,7 +136,7 @@ impl Facts {
             Command::Hold { segment, node } => self.hold(segment, node),
             Command::Cut { number, time, stamped } => self.next_cut(number, time, &stamped),
             Command::Place { changes } => self.place(changes),
-            Command::Filled { node, slots } => self.filled(node, slots),
+            Command::Filled { node, slots, files } => self.filled(node, slots, &files),
             Command::Register { definitions } => self.register(definitions),
             Command::Aware { segment, below, from } => self.aware(segment, below, from),
             Command::Claim { node, aggregation, window, cut, slots } => {

@@ -14,13 +14,16 @@ use uuid::Uuid;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::identity::{Birth, Contribution, Identity};
 use crate::checkpoint::raft::{self, Rpc, Transport, TransportError};
+use crate::cluster::fetching::Fetching;
 use crate::cluster::keeping::Keeping;
+use crate::cluster::peers::Member;
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::node::NodeId;
 use crate::flush::example::Cluster;
 use crate::flush::example::node::Node;
 use crate::flush::feed::Consensus as _;
 use crate::flush::results::Results;
+use mesh::Mesh;
 
 /// The cluster that they belong to.
 pub(super) const CLUSTER: Uuid = Uuid::from_u128(1);
@@ -58,8 +61,16 @@ pub(super) fn join(number: u8) -> Command {
 
 /// What a node keeps for others.
 pub(super) fn keeping(node: &Node, cluster: &Cluster) -> Keeping {
+    keeping_from(node, cluster, &Arc::default())
+}
+
+/// The same, where it can ask the others.
+pub(super) fn keeping_from(node: &Node, cluster: &Cluster, mesh: &Arc<Mesh>) -> Keeping {
     let results = Results::new(Arc::clone(&node.store));
-    Keeping { node: NodeId(node.id), results, carried: node.carried(), facts: cluster.facts() }
+    let (files, members) = (node.files(), Member::new(mesh.peers(), &identity(node.id as u8)));
+    let fetching = Fetching { files, members };
+    let (id, carried, facts) = (NodeId(node.id), node.carried(), cluster.facts());
+    Keeping { node: id, results, carried, fetching, facts }
 }
 
 /// A way to nobody.

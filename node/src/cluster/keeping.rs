@@ -9,12 +9,14 @@ use tokio::sync::watch;
 use crate::blocking;
 use crate::checkpoint::carries::Carry;
 use crate::checkpoint::facts::{Facts, Slot};
+use crate::cluster::fetching::{Fetching, Haste};
 use crate::cluster::peers::{Chunks, Declined, Kept};
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::flush::FlushError;
 use crate::flush::carried::{CarriedWindows, Incoming};
 use crate::flush::results::{Results, Writing};
+use crate::flush::sharing::KeptFiles;
 
 /// Keeps what primaries send.
 #[derive(Clone)]
@@ -25,6 +27,8 @@ pub struct Keeping {
     pub results: Results,
     /// What is carried here.
     pub carried: CarriedWindows,
+    /// What reads rebuilt files.
+    pub fetching: Fetching,
     /// Who leads what.
     pub facts: watch::Receiver<Arc<Facts>>,
 }
@@ -42,6 +46,7 @@ impl Keeping {
                 self.keep_table(writing, slots, summary.map(|summary| *summary), chunks).await
             }
             Kept::Carry(carry) => self.keep_carry(primary, carry, chunks).await,
+            Kept::Files(files) => self.keep_files(primary, files).await,
         }
     }
 
@@ -76,6 +81,24 @@ impl Keeping {
         // Its owners may have changed since; in a later epoch this may be less than is needed.
         self.check_sender(primary, &carry)?;
         blocking::in_place(|| self.carried.keep(carry, incoming, is_enough)).map_err(not_now)
+    }
+
+    /// Reads from the primary what this node lacks of files that have changed.
+    async fn keep_files(&self, primary: NodeId, kept: KeptFiles) -> Result<(), Declined> {
+        let facts = self.facts.borrow().clone();
+        let (of, to) = (self.facts.clone(), self.node);
+        let may_keep = move |slot| owns_beside(&of.borrow(), primary, to, slot);
+        let KeptFiles { aggregation, checkpoints, files } = kept;
+        let foreign: SlotSet =
+            checkpoints.keys().copied().filter(|&slot| !may_keep(slot)).collect();
+        if !foreign.is_empty() {
+            return Err(not_kept(self.node, &foreign, primary));
+        }
+        let member = facts.members().get(&primary).ok_or_else(|| not_now("it is no member"))?;
+        let ask = || self.fetching.files.ask_some(aggregation, checkpoints, files);
+        let asked = blocking::in_place(ask).map_err(not_now)?;
+        let from = (primary, member.address.as_str());
+        self.fetching.fetch(from, asked, may_keep, Haste::AtOnce).await.map_err(not_now)
     }
 
     /// Makes durable what another owner has carried, of slots of which this node does not have
@@ -132,11 +155,20 @@ impl Keeping {
         if carry.slots.difference(&here).is_empty() {
             return Ok(());
         }
-        let (node, slots) = (self.node, carry.slots.difference(&here));
-        Err(Declined::NotNow(format!(
-            "node {node} does not know that it keeps slots {slots} for node {primary}"
-        )))
+        Err(not_kept(self.node, &carry.slots.difference(&here), primary))
     }
+}
+
+fn not_kept(node: NodeId, slots: &SlotSet, primary: NodeId) -> Declined {
+    Declined::NotNow(format!(
+        "node {node} does not know that it keeps slots {slots} for node {primary}"
+    ))
+}
+
+/// Whether a node owns a slot that another leads.
+fn owns_beside(facts: &Facts, primary: NodeId, node: NodeId, slot: Slot) -> bool {
+    let owners = facts.slots().get(&slot).map_or(&[][..], |now| &now.owners);
+    owners.first() == Some(&primary) && owners.iter().skip(1).any(|owner| *owner == node)
 }
 
 /// Whether a slot can be folded on from a carry: the journal may lack what is before the cut
@@ -167,8 +199,12 @@ mod tests {
     use crate::aggregation::distinct_logs::{MemoryLimit, OpenWindow};
     use crate::checkpoint::carries::Carries;
     use crate::checkpoint::facts::command::{Change, Command};
+    use crate::cluster::example::identity;
+    use crate::cluster::example::mesh::Mesh;
+    use crate::cluster::peers::Member;
     use crate::flush::example::{Cluster, slots, window};
     use crate::flush::feed::Consensus as _;
+    use crate::flush::files::Files;
     use crate::store::{Disk, Store};
 
     struct Setting {
@@ -183,13 +219,13 @@ mod tests {
         own(&cluster, "0-9", &[1, 2]);
         let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
         let carries = Carries::new(Arc::clone(&store));
-        let carried = CarriedWindows { carries, scratch: scratch.path().to_owned() };
+        let carried = CarriedWindows { carries, scratch: scratch.path().join("carried") };
+        let members = Member::new(Arc::<Mesh>::default().peers(), &identity(2));
+        let files = Files::new(scratch.path().join("files"), Arc::clone(&store));
+        let fetching = Fetching { files, members };
         let (results, facts) = (Results::new(store), cluster.facts());
-        Setting {
-            cluster,
-            keeping: Keeping { node: NodeId(2), results, carried, facts },
-            _scratch: scratch,
-        }
+        let keeping = Keeping { node: NodeId(2), results, carried, fetching, facts };
+        Setting { cluster, keeping, _scratch: scratch }
     }
 
     fn own(cluster: &Cluster, of: &str, owners: &[u64]) {

@@ -15,7 +15,7 @@ use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::cluster::keeping::Keeping;
 use crate::cluster::live::{self, Live};
 use crate::cluster::peers::{
-    Batches, CarriedPart, CarriedParts, Chunks, Declined, Holdings, Kept, Listed,
+    Asked, Batches, CarriedPart, CarriedParts, Chunks, Declined, FileParts, Holdings, Kept, Listed,
 };
 use crate::cluster::routing::own;
 use crate::event::node::NodeId;
@@ -67,6 +67,21 @@ impl Lending {
             told.extend(self.copies.stamped(segment, time).map(|stamped| (segment, stamped)));
         }
         Ok(told)
+    }
+
+    /// The same, up to the slots' last checkpoints: an owner has all that these have.
+    fn complete(&self, facts: &Facts, mut asked: Asked) -> Result<Asked, Declined> {
+        let owned = facts.owner_of(self.keeping.node);
+        let known = facts.aggregations().get(&asked.aggregation);
+        for (slot, checkpoint) in &mut asked.checkpoints {
+            let last = known.map_or(0, |known| known.progress(*slot).number());
+            if !owned.contains(*slot) || last < *checkpoint {
+                let reason = format!("this node does not know that it has all of slot {slot}");
+                return Err(Declined::NotNow(reason));
+            }
+            *checkpoint = last;
+        }
+        Ok(asked)
     }
 
     /// What the node has at the moment, with at most `limit` values of each window.
@@ -186,6 +201,14 @@ impl Holdings for Lending {
             std::iter::once(Ok(CarriedPart::Carry(carry))).chain(file)
         });
         Ok(stream::iter(parts).boxed())
+    }
+
+    fn files(&self, asked: Asked) -> Result<FileParts, Declined> {
+        let facts = self.facts.borrow().clone();
+        let asked = if asked.only_known { asked } else { self.complete(&facts, asked)? };
+        let lend = || self.keeping.fetching.files.lend(asked);
+        let parts = blocking::in_place(lend).map_err(not_now)?;
+        Ok(stream::iter(parts.map(|part| part.map_err(not_now))).boxed())
     }
 
     fn live(&self, limit: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {

@@ -4,12 +4,13 @@
 //! until those who are wanted instead have copied what they have: so a dead primary is followed
 //! by an owner, at once, and whoever comes new becomes an owner later.
 //!
-//! Where there is a lone copy, nothing is copied. The slot can move when nothing of it is
-//! carried: then whoever owns it next folds from the journals what the cut does not tell of.
-//! Results of windows that are over stay where they are.
+//! Where there is a lone copy, nothing but files is copied. A slot without any can move when
+//! nothing of it is carried: then whoever owns it next folds from the journals what the cut does
+//! not tell of. Results of windows that are over stay where they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::checkpoint::facts::aggregations::Aggregation;
 use crate::checkpoint::facts::command::{Change, Command};
 use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::slots::Ownership;
@@ -52,7 +53,7 @@ fn change(
     let mut live: Vec<_> =
         now.owners.iter().copied().filter(|node| !silent.contains(node)).collect();
     let is_lone = copies == Copies::ONE && now.owners.len() == 1;
-    if live.is_empty() || is_lone {
+    if live.is_empty() || (is_lone && !has_files(facts, slot)) {
         return can_move(facts, slot).then(|| at_once(facts, slot, goal));
     }
     // Those who stay come first, in the order in which they are wanted.
@@ -94,7 +95,14 @@ fn placement(facts: &Facts) -> Option<Placement> {
 /// owns any more, the rest is recorded as lost.
 fn can_move(facts: &Facts, slot: Slot) -> bool {
     let is_lost = facts.slots().get(&slot).is_some_and(|known| known.owners.is_empty());
-    is_lost || facts.aggregations().values().all(|aggregation| !aggregation.progress(slot).keeps)
+    let keeps = |known: &Aggregation| known.progress(slot).keeps;
+    is_lost || !(has_files(facts, slot) || facts.aggregations().values().any(keeps))
+}
+
+/// Whether a checkpoint has something of files of a slot: they are in no journal any more.
+fn has_files(facts: &Facts, slot: Slot) -> bool {
+    let mut rebuilding = facts.aggregations().values().filter(|known| known.takes_chunks());
+    rebuilding.any(|known| known.progress(slot).number() > 0)
 }
 
 #[cfg(test)]

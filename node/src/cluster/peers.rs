@@ -21,9 +21,10 @@ use crate::checkpoint::raft;
 
 pub use client::{PeerError, Peers};
 pub use holdings::{
-    Batch, Batches, CarriedPart, CarriedParts, Chunks, Holdings, Kept, Listed, Part, Stamped,
+    Asked, Batch, Batches, CarriedPart, CarriedParts, Chunks, FilePart, FileParts, Holdings, Kept,
+    Listed, Part, Stamped,
 };
-pub use member::{Carried, Durable, Followed, Member, Received};
+pub use member::{Carried, Durable, Followed, Member, Received, Sent};
 pub use server::{Answers, Declined, accept, serve};
 
 /// The longest message: a snapshot of all facts is one. Only what a single entry makes

@@ -17,7 +17,7 @@ use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::flush::carried::CarriedWindows;
 use crate::flush::results::{Results, ResultsError};
-use crate::flush::sharing::{Kept, NotKept, Others};
+use crate::flush::sharing::{Kept, KeptFiles, NotKept, Others};
 
 /// How long an owner may take for each chunk that it is sent, and to say that it has all.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
@@ -59,6 +59,15 @@ impl Others for Sending {
             self.send(node, Sent::Carry(carry.clone()), stream::iter(chunks).boxed()).await
         }
         .boxed()
+    }
+
+    fn keep_files<'a>(
+        &'a self,
+        node: NodeId,
+        files: &'a KeptFiles,
+        slots: SlotSet,
+    ) -> BoxFuture<'a, Result<(), NotKept>> {
+        self.send(node, Sent::Files(files.of(&slots)), stream::empty().boxed()).boxed()
     }
 }
 

@@ -14,7 +14,8 @@ use crate::checkpoint::raft::{Decision, ProposeError, Raft, Rpc};
 use crate::cluster::departures;
 use crate::cluster::formation::{Hello, State, Why};
 use crate::cluster::peers::{
-    Answers, Batches, CarriedParts, Chunks, Declined, Holdings, Kept, Listed, Reply, Stamped,
+    Answers, Asked, Batches, CarriedParts, Chunks, Declined, FileParts, Holdings, Kept, Listed,
+    Reply, Stamped,
 };
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
@@ -238,6 +239,12 @@ impl Answers for Standing {
     fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined> {
         let lent = self.attached.borrow()?;
         let parts = lent.holdings.carried(slots)?;
+        Ok(lent.stream(parts))
+    }
+
+    fn files(&self, asked: Asked) -> Result<FileParts, Declined> {
+        let lent = self.attached.borrow()?;
+        let parts = lent.holdings.files(asked)?;
         Ok(lent.stream(parts))
     }
 

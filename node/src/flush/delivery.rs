@@ -29,7 +29,7 @@ use crate::flush::files::Files;
 use crate::flush::folding::Folding;
 use crate::flush::group::{Checkpointing, Closing};
 use crate::flush::results::{Results, Writing};
-use crate::flush::sharing::{Kept, Sharing};
+use crate::flush::sharing::{Kept, KeptFiles, Shared, Sharing};
 use crate::flush::statistics::statistics;
 use crate::flush::{Aggregation, FlushError};
 use crate::journal::Journal;
@@ -201,13 +201,13 @@ impl Delivery {
         let mut completed = SlotSet::default();
         if !claimed.is_empty() {
             if is_to_fail("planted-complete-first") {
-                self.complete(&found, None, numbers.clone()).await?;
+                self.complete(&found, Shared::Nothing, numbers.clone()).await?;
             }
             let kept = Kept { aggregation: number, window, table: written.table() };
             self.results.store().ready().await;
             self.results.finish(written, claimed, summary)?;
             may_die("flush-after-deliver");
-            completed = self.complete(&found, Some(&kept), numbers).await?;
+            completed = self.complete(&found, Shared::Table(&kept), numbers).await?;
             let totals = claimed.iter().filter_map(|slot| found.totals.get(&slot));
             let distinct = totals.map(|totals| totals.distinct).sum();
             info!(aggregation = %aggregation.definition.name, %window, slots = %claimed, distinct, "flushed");
@@ -240,7 +240,9 @@ impl Delivery {
             self.results.store().ready().await;
             blocking::in_place(|| self.files.keep(&changes, &numbers))?;
             may_die("flush-after-deliver");
-            completed = self.complete(&found, None, numbers).await?;
+            let files = changes.iter().map(|change| change.key).collect();
+            let kept = KeptFiles { aggregation, checkpoints: numbers.clone(), files };
+            completed = self.complete(&found, Shared::Files(&kept), numbers).await?;
             let files = changes.len();
             let chunks: u64 = found.totals.values().map(|totals| totals.distinct).sum();
             info!(aggregation = %name, cut, slots = %completed, files, chunks, "files kept");
@@ -342,13 +344,13 @@ impl Delivery {
     async fn complete(
         &mut self,
         found: &Found,
-        kept: Option<&Kept>,
+        shared: Shared<'_>,
         mut numbers: BTreeMap<Slot, u64>,
     ) -> Result<SlotSet, FlushError> {
         let mut completed = SlotSet::default();
         loop {
             let slots = numbers.keys().copied().collect();
-            let facts = self.sharing.share(found.aggregation, kept, &slots).await?;
+            let facts = self.sharing.share(found.aggregation, shared, &slots).await?;
             let owned = self.led(&facts);
             numbers.retain(|&slot, _| owned.contains(slot));
             if numbers.is_empty() {
@@ -393,7 +395,7 @@ impl Delivery {
     ) -> Result<(), FlushError> {
         self.folding.record_decided(self.results.store())?;
         for aggregation in aggregations {
-            let facts = self.sharing.share(aggregation, None, &slots).await?;
+            let facts = self.sharing.share(aggregation, Shared::Nothing, &slots).await?;
             let owned = facts.primary_of(self.node);
             let own: SlotSet = slots.iter().filter(|&slot| owned.contains(slot)).collect();
             let slots = own.iter().map(|slot| (slot, epoch(&facts, slot))).collect();

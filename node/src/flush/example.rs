@@ -27,8 +27,9 @@ use crate::event::slots::SlotSet;
 use crate::event::time::{SECOND, UnixNanos, Window};
 use crate::flush::carried::CarriedWindows;
 use crate::flush::feed::{Batch, Consensus, Disagreement, Part};
+use crate::flush::files::{Asked, Files, FilesError};
 use crate::flush::requests::{Decided, Requests};
-use crate::flush::sharing::{Kept, NotKept, Others, Sharing};
+use crate::flush::sharing::{Kept, KeptFiles, NotKept, Others, Sharing};
 use crate::journal::{Extent, FRAME_BYTES, frame};
 
 pub(crate) fn at(second: u64) -> UnixNanos {
@@ -217,6 +218,45 @@ impl Cluster {
         self.complete(node, slots);
     }
 
+    /// Rebuilds files as well from the next cut on, as aggregation 1.
+    #[track_caller]
+    pub(crate) fn register_files(&self) {
+        let files = json!({ "name": "files", "type": "LogFiles", "logFiles": {} });
+        let definitions =
+            [("by-foo".to_owned(), definition("by-foo", 10)), ("files".to_owned(), files)];
+        self.apply(Command::Register { definitions: definitions.into() });
+    }
+
+    /// Claims and completes a checkpoint of these slots' files at the latest cut.
+    #[track_caller]
+    pub(crate) fn checkpoint_files(&self, node: u64, slots: &str) {
+        let complete = self.claim_files(node, slots);
+        self.apply(complete);
+    }
+
+    /// Claims such a checkpoint, and returns what completes it.
+    #[track_caller]
+    pub(crate) fn claim_files(&self, node: u64, slots: &str) -> Command {
+        let (facts, node, aggregation) = (self.now(), NodeId(node), 1);
+        let (number, end) = (facts.latest_cut().number, facts.latest_cut().time);
+        let window = Window { start: UnixNanos(end.0 - SECOND), end };
+        let next = |slot| facts.aggregations()[&aggregation].progress(slot).number() + 1;
+        let epoch = |slot| facts.slots()[&slot].epoch;
+        let slots = self::slots(slots);
+        let claim = |slot| SlotClaim {
+            epoch: epoch(slot),
+            number: next(slot),
+            records: 0,
+            distinct: 0,
+            digest: Digest(0),
+        };
+        let claims = slots.iter().map(|slot| (slot, claim(slot))).collect();
+        self.apply(Command::Claim { node, aggregation, window, cut: number, slots: claims });
+        let number = |slot| SlotNumber { epoch: epoch(slot), number: next(slot) };
+        let slots = slots.iter().map(|slot| (slot, number(slot))).collect();
+        Command::Complete { node, aggregation, slots, keeps: false }
+    }
+
     /// Has `first` applied just before the next command of a kind is.
     pub(crate) fn before(&self, is_kind: Kind, first: Command) {
         self.script.lock().unwrap().first.push((is_kind, first));
@@ -284,6 +324,22 @@ impl Others for Nobody {
     fn keep_carry<'a>(&'a self, node: NodeId, _: &'a Carry) -> BoxFuture<'a, Result<(), NotKept>> {
         panic!("node {node} owns nothing");
     }
+
+    fn keep_files<'a>(
+        &'a self,
+        node: NodeId,
+        _: &'a KeptFiles,
+        _: SlotSet,
+    ) -> BoxFuture<'a, Result<(), NotKept>> {
+        panic!("node {node} owns nothing");
+    }
+}
+
+/// Has one node's files copied to another's, as far as they are asked for.
+pub(crate) fn copy_files(from: &Files, to: &Files, asked: Asked) -> Result<(), FilesError> {
+    let mut incoming = to.receive(&asked, |_| true);
+    from.lend(asked)?.try_for_each(|part| incoming.take(part?))?;
+    incoming.finish().map(drop)
 }
 
 /// A packed entry with these records: the slot of each, and its body.

@@ -6,12 +6,15 @@
 //! again can be told from one that contradicts it.
 
 mod content; // one file and its index
+mod lent; // what another owner reads
+mod received; // what comes from another owner
+mod turns; // who writes the files of a slot
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -21,8 +24,12 @@ use crate::aggregation::log_files::session::{Found, Held, Reached};
 use crate::checkpoint::facts::Slot;
 use crate::event::chunk::{Sequence, StreamId};
 use crate::event::fingerprint::slot_of;
+use crate::event::slots::SlotSet;
 use crate::store::{Store, StoreError, Table, folder, keys};
 pub use content::OpenFile;
+pub use lent::{Asked, FilePart, Known};
+pub use received::Incoming;
+pub use turns::Folded;
 
 /// Beyond so many files that changed, all that the system has to write is written at once.
 const SYNCED_ONE_BY_ONE: usize = 16;
@@ -87,6 +94,12 @@ impl Kept {
         let known = versions.filter(|version| version.checkpoint <= checkpoint);
         known.max_by_key(|version| version.checkpoint).cloned().unwrap_or_default()
     }
+
+    /// All chunks that are kept behind a gap.
+    fn waiting(&self) -> BTreeSet<Sequence> {
+        let versions = [Some(&self.now), self.before.as_ref()].into_iter().flatten();
+        versions.flat_map(|version| version.waiting.iter().copied()).collect()
+    }
 }
 
 impl Version {
@@ -140,6 +153,20 @@ pub enum FilesError {
         /// How long the checkpoint says that it is.
         expected: u64,
     },
+    /// Another owner sends what no owner has.
+    #[error("another owner sends {0}")]
+    Foreign(String),
+    /// What comes from another owner is not to be kept here any more.
+    #[error("slot {slot} is not one that this node keeps for another")]
+    Moved {
+        /// The slot.
+        slot: Slot,
+    },
+}
+
+/// A chunk that waits, as the database has it.
+fn row_of(Held { fingerprint, payload }: &Held) -> Vec<u8> {
+    [&fingerprint.to_be_bytes()[..], payload].concat()
 }
 
 fn system<'a>(
@@ -154,12 +181,19 @@ fn system<'a>(
 pub struct Files {
     root: PathBuf,
     store: Arc<Store>,
+    /// The slots that are folded here.
+    folded: Arc<Mutex<SlotSet>>,
 }
 
 impl Files {
     /// The files in a folder, and what `store` says of them.
     pub fn new(root: PathBuf, store: Arc<Store>) -> Files {
-        Files { root, store }
+        Files { root, store, folded: Arc::default() }
+    }
+
+    /// As [`Store::ready`].
+    pub async fn ready(&self) {
+        self.store.ready().await;
     }
 
     /// Where a file is.
@@ -216,13 +250,20 @@ impl Files {
         aggregation: u32,
         slot: Slot,
     ) -> Result<Vec<(FileKey, Kept)>, StoreError> {
+        self.rows(aggregation, slot)?.collect()
+    }
+
+    fn rows(
+        &self,
+        aggregation: u32,
+        slot: Slot,
+    ) -> Result<impl Iterator<Item = Result<(FileKey, Kept), StoreError>>, StoreError> {
         let (from, to) = keys::files(aggregation, slot);
         let rows = self.store.scan(Table::Files, &from, &to)?;
-        let read = rows.map(|row| {
+        Ok(rows.map(move |row| {
             let (key, row) = row?;
             Ok((self.key(aggregation, &key)?, self.store.decode(&row)?))
-        });
-        read.collect()
+        }))
     }
 
     /// The files of a slot in which chunks wait behind a gap.
@@ -266,6 +307,8 @@ impl Files {
     ///
     /// # Errors
     /// When a file cannot be synced, or the database fails. Then nothing of it counts.
+    ///
+    /// What another node has made of it since, as the slot is its own, stays.
     pub fn keep(
         &self,
         changes: &[Change],
@@ -278,19 +321,21 @@ impl Files {
         if changes.is_empty() {
             return Ok(());
         }
-        self.sync(changes.iter().map(|(change, _)| *change))?;
+        let grown = changes.iter().filter(|(change, _)| !change.found.appended.is_empty());
+        self.sync(grown.map(|(change, _)| (&change.key, &change.id)))?;
+        let _turn = self.turn();
         let mut batch = self.store.batch();
         for (Change { key, id, found }, number) in changes {
             let kept = self.kept(key)?;
+            if kept.as_ref().is_some_and(|kept| kept.now.checkpoint > number) {
+                continue;
+            }
             let before = kept.as_ref().map(|kept| kept.as_of(number - 1)).unwrap_or_default();
             let now = before.after(number, found);
-            for (&seq, Held { fingerprint, payload }) in &found.waiting {
-                let row = [&fingerprint.to_be_bytes()[..], payload].concat();
-                batch.put(Table::Files, &key.waiting(seq), &row)?;
+            for (&seq, held) in &found.waiting {
+                batch.put(Table::Files, &key.waiting(seq), &row_of(held))?;
             }
-            let old = kept.iter().flat_map(|kept| [Some(&kept.now), kept.before.as_ref()]);
-            let known: BTreeSet<_> =
-                old.flatten().flat_map(|version| version.waiting.iter().copied()).collect();
+            let known = kept.map(|kept| kept.waiting()).unwrap_or_default();
             let is_needed =
                 |seq: &Sequence| before.waiting.contains(seq) || now.waiting.contains(seq);
             for seq in known.into_iter().filter(|seq| !is_needed(seq)) {
@@ -303,18 +348,20 @@ impl Files {
         Ok(self.store.commit(batch)?)
     }
 
-    fn sync<'a>(&self, changes: impl Iterator<Item = &'a Change>) -> Result<(), FilesError> {
-        let grown: Vec<_> = changes.filter(|change| !change.found.appended.is_empty()).collect();
+    fn sync<'a>(
+        &self,
+        grown: impl Iterator<Item = (&'a FileKey, &'a StreamId)>,
+    ) -> Result<(), FilesError> {
+        let grown: Vec<_> = grown.collect();
         if grown.len() > SYNCED_ONE_BY_ONE {
             let root = File::open(&self.root).map_err(system("open", &self.root))?;
             return rustix::fs::syncfs(&root)
                 .map_err(|error| system("sync", &self.root)(error.into()));
         }
         let mut folders = BTreeSet::new();
-        for Change { key: FileKey { aggregation, session, .. }, id, .. } in grown {
-            for path in
-                [self.path(*aggregation, id, *session), self.index_path(*aggregation, id, *session)]
-            {
+        for (&FileKey { aggregation, session, .. }, id) in grown {
+            let paths = [Files::path, Files::index_path];
+            for path in paths.map(|path| path(self, aggregation, id, session)) {
                 let synced = File::open(&path).and_then(|file| file.sync_data());
                 synced.map_err(system("sync", &path))?;
                 folders.extend(path.parent().map(Path::to_owned));
@@ -323,6 +370,19 @@ impl Files {
         for folder in folders {
             let synced = File::open(&folder).and_then(|folder| folder.sync_all());
             synced.map_err(system("sync", &folder))?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, key: &FileKey, id: &StreamId) -> Result<(), FilesError> {
+        for path in [Files::index_path, Files::path] {
+            let path = path(self, key.aggregation, id, key.session);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(system("remove", &path)(error));
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -348,4 +408,4 @@ impl Files {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -11,12 +11,13 @@ use crate::checkpoint::carries::Carry;
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::cuts::Cut;
 use crate::event::entry::{Entry, Section};
+use crate::event::fingerprint::slot_of;
 use crate::event::slots::SlotSet;
 use crate::event::time::{SECOND, UnixNanos, Window};
 use crate::failpoint::is_to_fail;
 use crate::flush::due::{Due, due, is_reached, newest_reached};
 use crate::flush::feed::{Batch, Part};
-use crate::flush::files::Files;
+use crate::flush::files::{Files, Folded};
 use crate::flush::requests::Decided;
 use crate::flush::{Aggregation, FlushError, FlushSettings};
 use account::Account;
@@ -48,6 +49,8 @@ pub struct Group {
     accounts: BTreeMap<u32, Account>,
     shelves: BTreeMap<u32, Shelf>,
     files: Files,
+    /// Nobody else writes the slots' files.
+    folded: Folded,
     /// All aggregations with a lower number are known, or were flushed and forgotten.
     known_below: u32,
     /// Carries that were not taken up yet.
@@ -121,6 +124,7 @@ impl Group {
             accounts: BTreeMap::new(),
             shelves: BTreeMap::new(),
             files: files.clone(),
+            folded: files.fold(slots),
             known_below: 0,
             carries,
             bytes: 0,
@@ -140,6 +144,7 @@ impl Group {
     /// not claimed.
     pub fn retain(&mut self, keep: impl Fn(u8) -> bool) {
         self.slots = self.slots.iter().filter(|&slot| keep(slot)).collect();
+        self.folded.retain(&self.slots);
     }
 
     /// The first entry of a segment that has not come yet.
@@ -344,7 +349,9 @@ impl Group {
             let section = match section {
                 Section::DistinctLogs(section) => section,
                 Section::LogFiles(chunk) => {
-                    if let Some(shelf) = self.shelves.get_mut(&number) {
+                    // Files of slots that were given up are another's to write.
+                    let is_own = self.slots.contains(slot_of(chunk.hash));
+                    if let Some(shelf) = self.shelves.get_mut(&number).filter(|_| is_own) {
                         shelf.take(segment, part, &chunk)?;
                     }
                     continue;

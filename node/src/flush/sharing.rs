@@ -1,5 +1,9 @@
 //! What is kept of slots, to their other owners: before the cluster is told that something is
 //! complete or carried, all of them have it.
+//!
+//! Of files they are told only which have changed: each owner reads what it lacks, so that one
+//! that has missed something makes up for it. A node that is about to be an owner copies files
+//! until it has them all, and is told nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +23,7 @@ use crate::event::time::Window;
 use crate::flush::FlushError;
 use crate::flush::carried::CarriedWindows;
 use crate::flush::feed::{Consensus, Disagreement};
+use crate::flush::files::FileKey;
 
 /// How long an owner may fail to take what it is sent, before it is an owner no longer ..
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -49,6 +54,53 @@ pub trait Others: Send + Sync {
         node: NodeId,
         carry: &'a Carry,
     ) -> BoxFuture<'a, Result<(), NotKept>>;
+
+    /// Has a node keep what checkpoints have of files, of some slots only. `Ok` means durable
+    /// there.
+    ///
+    /// # Errors
+    /// When it does not say so; it may have kept some of it.
+    fn keep_files<'a>(
+        &'a self,
+        node: NodeId,
+        files: &'a KeptFiles,
+        slots: SlotSet,
+    ) -> BoxFuture<'a, Result<(), NotKept>>;
+}
+
+/// What all owners of some slots are to have, besides what is carried of open windows.
+#[derive(Clone, Copy, Debug)]
+pub enum Shared<'a> {
+    /// Nothing.
+    Nothing,
+    /// A count table.
+    Table(&'a Kept),
+    /// Files as of a checkpoint.
+    Files(&'a KeptFiles),
+}
+
+/// Checkpoints of files that are kept here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptFiles {
+    /// The aggregation's number.
+    pub aggregation: u32,
+    /// The number of each slot's checkpoint.
+    pub checkpoints: BTreeMap<Slot, u64>,
+    /// The files that have something new.
+    pub files: Vec<FileKey>,
+}
+
+impl KeptFiles {
+    /// What some slots have of it.
+    pub fn of(&self, slots: &SlotSet) -> KeptFiles {
+        let checkpoints = self.checkpoints.iter().filter(|(slot, _)| slots.contains(**slot));
+        let files = self.files.iter().filter(|key| slots.contains(key.slot()));
+        KeptFiles {
+            aggregation: self.aggregation,
+            checkpoints: checkpoints.map(|(&slot, &number)| (slot, number)).collect(),
+            files: files.copied().collect(),
+        }
+    }
 }
 
 /// A count table that is kept here.
@@ -80,8 +132,8 @@ pub struct Sharing {
 /// What one round of sending is about.
 struct Round<'a> {
     aggregation: u32,
-    table: Option<&'a Kept>,
-    /// Who has the table.
+    shared: Shared<'a>,
+    /// Who has the table, or the files.
     have: BTreeMap<NodeId, SlotSet>,
     /// Since when an owner has not taken what it was sent.
     failing: BTreeMap<NodeId, Instant>,
@@ -99,7 +151,7 @@ impl Sharing {
         Sharing { node, consensus, others, carried, known: BTreeMap::new() }
     }
 
-    /// Waits until all owners of those of the slots that are this node's have the table, and
+    /// Waits until all owners of those of the slots that are this node's have what is shared, and
     /// what is carried of the aggregation's other windows. Returns the facts that say who these
     /// owners are: nothing may be told of the slots in a later epoch.
     ///
@@ -108,15 +160,15 @@ impl Sharing {
     pub async fn share(
         &mut self,
         aggregation: u32,
-        table: Option<&Kept>,
+        shared: Shared<'_>,
         slots: &SlotSet,
     ) -> Result<Arc<Facts>, FlushError> {
         let (have, failing) = (BTreeMap::new(), BTreeMap::new());
-        let mut round = Round { aggregation, table, have, failing };
+        let mut round = Round { aggregation, shared, have, failing };
         loop {
             let facts = self.consensus.facts().borrow().clone();
             let own = facts.primary_of(self.node).intersection(slots);
-            let others = facts.others_of(self.node, &own);
+            let others = others(&facts, self.node, &own, shared);
             if others.is_empty() {
                 return Ok(facts);
             }
@@ -144,7 +196,10 @@ impl Sharing {
         others: &BTreeMap<NodeId, SlotSet>,
     ) -> Result<Vec<NodeId>, FlushError> {
         let all = self.carried.all()?;
-        let but = round.table.map(|kept| kept.window);
+        let but = match round.shared {
+            Shared::Table(kept) => Some(kept.window),
+            Shared::Files(_) | Shared::Nothing => None,
+        };
         let is_needed =
             |carry: &&Carry| carry.aggregation == round.aggregation && Some(carry.window) != but;
         let carries: Vec<_> = all.iter().filter(is_needed).collect();
@@ -154,11 +209,12 @@ impl Sharing {
                 .retain(|carry| all.iter().any(|now| now.of(&carry.slots).as_ref() == Some(carry)));
         });
         let sent = others.iter().map(|(&node, slots)| {
-            let table = round.table.filter(|_| round.have.get(&node) != Some(slots));
+            let has = round.have.get(&node) == Some(slots);
+            let shared = if has { Shared::Nothing } else { round.shared };
             let lacks = |carry: &&Carry| carry.of(slots).filter(|own| !self.has(node, own));
             let carries: Vec<_> = carries.iter().filter_map(lacks).collect();
             let (others, slots) = (Arc::clone(&self.others), *slots);
-            async move { (node, slots, send_to(&*others, node, table, slots, carries).await) }
+            async move { (node, slots, send_to(&*others, node, shared, slots, carries).await) }
         });
         let mut failed = Vec::new();
         for (node, slots, (carries, result)) in join_all(sent).await {
@@ -201,18 +257,38 @@ impl Sharing {
     }
 }
 
-/// Sends a table, and then carries. Returns the carries that were taken.
+/// The other nodes that are to get what is shared, and of which slots.
+fn others(
+    facts: &Facts,
+    node: NodeId,
+    own: &SlotSet,
+    shared: Shared<'_>,
+) -> BTreeMap<NodeId, SlotSet> {
+    let mut others = facts.others_of(node, own);
+    if let Shared::Files(_) = shared {
+        for (&other, slots) in &mut others {
+            *slots = slots.intersection(&facts.owner_of(other));
+        }
+        others.retain(|_, slots| !slots.is_empty());
+    }
+    others
+}
+
+/// Sends what is shared, and then carries. Returns the carries that were taken.
 async fn send_to(
     others: &dyn Others,
     node: NodeId,
-    table: Option<&Kept>,
+    shared: Shared<'_>,
     slots: SlotSet,
     carries: Vec<Carry>,
 ) -> (Vec<Carry>, Result<(), NotKept>) {
     let mut taken = Vec::new();
-    if let Some(table) = table
-        && let Err(error) = others.keep_table(node, table, slots).await
-    {
+    let kept = match shared {
+        Shared::Nothing => Ok(()),
+        Shared::Table(table) => others.keep_table(node, table, slots).await,
+        Shared::Files(files) => others.keep_files(node, files, slots).await,
+    };
+    if let Err(error) = kept {
         return (taken, Err(error));
     }
     for carry in carries {

@@ -78,6 +78,17 @@ impl Nodes {
         settings: &[&str],
         failpoints: &str,
     ) -> Process {
+        self.start_bare(node, members, &[COUNTING, settings].concat(), failpoints)
+    }
+
+    /// As [`Nodes::start_with`], with nothing but these settings.
+    pub(crate) fn start_bare(
+        &self,
+        node: usize,
+        members: usize,
+        settings: &[&str],
+        failpoints: &str,
+    ) -> Process {
         let mut initial: Vec<&str> = self.addresses[..members].iter().map(String::as_str).collect();
         if node >= members {
             initial.push(&self.addresses[node]);
@@ -87,7 +98,7 @@ impl Nodes {
         let copies = self.copies;
         let arguments = ["--peer-listen", own, "--initial-members", &initial, "--copies", copies];
         let environment = [("FAILPOINTS", failpoints.to_owned())];
-        let arguments = [&arguments, COUNTING, settings].concat();
+        let arguments = [&arguments, settings].concat();
         Process::start(&self.volume(node), &arguments, &environment)
     }
 

@@ -36,14 +36,18 @@ impl Default for Reached {
 
 impl Reached {
     fn extended(self, fingerprint: u128, bytes: u64) -> Reached {
-        let mut chain = [0; 32];
-        chain[..16].copy_from_slice(&self.digest.0.to_le_bytes());
-        chain[16..].copy_from_slice(&fingerprint.to_le_bytes());
-        Reached {
-            next: self.next.next(),
-            length: self.length + bytes,
-            digest: Digest(digest(&chain)),
-        }
+        Reached { length: self.length + bytes, ..self.behind([fingerprint]) }
+    }
+
+    /// Where further chunks are before it too, of a length that it does not know.
+    pub fn behind(self, chunks: impl IntoIterator<Item = u128>) -> Reached {
+        let extend = |reached: Reached, fingerprint: u128| {
+            let mut chain = [0; 32];
+            chain[..16].copy_from_slice(&reached.digest.0.to_le_bytes());
+            chain[16..].copy_from_slice(&fingerprint.to_le_bytes());
+            Reached { next: reached.next.next(), digest: Digest(digest(&chain)), ..reached }
+        };
+        chunks.into_iter().fold(self, extend)
     }
 }
 

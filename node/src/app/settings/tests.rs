@@ -519,14 +519,3 @@ fn initial_members_that_could_form_no_cluster_are_refused() {
     let line = refusal(&["--initial-members", "sheaf:9465"], &[], "");
     assert!(line.contains("one DNS name, sheaf:9465: say with initial-count"), "{line}");
 }
-
-#[test]
-fn files_are_rebuilt_by_a_single_node_so_far() {
-    let file = "aggregations:\n  - {name: files, type: LogFiles, logFiles: {}}\n";
-    assert!(load(&[], &[], file).is_ok());
-    let refused = refusal(&["--initial-members", "a:9465,b:9465"], &[], file);
-    assert!(
-        refused.contains("\"files\"") && refused.contains("start this node alone"),
-        "{refused}"
-    );
-}

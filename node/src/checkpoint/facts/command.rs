@@ -126,8 +126,8 @@ pub enum Command {
         /// What becomes of each slot.
         changes: BTreeMap<Slot, Change>,
     },
-    /// A node has copied what the owners of some slots had before it got what is delivered: it
-    /// is an owner as well. Each slot is judged on its own.
+    /// A node has copied what the owners of some slots had before it got what is delivered, and
+    /// their files, which it did not get: it is an owner as well. Each slot is judged on its own.
     ///
     /// Again: nothing changes.
     Filled {
@@ -135,6 +135,10 @@ pub enum Command {
         node: NodeId,
         /// The epoch since which it gets what is delivered of each slot.
         slots: BTreeMap<Slot, u64>,
+        /// Of each aggregation that rebuilds files, the number of each slot's checkpoint that it
+        /// has: 0 before the first. A slot whose last one is newer stays as it is.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        files: BTreeMap<u32, BTreeMap<Slot, u64>>,
     },
     /// These definitions are to be the active ones from the next cut on, or if there are new
     /// ones, from the first on at whose time all entries have their sections. One that is

@@ -95,17 +95,29 @@ impl Facts {
         &mut self,
         node: NodeId,
         slots: BTreeMap<Slot, u64>,
+        files: &BTreeMap<u32, BTreeMap<Slot, u64>>,
     ) -> Result<Applied, Refused> {
         let state = self.state_of(node)?;
         if !state.may_own() {
             return Err(Refused::Leaving { node, state });
         }
         for (slot, since) in slots {
+            if !self.has_all_files(slot, files) {
+                continue;
+            }
             if let Some(ownership) = self.slots.get_mut(&slot) {
                 ownership.fill(node, since);
             }
         }
         Ok(Applied::Done)
+    }
+
+    /// Whether these checkpoints of files are the last ones of a slot.
+    fn has_all_files(&self, slot: Slot, files: &BTreeMap<u32, BTreeMap<Slot, u64>>) -> bool {
+        let has = |number: &u32| files.get(number)?.get(&slot).copied();
+        let mut rebuilding =
+            self.aggregations.known.iter().filter(|(_, known)| known.takes_chunks());
+        rebuilding.all(|(number, known)| known.progress(slot).number() <= has(number).unwrap_or(0))
     }
 
     fn check_change(&self, slot: Slot, change: &Change) -> Result<(), Refused> {
@@ -205,6 +217,8 @@ impl Facts {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::checkpoint::facts::command::Command;
     use crate::checkpoint::facts::members::MemberState;
@@ -220,7 +234,27 @@ mod tests {
     }
 
     fn filled(id: u64, since: u64) -> Command {
-        Command::Filled { node: node(id), slots: [(0, since)].into() }
+        Command::Filled { node: node(id), slots: [(0, since)].into(), files: BTreeMap::new() }
+    }
+
+    /// The same, but of aggregation 1.
+    fn of_files(command: Command) -> Command {
+        let mut command = command;
+        if let Command::Claim { aggregation, .. } | Command::Complete { aggregation, .. } =
+            &mut command
+        {
+            *aggregation = 1;
+        }
+        if let Command::Complete { slots, .. } = &mut command {
+            slots.values_mut().for_each(|completed| completed.number = 1);
+        }
+        command
+    }
+
+    /// The node has the files of a slot up to a checkpoint of aggregation 1.
+    fn filled_with_files(since: u64, checkpoint: u64) -> Command {
+        let files = [(1, [(0, checkpoint)].into())].into();
+        Command::Filled { node: node(3), slots: [(0, since)].into(), files }
     }
 
     fn owned(epoch: u64, owners: &[u64]) -> Ownership {
@@ -336,6 +370,28 @@ mod tests {
         cluster.repeat(filled(3, 2));
         cluster.accept(filled(3, 5));
         assert_eq!(cluster.facts.slots()[&0], owned(6, &[2, 3]));
+    }
+
+    #[test]
+    fn whoever_has_older_files_than_the_owners_is_none_yet() {
+        let mut cluster = Cluster::of(3);
+        let files = json!({ "type": "LogFiles" });
+        let by_foo = json!({ "attribute": "foo" });
+        let definitions = [("by-foo".to_owned(), by_foo), ("files".to_owned(), files)].into();
+        cluster.accept(Command::Register { definitions });
+        cluster.cut(5, &[]);
+        let number = *cluster.facts.aggregations().last_key_value().unwrap().0;
+        assert_eq!(number, 1);
+        cluster.accept(wanted(1, &[1, 2], &[1, 3]));
+        cluster.cut(10, &[]);
+        cluster.accept(of_files(cluster.claim_command(0, window(9, 10), 5)));
+        cluster.accept(of_files(cluster.complete_command(0)));
+        for older in [filled(3, 2), filled_with_files(2, 0)] {
+            cluster.accept(older);
+            assert_eq!(cluster.facts.filled_by(node(3)), [(0, 2)].into());
+        }
+        cluster.accept(filled_with_files(2, 1));
+        assert_eq!(cluster.facts.slots()[&0].owners, nodes::<Vec<_>>(&[1, 3]));
     }
 
     #[test]

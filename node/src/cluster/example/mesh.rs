@@ -18,8 +18,8 @@ use crate::checkpoint::identity::{Birth, Identity};
 use crate::checkpoint::raft::{Decision, Rpc};
 use crate::cluster::formation::Hello;
 use crate::cluster::peers::{
-    Answers, Batches, CarriedParts, Chunks, Declined, Holdings, Kept, Listed, Member, Peers, Reply,
-    Stamped, serve,
+    Answers, Asked, Batches, CarriedParts, Chunks, Declined, FileParts, Holdings, Kept, Listed,
+    Member, Peers, Reply, Stamped, serve,
 };
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
@@ -166,6 +166,10 @@ impl Answers for Lent {
 
     fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined> {
         self.holdings.carried(slots)
+    }
+
+    fn files(&self, asked: Asked) -> Result<FileParts, Declined> {
+        self.holdings.files(asked)
     }
 
     fn decided(&self) -> Result<Arc<Decided>, Declined> {

@@ -7,7 +7,9 @@ use tokio::task::{JoinHandle, yield_now};
 
 use super::*;
 use crate::cluster::example::mesh::{Lender, Mesh};
-use crate::cluster::peers::{Batches, CarriedParts, Chunks, Declined, Holdings, Kept, Listed};
+use crate::cluster::peers::{
+    Asked, Batches, CarriedParts, Chunks, Declined, FileParts, Holdings, Kept, Listed,
+};
 use crate::event::slots::SlotSet;
 use crate::event::time::{Clock, UnixNanos};
 use crate::flush::example::{Cluster, at, framed};
@@ -84,6 +86,10 @@ impl Holdings for Arc<Taker> {
     }
 
     fn carried(&self, _: SlotSet) -> Result<CarriedParts, Declined> {
+        nothing()
+    }
+
+    fn files(&self, _: Asked) -> Result<FileParts, Declined> {
         nothing()
     }
 

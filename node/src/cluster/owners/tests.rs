@@ -113,6 +113,25 @@ fn a_slot_stays_with_what_is_carried_of_it() {
 }
 
 #[test]
+fn a_lone_copy_of_files_is_copied_before_its_slot_moves() {
+    let cluster = Cluster::of(2);
+    cluster.register_files();
+    cluster.cut(10, &[]);
+    cluster.checkpoint_files(1, "7");
+    assert!(!can_move(&cluster, 7));
+    cluster.apply(Command::Drain { node: NodeId(1) });
+    let Some(Command::Place { changes }) = next(&cluster.now()) else { panic!() };
+    let nodes = |change: &Change| (change.owners[0].0, change.wanted.iter().map(|n| n.0).collect());
+    assert_eq!(nodes(&changes[&7]), (1, vec![2]));
+    assert_eq!(nodes(&changes[&8]), (2, vec![]));
+    let silent = [NodeId(1)].into();
+    let Some(Command::Place { changes }) = super::next(&cluster.now(), &silent, Copies::ONE) else {
+        panic!()
+    };
+    assert!(!changes.contains_key(&7) && changes.contains_key(&8), "nobody else has them");
+}
+
+#[test]
 fn owners_that_moved_meanwhile_are_not_moved_by_an_older_decision() {
     let cluster = Cluster::of(2);
     let decided = next(&cluster.now()).unwrap();
@@ -158,7 +177,7 @@ fn settle(facts: &mut Facts, silent: &[u64]) {
 fn fill(facts: &mut Facts, node: NodeId) {
     let slots = facts.filled_by(node);
     if !slots.is_empty() {
-        facts.apply(Command::Filled { node, slots }).unwrap();
+        facts.apply(Command::Filled { node, slots, files: BTreeMap::new() }).unwrap();
     }
 }
 

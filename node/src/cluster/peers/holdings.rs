@@ -15,7 +15,9 @@ use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::{UnixNanos, Window};
 pub use crate::flush::feed::{Batch, Part};
+pub use crate::flush::files::{Asked, FilePart};
 use crate::flush::requests::Decided;
+use crate::flush::sharing::KeptFiles;
 pub use crate::journal::Stamped;
 
 /// A count table that a node has.
@@ -49,6 +51,8 @@ pub enum Kept {
     },
     /// What is carried of an open window; its file follows.
     Carry(Carry),
+    /// What checkpoints have of files: nothing follows, the owner reads what it lacks.
+    Files(KeptFiles),
 }
 
 /// What a node tells of what it carries, carry by carry.
@@ -62,6 +66,8 @@ pub enum CarriedPart {
 
 /// What is carried, as a node gives it out.
 pub type CarriedParts = BoxStream<'static, Result<CarriedPart, Declined>>;
+/// Rebuilt files, as a node gives them out.
+pub type FileParts = BoxStream<'static, Result<FilePart, Declined>>;
 /// Batches as a node gives them out.
 pub type Batches = BoxStream<'static, Result<Batch, Declined>>;
 /// Chunks of one count table, as a node gives them out.
@@ -141,6 +147,12 @@ pub trait Holdings: Send + Sync + 'static {
     /// # Errors
     /// When its database cannot be read.
     fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined>;
+
+    /// What checkpoints have of rebuilt files.
+    ///
+    /// # Errors
+    /// When the node does not own the slots, or has less than is asked for.
+    fn files(&self, asked: Asked) -> Result<FileParts, Declined>;
 
     /// What the node has accepted, refused, and counted so far in the windows that are open,
     /// in JSON, with at most `limit` counts for each.

@@ -13,7 +13,9 @@ use tokio::time::{sleep, timeout};
 
 use super::client::answer;
 use super::wire::{self, Malformed};
-use super::{Batch, CarriedPart, Chunks, Kept, Listed, PeerError, Peers, Reply, Stamped};
+use super::{
+    Asked, Batch, CarriedPart, Chunks, FilePart, Kept, Listed, PeerError, Peers, Reply, Stamped,
+};
 use crate::checkpoint::facts::SegmentId;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::identity::Identity;
@@ -31,6 +33,8 @@ pub type Received = BoxStream<'static, Result<Bytes, PeerError>>;
 
 /// What is carried, as it arrives: all of it is there when it ends without an error.
 pub type Carried = BoxStream<'static, Result<CarriedPart, PeerError>>;
+/// Rebuilt files as they arrive: all is there when it ends without an error.
+pub type Sent = BoxStream<'static, Result<FilePart, PeerError>>;
 /// How many entries of a copy are durable, as that is told.
 pub type Durable = BoxStream<'static, Result<u64, PeerError>>;
 
@@ -264,6 +268,19 @@ impl Other<'_> {
         let mut client = self.member.peers.streams(self.address)?;
         let messages = answer(within, client.carried(request)).await?;
         Ok(messages.map(|message| Ok(wire::carried(message?)?)).boxed())
+    }
+
+    /// What checkpoints have of rebuilt files, as far as it is not known. It is to begin
+    /// `within` that time.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says, also in the stream.
+    pub async fn files(self, asked: &Asked, within: Duration) -> Result<Sent, PeerError> {
+        let request = wire::to_files_request(self.caller(), asked);
+        let aggregation = asked.aggregation;
+        let mut client = self.member.peers.streams(self.address)?;
+        let messages = answer(within, client.files(request)).await?;
+        Ok(messages.map(move |message| Ok(wire::file_part(message?, aggregation)?)).boxed())
     }
 
     /// What it has accepted, refused, and counted so far in the windows that are open, in

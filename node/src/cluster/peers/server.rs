@@ -23,8 +23,8 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::wire::{self, Caller, Malformed};
 use super::{
-    Batches, CONNECTION_WINDOW, CarriedParts, Chunks, Kept, Listed, MESSAGE_BYTES_MAX,
-    PING_INTERVAL, PING_TIMEOUT, Reply, STREAM_WINDOW, STREAMS_MAX, Stamped,
+    Asked, Batches, CONNECTION_WINDOW, CarriedParts, Chunks, FileParts, Kept, Listed,
+    MESSAGE_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, Reply, STREAM_WINDOW, STREAMS_MAX, Stamped,
 };
 use crate::checkpoint::facts::SegmentId;
 use crate::checkpoint::facts::command::Command;
@@ -156,6 +156,12 @@ pub trait Answers: Send + Sync + 'static {
     /// # Errors
     /// As it says, and while the node does not have what it carries.
     fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined>;
+
+    /// As [`Holdings::files`](super::Holdings::files).
+    ///
+    /// # Errors
+    /// As it says, and while the node does not have its files.
+    fn files(&self, asked: Asked) -> Result<FileParts, Declined>;
 
     /// As [`Holdings::live`](super::Holdings::live).
     fn live(&self, limit: u32) -> impl Future<Output = Result<Bytes, Declined>> + Send;
@@ -446,6 +452,19 @@ impl<A: Answers> Peer for Server<A> {
         self.admit(caller)?;
         let parts = self.answers.carried(wire::slots(&slots)?)?;
         let messages = parts.map(|part| Ok(wire::to_carried(part?)?));
+        Ok(Response::new(messages.boxed()))
+    }
+
+    type FilesStream = BoxStream<'static, Result<peer::FilesResponse, Status>>;
+
+    async fn files(
+        &self,
+        request: Request<peer::FilesRequest>,
+    ) -> Result<Response<Self::FilesStream>, Status> {
+        let (caller, asked) = wire::asked(request.into_inner())?;
+        self.admit(caller)?;
+        let parts = self.answers.files(asked)?;
+        let messages = parts.map(|part| Ok(wire::to_file_part(part?)?));
         Ok(Response::new(messages.boxed()))
     }
 

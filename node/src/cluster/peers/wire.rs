@@ -3,6 +3,7 @@
 //! Nodes of different versions talk to each other: a field never changes its number or
 //! its meaning. The golden tests hold the bytes.
 
+mod files; // what is told of rebuilt files
 mod holdings; // what is told of journals and results
 mod keeping; // what is kept of slots that others lead
 
@@ -19,6 +20,7 @@ use crate::checkpoint::raft::{self, Decision, Rpc};
 use crate::cluster::formation::{Hello, State};
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::node::NodeId;
+pub(super) use files::{asked, file_part, to_file_part, to_files_request};
 pub(super) use holdings::{
     Copied, batch, decided, one_stamped, slots, stamped, tables, to_batches, to_copies, to_decided,
     to_one_stamped, to_slots, to_stamped, to_tables, whole_second,

@@ -8,7 +8,9 @@ use futures::future::BoxFuture;
 use super::*;
 use crate::checkpoint::facts::command::Command;
 use crate::cluster::example::mesh::{Lender, Mesh};
-use crate::cluster::peers::{Batches, CarriedParts, Chunks, Declined, Holdings, Kept, Listed};
+use crate::cluster::peers::{
+    Asked, Batches, CarriedParts, Chunks, Declined, FileParts, Holdings, Kept, Listed,
+};
 use crate::event::entry::Section;
 use crate::event::entry::distinct::Content;
 use crate::event::fingerprint::slot_of;
@@ -107,6 +109,10 @@ impl Holdings for Arc<Holder> {
     }
 
     fn carried(&self, _: SlotSet) -> Result<CarriedParts, Declined> {
+        nothing()
+    }
+
+    fn files(&self, _: Asked) -> Result<FileParts, Declined> {
         nothing()
     }
 

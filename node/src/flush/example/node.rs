@@ -128,7 +128,8 @@ pub(crate) struct Node {
     source: Arc<Source>,
     pub(crate) store: Arc<Store>,
     pub(crate) scratch: Arc<tempfile::TempDir>,
-    rebuilt: Arc<tempfile::TempDir>,
+    rebuilt: Files,
+    _rebuilt: Arc<tempfile::TempDir>,
     journal_bytes_max: u64,
 }
 
@@ -148,8 +149,9 @@ impl Node {
     ) -> Node {
         let (cluster, source) = (Arc::clone(cluster), Arc::clone(source));
         let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
-        let [scratch, rebuilt] = [(); 2].map(|()| Arc::new(tempfile::tempdir().unwrap()));
-        Node { id, cluster, source, store, scratch, rebuilt, journal_bytes_max }
+        let [scratch, _rebuilt] = [(); 2].map(|()| Arc::new(tempfile::tempdir().unwrap()));
+        let rebuilt = Files::new(_rebuilt.path().to_owned(), Arc::clone(&store));
+        Node { id, cluster, source, store, scratch, rebuilt, _rebuilt, journal_bytes_max }
     }
 
     /// What folds behind a handle, and what it hands on.
@@ -182,7 +184,7 @@ impl Node {
 
     /// What it rebuilds.
     pub(crate) fn files(&self) -> Files {
-        Files::new(self.rebuilt.path().to_owned(), Arc::clone(&self.store))
+        self.rebuilt.clone()
     }
 
     /// A journal that nobody writes.

@@ -1,6 +1,7 @@
 //! One rebuilt file and its index.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -29,7 +30,7 @@ impl OpenFile {
         next: Sequence,
     ) -> Result<OpenFile, FilesError> {
         let file = open_at(&path, length)?;
-        let index = open_at(&index_path, at(next))?;
+        let index = open_at(&index_path, index_length(next))?;
         Ok(OpenFile { path, file, index_path, index })
     }
 
@@ -42,9 +43,7 @@ impl OpenFile {
         let written = self.index.write_all_at(&bytes, at(from));
         written.map_err(system("write", &self.index_path))
     }
-}
 
-impl OpenFile {
     /// Cuts off what lies behind the newest chunk: another life wrote it, and it was lost since.
     ///
     /// # Errors
@@ -58,19 +57,41 @@ impl OpenFile {
     }
 }
 
+impl OpenFile {
+    /// Writes bytes at a place in the file.
+    pub(super) fn write_at(&self, at: u64, bytes: &[u8]) -> Result<(), FilesError> {
+        self.file.write_all_at(bytes, at).map_err(system("write", &self.path))
+    }
+
+    /// The file from one place to another.
+    pub(super) fn bytes(&self, from: u64, to: u64) -> Result<Bytes, FilesError> {
+        read(&self.file, from, to - from).map_err(system("read", &self.path))
+    }
+
+    /// The fingerprints of chunks from one to another, by their numbers, 16 bytes each.
+    pub(super) fn fingerprints(&self, from: u64, to: u64) -> Result<Bytes, FilesError> {
+        let (at, bytes) = ((from - 1) * FINGERPRINT_BYTES, (to - from) * FINGERPRINT_BYTES);
+        read(&self.index, at, bytes).map_err(system("read", &self.index_path))
+    }
+}
+
+fn read(file: &File, at: u64, bytes: u64) -> io::Result<Bytes> {
+    let mut read = vec![0; bytes as usize];
+    file.read_exact_at(&mut read, at)?;
+    Ok(read.into())
+}
+
 impl Content for OpenFile {
     type Error = FilesError;
 
     fn write(&mut self, at: u64, payload: &[u8]) -> Result<(), FilesError> {
         // Nothing is cut off here: what lies behind may be what a checkpoint has, and is about to
         // be written again.
-        self.file.write_all_at(payload, at).map_err(system("write", &self.path))
+        self.write_at(at, payload)
     }
 
     fn read(&mut self, at: u64, bytes: u64) -> Result<Bytes, FilesError> {
-        let mut read = vec![0; bytes as usize];
-        self.file.read_exact_at(&mut read, at).map_err(system("read", &self.path))?;
-        Ok(read.into())
+        self.bytes(at, at + bytes)
     }
 
     fn fingerprint(&mut self, seq: Sequence) -> Result<u128, FilesError> {
@@ -79,6 +100,11 @@ impl Content for OpenFile {
         read.map_err(system("read", &self.index_path))?;
         Ok(u128::from_be_bytes(bytes))
     }
+}
+
+/// Bytes of the index of all chunks before one.
+pub(super) fn index_length(next: Sequence) -> u64 {
+    at(next)
 }
 
 /// Where a chunk stands in the index.

@@ -3,27 +3,28 @@ use std::fs;
 use serde_json::json;
 
 use super::*;
+use crate::aggregation::log_files::session::Content as _;
 use crate::checkpoint::facts::command::Command;
 use crate::event::chunk::Chunk;
 use crate::event::entry::EntryWriter;
 use crate::event::fingerprint::FingerprintKey;
 use crate::flush::example::node::{Life, Node, Source, everybody_waits};
-use crate::flush::example::{Cluster, Lost, at, definition};
+use crate::flush::example::{Cluster, Lost, at, copy_files, definition};
 
 const KEY: FingerprintKey = FingerprintKey([7; 16]);
 /// The aggregation that rebuilds files.
 const FILES: u32 = 1;
 
 /// A node that rebuilds files, with a checkpoint every two seconds, from second 2 on.
-struct Setting {
-    cluster: Arc<Cluster>,
-    source: Arc<Source>,
-    node: Node,
-    segment: u64,
+pub(in crate::flush) struct Setting {
+    pub(in crate::flush) cluster: Arc<Cluster>,
+    pub(in crate::flush) source: Arc<Source>,
+    pub(in crate::flush) node: Node,
+    pub(in crate::flush) segment: u64,
 }
 
 impl Setting {
-    fn new() -> Setting {
+    pub(in crate::flush) fn new() -> Setting {
         let (cluster, source) = (Cluster::of(2), Arc::new(Source::default()));
         cluster.apply(register(2));
         cluster.cut(2, &[]);
@@ -33,7 +34,12 @@ impl Setting {
     }
 
     /// The next entry has a chunk.
-    fn append(&self, second: u64, (id, seq): (&str, i64), payload: &'static str) {
+    pub(in crate::flush) fn append(
+        &self,
+        second: u64,
+        (id, seq): (&str, i64),
+        payload: &'static str,
+    ) {
         let mut entry = EntryWriter::new(None);
         let payload = Bytes::from_static(payload.as_bytes());
         let (id, seq) = (stream(id), seq.try_into().unwrap());
@@ -43,13 +49,13 @@ impl Setting {
     }
 
     /// Cuts where everything that was appended is below, and waits until that has its effect.
-    async fn cut(&self, second: u64) {
+    pub(in crate::flush) async fn cut(&self, second: u64) {
         let counts = self.source.appended.borrow().counts();
         self.cluster.cut(second, &counts);
         everybody_waits().await;
     }
 
-    fn read(&self, id: &str) -> String {
+    pub(in crate::flush) fn read(&self, id: &str) -> String {
         let path = self.node.files().path(FILES, &stream(id), 7);
         fs::read_to_string(path).unwrap()
     }
@@ -59,7 +65,7 @@ impl Setting {
     }
 
     /// What the newest checkpoint has of a file: bytes, and chunks that wait.
-    fn kept(&self, id: &str) -> Option<(u64, usize)> {
+    pub(in crate::flush) fn kept(&self, id: &str) -> Option<(u64, usize)> {
         let kept = self.node.files().kept(&Setting::key(id)).unwrap()?;
         let number = self.cluster.now().aggregations()[&FILES].progress(Setting::key(id).slot());
         let version = kept.as_of(number.number());
@@ -67,7 +73,7 @@ impl Setting {
     }
 
     /// Chunks in all checkpoints, and those of them that are in files.
-    fn flushed(&self) -> (u64, u64) {
+    pub(in crate::flush) fn flushed(&self) -> (u64, u64) {
         let ledger = self.cluster.now().aggregations()[&FILES].ledger;
         (ledger.flushed, ledger.distinct)
     }
@@ -265,4 +271,206 @@ fn a_file_that_lost_something_that_was_durable_is_refused() {
     let reached = Reached { length: 3, ..Reached::default() };
     let refused = files.open(&key, &id, reached, Reached::default()).unwrap_err();
     assert!(matches!(refused, FilesError::Short { found: 0, expected: 3, .. }), "{refused}");
+}
+
+/// What node 1 has after two checkpoints: a file of two chunks, one that waits, and another file.
+async fn two_checkpoints() -> (Setting, Life) {
+    let it = Setting::new();
+    let life = it.node.start();
+    it.append(3, ("a", 1), "one ");
+    it.append(3, ("a", 4), "four");
+    it.cut(4).await;
+    it.append(5, ("a", 2), "two ");
+    it.append(5, ("b", 1), "x");
+    it.cut(6).await;
+    (it, life)
+}
+
+/// Asks for both files, as of their slots' checkpoints of this number.
+fn ask(files: &Files, checkpoint: u64) -> Asked {
+    let checkpoints = [("a", checkpoint), ("b", checkpoint)];
+    let checkpoints = checkpoints.map(|(id, number)| (Setting::key(id).slot(), number)).into();
+    files.ask_all(FILES, checkpoints).unwrap()
+}
+
+/// The parts that come of what is asked for, in short.
+fn parts(files: &Files, asked: Asked) -> Vec<String> {
+    let short = |part| match part {
+        FilePart::Begin { kept, continues, .. } => format!("{} {continues}", kept.id),
+        FilePart::Fingerprints(chunks) => format!("{} chunks", chunks.len() / 16),
+        FilePart::Bytes(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+        FilePart::Waiting(seq, held) => format!("{} waits: {:?}", seq.number(), held.payload),
+    };
+    files.lend(asked).unwrap().map(|part| short(part.unwrap())).collect()
+}
+
+fn other() -> (tempfile::TempDir, Files) {
+    let root = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::in_memory(&crate::store::Disk::default()).unwrap());
+    let files = Files::new(root.path().to_owned(), store);
+    (root, files)
+}
+
+fn content(files: &Files, id: &str) -> String {
+    fs::read_to_string(files.path(FILES, &stream(id), 7)).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_owner_gets_what_it_lacks_and_nothing_twice() {
+    let (it, life) = two_checkpoints().await;
+    let ((_root, there), here) = (other(), it.node.files());
+    assert_eq!(
+        parts(&here, ask(&there, 9)).into_iter().collect::<BTreeSet<_>>(),
+        ["a true", "2 chunks", "one two ", "4 waits: b\"four\"", "b true", "1 chunks", "x"]
+            .map(str::to_owned)
+            .into()
+    );
+    copy_files(&here, &there, ask(&there, 9)).unwrap();
+    for id in ["a", "b"] {
+        let key = Setting::key(id);
+        assert_eq!(there.kept(&key).unwrap(), here.kept(&key).unwrap());
+        assert_eq!(content(&there, id), it.read(id));
+    }
+    it.append(7, ("a", 3), "three ");
+    it.cut(8).await;
+    let news = ["a true", "2 chunks", "three four", "b true"].map(str::to_owned);
+    let sent: BTreeSet<_> = parts(&here, ask(&there, 9)).into_iter().collect();
+    assert_eq!(sent, news.into());
+    copy_files(&here, &there, ask(&there, 9)).unwrap();
+    assert_eq!(content(&there, "a"), "one two three four");
+    let key = Setting::key("a");
+    let version = there.kept(&key).unwrap().unwrap().now;
+    let mut session_end = there.open(&key, &stream("a"), version.reached, version.reached).unwrap();
+    let mut own_end = here.open(&key, &stream("a"), version.reached, version.reached).unwrap();
+    for seq in 1..=4 {
+        let seq = Sequence::try_from(seq).unwrap();
+        assert_eq!(session_end.fingerprint(seq).unwrap(), own_end.fingerprint(seq).unwrap());
+    }
+    runs(life).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_up_to_a_checkpoint_gets_nothing_that_is_newer() {
+    let (it, life) = two_checkpoints().await;
+    let ((_root, there), here) = (other(), it.node.files());
+    copy_files(&here, &there, ask(&there, 1)).unwrap();
+    assert_eq!(content(&there, "a"), "one ");
+    let kept = there.kept(&Setting::key("a")).unwrap().unwrap();
+    assert_eq!((kept.now.checkpoint, kept.before), (1, None));
+    assert_eq!(there.waiting(&Setting::key("a"), &kept.now).unwrap().len(), 1);
+    assert!(parts(&here, ask(&there, 0)).is_empty());
+    runs(life).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_beyond_or_beside_what_the_owners_have_are_replaced() {
+    let (it, life) = two_checkpoints().await;
+    let ((_root, there), here) = (other(), it.node.files());
+    let key = Setting::key("a");
+    copy_files(&here, &there, ask(&there, 1)).unwrap();
+    let path = there.path(FILES, &stream("a"), 7);
+    fs::write(&path, "one and a tail that no checkpoint has").unwrap();
+    copy_files(&here, &there, ask(&there, 9)).unwrap();
+    assert_eq!(content(&there, "a"), "one two ");
+
+    // A file that lost something, and one that began as another.
+    fs::write(&path, "one").unwrap();
+    assert_eq!(ask(&there, 9).known[&key], Known::default());
+    copy_files(&here, &there, ask(&there, 9)).unwrap();
+    let mut asked = ask(&there, 9);
+    asked.known.get_mut(&key).unwrap().reached.digest.0 ^= 1;
+    let sent = parts(&here, asked);
+    assert!(sent.contains(&"a false".to_owned()), "{sent:?}");
+    assert!(sent.contains(&"one two ".to_owned()), "{sent:?}");
+    runs(life).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_state_that_is_in_no_row_any_more_is_recognised_by_its_chunks() {
+    let (it, life) = two_checkpoints().await;
+    let ((_root, there), here) = (other(), it.node.files());
+    copy_files(&here, &there, ask(&there, 1)).unwrap();
+    for (second, seq, payload) in [(7, 3, "three "), (9, 5, "five"), (11, 6, "six")] {
+        it.append(second, ("a", seq), payload);
+        it.cut(second + 1).await;
+    }
+    let sent = parts(&here, ask(&there, 9));
+    assert!(
+        sent.contains(&"a true".to_owned()) && sent.contains(&"5 chunks".to_owned()),
+        "{sent:?}"
+    );
+    copy_files(&here, &there, ask(&there, 9)).unwrap();
+    assert_eq!(content(&there, "a"), it.read("a"));
+    runs(life).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_cut_off_counts_for_nothing() {
+    let (it, life) = two_checkpoints().await;
+    let ((_root, there), here) = (other(), it.node.files());
+    let all: Vec<_> = here.lend(ask(&there, 9)).unwrap().map(Result::unwrap).collect();
+    for count in 1..all.len() {
+        let mut incoming = there.receive(&ask(&there, 9), |_| true);
+        let taken: Result<(), _> =
+            all[..count].iter().cloned().try_for_each(|part| incoming.take(part));
+        let finished = taken.and_then(|()| incoming.finish());
+        for (id, length) in [("a", 8), ("b", 1)] {
+            if let Some(kept) = there.kept(&Setting::key(id)).unwrap() {
+                assert_eq!(kept.now.reached.length, length);
+                let whole = fs::metadata(there.path(FILES, &stream(id), 7)).unwrap();
+                assert!(finished.is_ok() && whole.len() == length, "{count}");
+                there.forget(FILES, Setting::key(id).slot(), 9, |_| true).unwrap();
+            }
+        }
+    }
+    runs(life).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_folds_a_slot_or_does_not_own_it_takes_nothing_of_its_files() {
+    let (it, life) = two_checkpoints().await;
+    let ((_root, there), here) = (other(), it.node.files());
+    let take = |may_keep: bool| {
+        let mut incoming = there.receive(&ask(&there, 9), |_| may_keep);
+        let mut parts = here.lend(ask(&there, 9)).unwrap().map(Result::unwrap);
+        parts.try_for_each(|part| incoming.take(part)).and_then(|()| incoming.finish())
+    };
+    let folded = there.fold(SlotSet::all(256));
+    let refused = take(true).unwrap_err();
+    assert!(matches!(refused, FilesError::Moved { .. }), "{refused}");
+    assert_eq!(there.forget(FILES, Setting::key("a").slot(), 9, |_| true).unwrap(), 0);
+    drop(folded);
+    let refused = take(false).unwrap_err();
+    assert!(matches!(refused, FilesError::Moved { .. }), "{refused}");
+    assert_eq!(there.kept(&Setting::key("a")).unwrap(), None);
+    take(true).unwrap();
+    assert_eq!(content(&there, "a"), "one two ");
+    runs(life).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_others_have_gone_on_from_is_not_written_again() {
+    let (it, life) = two_checkpoints().await;
+    let (files, key) = (it.node.files(), Setting::key("a"));
+    let before = files.kept(&key).unwrap();
+    let late = Change { key, id: stream("a"), found: Found::default() };
+    files.keep(&[late], &[(key.slot(), 1)].into()).unwrap();
+    assert_eq!(files.kept(&key).unwrap(), before);
+    runs(life).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_are_forgotten_with_all_that_belongs_to_them() {
+    let (it, life) = two_checkpoints().await;
+    let ((root, there), here) = (other(), it.node.files());
+    copy_files(&here, &there, ask(&there, 9)).unwrap();
+    let slot = Setting::key("a").slot();
+    assert_eq!(there.forget(FILES, slot, 9, |_| false).unwrap(), 0);
+    assert_eq!(there.forget(FILES, slot, 9, |_| true).unwrap(), 1);
+    assert_eq!(there.forget(FILES, slot, 9, |_| true).unwrap(), 0);
+    assert_eq!(there.kept(&Setting::key("a")).unwrap(), None);
+    assert!(there.with_gaps(FILES, slot).unwrap().is_empty());
+    let left = |folder: &str| fs::read_dir(root.path().join(folder)).unwrap().count();
+    assert_eq!((left("1"), left("1.index")), (1, 1), "the other file stays");
+    runs(life).await;
 }

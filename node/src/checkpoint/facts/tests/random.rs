@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
+use super::super::aggregations::Aggregation;
 use super::super::members::MemberState;
 use super::super::segments::SegmentState;
 use super::super::windows::Completeness;
@@ -41,6 +42,11 @@ fn command(facts: &Facts, step: Step) -> Command {
         15..=18 => cut_step(facts, [a, b, c, d], off),
         19 | 20 => place_step(facts, a, b, c, off),
         21 if d.is_multiple_of(8) => Command::Throttle { seconds: a.into() },
+        21 if d.is_multiple_of(8) => {
+            let definitions =
+                ["a", "files"].map(|name| (name.to_owned(), json!({ "type": "LogFiles" })));
+            Command::Register { definitions: definitions.into() }
+        }
         21 => register(match a % 4 {
             0 => &["a"],
             1 => &["a", "b"],
@@ -146,7 +152,13 @@ fn filled_step(facts: &Facts, a: u8, b: u8, off: u64) -> Command {
     let slot = a % 2;
     let filling = facts.slots.get(&slot).and_then(|ownership| ownership.filling.iter().next());
     let (node, since) = filling.map_or((some_node(facts, b), 1), |(&node, &since)| (node, since));
-    Command::Filled { node, slots: [(slot, since + off)].into() }
+    // What it has of files is out of date one time in eight.
+    let rebuilding = facts.aggregations().iter().filter(|(_, known)| known.takes_chunks());
+    let has = |(&number, known): (&u32, &Aggregation)| {
+        (number, [(slot, known.progress(slot).number().saturating_sub(off))].into())
+    };
+    let files = rebuilding.map(has).collect();
+    Command::Filled { node, slots: [(slot, since + u64::from(b.is_multiple_of(8)))].into(), files }
 }
 
 fn primary(facts: &Facts, slot: Slot) -> (NodeId, u64) {
@@ -248,6 +260,7 @@ impl Settled {
         self.ends_stay(facts);
         self.lines_stay(facts, command);
         complete_stays(&before, facts, command);
+        new_owners_have_all_files(&before, facts, command);
         senders_wait_as_they_were_asked(&before, facts, command);
         answer
     }
@@ -358,6 +371,18 @@ fn complete_stays(before: &Facts, after: &Facts, command: &Command) {
                     matches!(command, Command::Forget { .. } | Command::LoseResults { .. });
                 assert!(found == Completeness::Complete || given_up, "{found:?}");
             }
+        }
+    }
+}
+
+/// Whoever says that it has filled has what the slot's checkpoints of files have.
+fn new_owners_have_all_files(before: &Facts, after: &Facts, command: &Command) {
+    let Command::Filled { slots, files, .. } = command else { return };
+    for slot in slots.keys().filter(|slot| before.slots.get(slot) != after.slots.get(slot)) {
+        for (number, known) in after.aggregations().iter().filter(|(_, known)| known.takes_chunks())
+        {
+            let has = files.get(number).and_then(|has| has.get(slot)).copied().unwrap_or(0);
+            assert!(has >= known.progress(*slot).number(), "an owner lacks a checkpoint of files");
         }
     }
 }

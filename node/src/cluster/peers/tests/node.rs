@@ -182,6 +182,11 @@ impl Answers for Script {
         Ok(stream::iter(self.carried.clone().map(Ok)).boxed())
     }
 
+    fn files(&self, asked: Asked) -> Result<FileParts, Declined> {
+        self.hear(format!("files of {:?}", asked.checkpoints));
+        Ok(stream::iter([Ok(FilePart::Bytes(Bytes::from_static(b"file")))]).boxed())
+    }
+
     async fn live(&self, limit: u32) -> Result<Bytes, Declined> {
         self.hear(format!("live {limit}"));
         self.live.clone()

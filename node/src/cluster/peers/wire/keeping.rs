@@ -5,6 +5,7 @@ use futures::stream::{self, StreamExt as _};
 use sheaf_proto::peer::{self, carried_response, keep_begin, keep_request};
 use tonic::Streaming;
 
+use super::files::{kept_files, to_kept_files};
 use super::holdings::{records, slots, to_records, to_slots};
 use super::{Declined, Malformed};
 use crate::checkpoint::carries::Carry;
@@ -32,6 +33,7 @@ pub(in crate::cluster::peers) fn to_begin(
             })
         }
         Kept::Carry(carry) => keep_begin::Kept::Carry(to_json(carry)?),
+        Kept::Files(files) => keep_begin::Kept::Files(to_kept_files(files)),
     };
     Ok(to_request(keep_request::Part::Begin(peer::KeepBegin { caller, kept: Some(kept) })))
 }
@@ -67,6 +69,7 @@ pub(in crate::cluster::peers) fn kept(
             Kept::Table { aggregation, window, slots, summary, records }
         }
         keep_begin::Kept::Carry(carry) => Kept::Carry(json(&carry)?),
+        keep_begin::Kept::Files(files) => Kept::Files(kept_files(files)?),
     };
     Ok((begin.caller, kept))
 }
@@ -124,6 +127,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::flush::files::FileKey;
+    use crate::flush::sharing::KeptFiles;
 
     fn carry() -> Carry {
         Carry {
@@ -141,13 +146,19 @@ mod tests {
         Kept::Table { aggregation: 3, window, slots, summary: None, records }
     }
 
+    fn files() -> Kept {
+        let file = FileKey { aggregation: 3, hash: 255 << 120, session: 7 };
+        let (checkpoints, files) = (BTreeMap::from([(255, 5)]), vec![file]);
+        Kept::Files(KeptFiles { aggregation: 3, checkpoints, files })
+    }
+
     fn read(message: Option<peer::KeepRequest>) -> Result<Kept, Malformed> {
         kept(message).map(|(_, kept)| kept)
     }
 
     #[test]
     fn what_is_to_be_kept_is_understood() {
-        for sent in [table(), Kept::Carry(carry())] {
+        for sent in [table(), Kept::Carry(carry()), files()] {
             let message = to_begin(None, &sent).unwrap();
             let message = peer::KeepRequest::decode(&message.encode_to_vec()[..]).unwrap();
             assert_eq!(read(Some(message)), Ok(sent));
@@ -176,6 +187,11 @@ mod tests {
         let head = [0x0a, of.len() as u8 + 2, 0x12, of.len() as u8];
         let table = to_begin(None, &table()).unwrap().encode_to_vec();
         assert_eq!(table, [&head[..], &of].concat());
+        let of = [0x08, 3, 0x12, 5, 0x08, 0xff, 1, 0x10, 5, 0x1a, 20, 0x0a, 16, 0xff];
+        let of = [&of[..], &[0; 15], &[0x10, 7]].concat();
+        let head = [0x0a, of.len() as u8 + 2, 0x22, of.len() as u8];
+        let files = to_begin(None, &files()).unwrap().encode_to_vec();
+        assert_eq!(files, [&head[..], &of].concat());
         let json = br#"{"aggregation":3,"window":{"start":0,"end":10},"slots":"255","next":{"1":5},"state":{}}"#;
         let length = json.len() as u8;
         let carry_sent = to_begin(None, &Kept::Carry(carry())).unwrap().encode_to_vec();

@@ -7,7 +7,7 @@ use futures::stream::{self, StreamExt as _};
 use tokio::time::timeout;
 
 use super::*;
-use crate::cluster::peers::{Batch, CarriedPart};
+use crate::cluster::peers::{Batch, CarriedPart, FilePart};
 use crate::flush::requests::Decided;
 
 /// Nothing here takes this long.
@@ -99,6 +99,10 @@ impl Holdings for Engine {
 
     fn carried(&self, _: SlotSet) -> Result<CarriedParts, Declined> {
         Ok(self.held(stream::iter([Ok(CarriedPart::Chunk(Bytes::from_static(b"file")))])))
+    }
+
+    fn files(&self, _: Asked) -> Result<FileParts, Declined> {
+        Ok(self.held(stream::iter([Ok(FilePart::Bytes(Bytes::from_static(b"bytes")))])))
     }
 
     fn live(&self, limit: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {
