@@ -15,7 +15,7 @@ use crate::event::slots::SlotSet;
 use crate::event::time::{SECOND, UnixNanos, Window};
 use crate::flush::Aggregation;
 use crate::flush::feed::Part;
-use crate::flush::files::{Change, FileKey, Files, FilesError, OpenFile};
+use crate::flush::files::{Change, FileKey, Files, FilesError, Kept, OpenFile};
 use crate::journal::Position;
 
 /// Files that are open to be written at the same time.
@@ -132,16 +132,16 @@ impl Shelf {
     /// Goes on with a file in which chunks wait, as its slot's last checkpoint has it.
     fn take_up(&mut self, key: FileKey) -> Result<(), FilesError> {
         let Some(kept) = self.files.kept(&key)? else { return Ok(()) };
-        let session = self.resumed(&key)?;
+        let session = self.resumed(&key, Some(&kept))?;
         if session.unsettled() > 0 {
             self.open.insert(key, Open { id: kept.id, session, content: None });
         }
         Ok(())
     }
 
-    fn resumed(&self, key: &FileKey) -> Result<Session, FilesError> {
+    fn resumed(&self, key: &FileKey, kept: Option<&Kept>) -> Result<Session, FilesError> {
         let checkpoint = self.completed.get(&key.slot()).copied().unwrap_or(0);
-        let version = self.files.kept(key)?.map(|kept| kept.as_of(checkpoint)).unwrap_or_default();
+        let version = kept.map(|kept| kept.as_of(checkpoint)).unwrap_or_default();
         let waiting = self.files.waiting(key, &version)?;
         Ok(Session::resume(version.reached, waiting))
     }
@@ -162,7 +162,7 @@ impl Shelf {
         let ChunkSection { hash, fingerprint, session, seq, payload, .. } = *chunk;
         let key = FileKey { aggregation: self.aggregation.number, hash, session };
         if !self.open.contains_key(&key) {
-            let session = self.resumed(&key)?;
+            let session = self.resumed(&key, self.files.kept(&key)?.as_ref())?;
             let id = chunk.stream_id();
             self.open.insert(key, Open { id, session, content: None });
         }
