@@ -13,6 +13,7 @@ pub mod frame; // an entry's bytes: number, stamp, checksums
 mod marks; // how much is stamped before which second
 mod queue; // what waits for the writer, and when it is due
 pub mod replay; // what is there at the start, checked
+mod rows; // entries as they stand in the database, and in payload files
 mod segments; // which segments there are
 mod shown; // the segments that are read from memory
 mod tail; // the newest entries, in memory
@@ -275,7 +276,10 @@ impl Journal {
         copies.trim(needed, cut)?;
         let begin = self.segments.begin();
         let begin = copies.first().map_or(begin, |first| first.min(begin));
-        Ok(replay::release(&self.store, begin)?)
+        replay::release(&self.store, begin)?;
+        let begin_of =
+            |segment| self.segments.begin_of(segment).or_else(|| copies.begin_of(segment));
+        Ok(rows::release(&self.store, begin_of)?)
     }
 
     /// Refuses new entries; what is queued is still committed.

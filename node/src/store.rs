@@ -8,6 +8,7 @@
 pub mod folder; // folders that survive a power cut
 pub mod keys; // every key's bytes
 mod memory; // in memory, on a disk that can crash
+mod payloads; // large values of the journal, in files
 mod rocks; // in a folder; alone names `rocksdb`
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,9 @@ use tokio::time::sleep;
 use crate::failpoint::{is_to_fail, may_die};
 
 pub use memory::Disk;
+pub use payloads::{PayloadFile, PayloadLimits, Place};
+
+use payloads::Payloads;
 
 /// A set of keys with an order of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +105,7 @@ trait Backend: Send + Sync {
     fn release(&self, table: Table, from: &[u8], to: &[u8]) -> Result<(), Reason>;
     fn note(&self) -> Result<Vec<u8>, Reason>;
     fn write_note(&self, note: &[u8]) -> Result<(), Reason>;
+    fn payloads(&self) -> &dyn Payloads;
     /// How long the disk makes the next write wait, if not in the write itself.
     fn delay(&self) -> Option<Duration>;
 }
@@ -178,11 +183,16 @@ impl Store {
     /// After any error the handle refuses every later write.
     pub fn commit(&self, batch: Batch<'_>) -> Result<(), StoreError> {
         debug_assert!(std::ptr::eq(self, batch.store), "a batch of another store");
+        self.write(|| write_and_sync(batch.writes))
+    }
+
+    /// After an error nothing is written any more.
+    fn write<T>(&self, write: impl FnOnce() -> Result<T, Reason>) -> Result<T, StoreError> {
         if self.broken.load(Ordering::Acquire) {
             let reason = "an earlier write failed; it has to be opened again";
             return Err(self.write_error(reason.to_owned()));
         }
-        let result = write_and_sync(batch.writes);
+        let result = write();
         if result.is_err() {
             self.broken.store(true, Ordering::Release);
         }

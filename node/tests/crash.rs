@@ -34,7 +34,7 @@ const STARTING_COMMITS: u64 = 22;
 
 /// Every place where the node may die, how often it comes by there before that in one
 /// life after the other, and the range of that in a last one.
-const PLACES: [(&str, &[u64], Range<u64>); 16] = [
+const PLACES: [(&str, &[u64], Range<u64>); 23] = [
     ("store-before-write", &[0, 1, 3, 6, 9, 12, 15, 18, 21], STARTING_COMMITS..60),
     ("store-after-sync", &[0, 1, 3, 6, 9, 12, 15, 18, 21], STARTING_COMMITS..60),
     ("journal-before-acknowledge", &[0, 1], 2..60),
@@ -51,7 +51,18 @@ const PLACES: [(&str, &[u64], Range<u64>); 16] = [
     ("print-after-deliver", &[0], 0..2),
     ("printed-before-record", &[0], 0..2),
     ("printed-after-record", &[0], 0..2),
+    ("payload-before-write", &[0, 1], 2..60),
+    ("payload-before-sync", &[0, 1], 2..60),
+    ("payload-before-name", &[0], 0..1),
+    ("payload-after-sync", &[0, 1], 2..60),
+    // The life before has left a tail.
+    ("payload-before-cut", &[0], 0..1),
+    ("payload-before-remove", &[0], 0..1),
+    ("payload-after-remove", &[0], 0..1),
 ];
+
+/// The places that only entries in payload files come by.
+const PAYLOAD: &str = "payload-";
 
 /// The places that only large windows come by.
 const CARRYING: [&str; 2] = ["checkpoint-before-carry", "checkpoint-after-carry"];
@@ -71,7 +82,8 @@ fn die_at_each_place(campaign: &mut Campaign, places: &[&str]) {
     for (place, passes, last) in PLACES.iter().filter(|(place, ..)| places.contains(place)) {
         let last = campaign.rng.u64(last.clone());
         for passes in passes.iter().chain([&last]) {
-            campaign.live(&format!("{place}={passes}*off->return"), Life::wait_for_death);
+            let size = if place.starts_with(PAYLOAD) { "payload-any-size=return;" } else { "" };
+            campaign.live(&format!("{size}{place}={passes}*off->return"), Life::wait_for_death);
         }
     }
 }
@@ -88,11 +100,22 @@ fn die_at_random_moments(mut campaign: Campaign) {
     campaign.end();
 }
 
+fn payload_places() -> Vec<&'static str> {
+    let places = PLACES.iter().map(|(place, ..)| *place);
+    places.filter(|place| place.starts_with(PAYLOAD)).collect()
+}
+
 fn recover_from(failure: &str) {
+    recover_from_after(failure, &[STARTING_COMMITS, 100], "");
+}
+
+/// Lives in which something fails after so many times that it did not, beside other
+/// `failpoints`.
+fn recover_from_after(failure: &str, passes: &[u64], failpoints: &str) {
     let mut campaign = Campaign::begin();
-    let later = campaign.rng.u64(STARTING_COMMITS..200);
-    for passes in [STARTING_COMMITS, later] {
-        campaign.live(&format!("{failure}={passes}*off->1*return->off"), |life| {
+    for passes in passes {
+        let later = passes + campaign.rng.u64(..passes);
+        campaign.live(&format!("{failpoints}{failure}={later}*off->1*return->off"), |life| {
             life.wait_for_log("the engine failed; its database is opened again");
             life.wait_until_ready();
             life.wait_for_more("an acknowledged request", Seen::acknowledged);
@@ -141,6 +164,16 @@ fn deaths_around_a_carry_lose_nothing() {
 }
 
 #[test]
+fn deaths_around_a_payload_lose_nothing() {
+    die_at(Campaign::begin(), &payload_places());
+}
+
+#[test]
+fn power_cuts_around_a_payload_lose_nothing() {
+    die_at(Campaign::begin().with_power_cuts(), &payload_places());
+}
+
+#[test]
 fn a_node_that_drains_under_load_loses_nothing() {
     let mut campaign = Campaign::begin();
     for _ in 0..2 {
@@ -152,6 +185,11 @@ fn a_node_that_drains_under_load_loses_nothing() {
 #[test]
 fn a_write_that_fails_is_refused_and_the_node_recovers_by_itself() {
     recover_from("store-write-fails");
+}
+
+#[test]
+fn a_payload_that_cannot_be_written_is_refused_and_the_node_recovers_by_itself() {
+    recover_from_after("payload-write-fails", &[3, 50], "payload-any-size=return;");
 }
 
 #[test]
@@ -167,7 +205,8 @@ fn power_cuts_at_any_moment_lose_nothing() {
 #[test]
 fn power_cuts_around_a_commit_or_a_flush_lose_nothing() {
     let places = PLACES.map(|(place, ..)| place);
-    let places: Vec<_> = places.into_iter().filter(|place| !CARRYING.contains(place)).collect();
+    let is_other = |place: &&str| !CARRYING.contains(place) && !place.starts_with(PAYLOAD);
+    let places: Vec<_> = places.into_iter().filter(is_other).collect();
     die_at(Campaign::begin().with_power_cuts(), &places);
 }
 
@@ -182,22 +221,29 @@ fn power_cuts_around_a_carry_lose_nothing() {
 #[test]
 fn a_missing_sync_is_found_out() {
     assert!(
-        (0..10).any(|_| a_missing_sync_loses_something()),
+        (0..10).any(|_| loses_something("store-sync-is-missing=return")),
         "nothing was missing, so no cut happened"
     );
+}
+
+/// Its rows are there, and not what they name.
+#[test]
+fn a_missing_sync_of_payloads_is_found_out() {
+    let failpoints = "payload-any-size=return;planted-payload-unsynced=return";
+    assert!((0..10).any(|_| loses_something(failpoints)), "nothing was missing");
 }
 
 /// Whether a power cut after a life without syncs takes something: only what was
 /// acknowledged in that life may be missing. What is left of it may have a hole, and then
 /// the node does not start.
-fn a_missing_sync_loses_something() -> bool {
+fn loses_something(failpoints: &str) -> bool {
     let mut campaign = Campaign::begin().with_power_cuts();
     let under_load =
         |life: &mut Life| life.wait_for_more("an acknowledged request", Seen::acknowledged);
     campaign.live("", under_load);
     campaign.give_up();
     let synced = campaign.seen().records();
-    campaign.live("store-sync-is-missing=return", under_load);
+    campaign.live(failpoints, under_load);
     let faults = campaign.faults();
     for fault in &faults {
         let is_possible = match fault {

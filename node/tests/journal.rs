@@ -20,6 +20,9 @@ use sheaf_node::store::{Disk, Store, StoreError};
 
 const NOW: UnixNanos = UnixNanos(1_800_000_000 * SECOND + 5);
 
+/// What stands in a payload file.
+const LARGE: usize = 1 << 20;
+
 /// Longer than any test stamps.
 const LEASE: UnixNanos = UnixNanos(u64::MAX);
 
@@ -234,13 +237,83 @@ async fn a_journal_that_lost_an_acknowledged_tail_is_refused() {
     assert!(matches!(error, JournalError::Gap { segment: 1, index: 2, .. }), "{error}");
 }
 
+/// A folder with two lives of two large entries each, and the entries.
+async fn large() -> (tempfile::TempDir, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let contents: Vec<_> = ["a", "b", "c", "d"].map(|content| content.repeat(LARGE)).into();
+    for two in contents.chunks(2) {
+        let life = Life::begin(Store::open(folder.path()));
+        for content in two {
+            life.append(content).await.unwrap();
+        }
+        life.end();
+    }
+    (folder, contents)
+}
+
+fn length(file: &Path) -> u64 {
+    file.metadata().unwrap().len()
+}
+
+#[tokio::test]
+async fn a_large_entry_stands_in_a_file_of_its_segment_and_nowhere_else() {
+    let (folder, expected) = large().await;
+    assert_eq!(contents(Store::open(folder.path())).unwrap().0, expected);
+    let payloads = payloads(folder.path());
+    let lengths: Vec<_> = payloads.iter().map(|file| length(file)).collect();
+    assert_eq!(lengths, [2 * LARGE as u64; 2], "{payloads:?}");
+    let rest: u64 = files_in(folder.path()).iter().map(|file| length(file)).sum();
+    assert!(rest < LARGE as u64, "{rest} bytes in the database");
+}
+
+#[tokio::test]
+async fn what_no_frame_says_of_a_payload_file_is_cut_off_at_the_start() {
+    let (folder, expected) = large().await;
+    let file = &payloads(folder.path())[1];
+    let torn = fs::File::options().append(true).open(file).unwrap();
+    std::io::Write::write_all(&mut &torn, b"torn").unwrap();
+    let stray = file.with_file_name(format!("{:016x}-{:016x}", 2, 2));
+    fs::write(&stray, b"stray").unwrap();
+    assert_eq!(contents(Store::open(folder.path())).unwrap().0, expected);
+    assert_eq!(length(file), 2 * LARGE as u64);
+    assert!(!stray.exists());
+}
+
+#[tokio::test]
+async fn a_payload_file_that_is_short_or_gone_stops_the_start() {
+    let (folder, _) = large().await;
+    let file = payloads(folder.path()).remove(0);
+    fs::File::options().write(true).open(&file).unwrap().set_len(2 * LARGE as u64 - 1).unwrap();
+    let short = contents(Store::open(folder.path())).unwrap_err();
+    assert!(matches!(short, JournalError::Damaged { segment: 1, index: 1, .. }), "{short}");
+    fs::remove_file(file).unwrap();
+    let gone = contents(Store::open(folder.path())).unwrap_err();
+    assert!(matches!(gone, JournalError::Damaged { segment: 1, index: 0, .. }), "{gone}");
+}
+
+#[tokio::test]
+async fn payload_files_go_with_what_is_trimmed() {
+    let (folder, _) = large().await;
+    let store = Arc::new(Store::open(folder.path()).unwrap());
+    let found = replay(&store, |_| Ok::<_, JournalError>(())).unwrap();
+    let copies = Copies::open(Arc::clone(&store)).unwrap();
+    let clock = Clock::new(|| NOW);
+    let (journal, _) = Journal::new(store, &found, clock, Box::new(|_| ()));
+    journal.trim(&copies, &BTreeMap::from([(1, 1), (2, 0)]), NOW).unwrap();
+    assert_eq!(payloads(folder.path()).len(), 2, "some of each is needed");
+    journal.trim(&copies, &BTreeMap::from([(2, 1)]), NOW).unwrap();
+    assert_eq!(payloads(folder.path()).len(), 1);
+}
+
 #[tokio::test]
 async fn any_flipped_byte_is_detected_or_harmless_but_never_a_smaller_count() {
     let folder = tempfile::tempdir().unwrap();
     for _ in 0..2 {
         let life = Life::begin(Store::open(folder.path()));
         for n in 0..20 {
-            life.append(&format!("entry {n}")).await.unwrap();
+            // Some of them stand in payload files.
+            let more = "!".repeat(if n % 10 == 0 { LARGE } else { 0 });
+            life.append(&format!("entry {n}{more}")).await.unwrap();
         }
         life.end();
     }
@@ -255,7 +328,8 @@ async fn any_flipped_byte_is_detected_or_harmless_but_never_a_smaller_count() {
             copy(folder.path(), damaged.path());
             let mut flipped = bytes.clone();
             flipped[at] ^= 0x20;
-            fs::write(damaged.path().join(file.file_name().unwrap()), flipped).unwrap();
+            let name = file.strip_prefix(folder.path()).unwrap();
+            fs::write(damaged.path().join(name), flipped).unwrap();
             match contents(Store::open(damaged.path())) {
                 Err(_) => detected += 1,
                 Ok((found, _)) => {
@@ -268,9 +342,21 @@ async fn any_flipped_byte_is_detected_or_harmless_but_never_a_smaller_count() {
     assert!(detected > 40, "{detected} detected, {harmless} harmless");
 }
 
+/// The files of a database, those of payloads the last.
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> = entries.filter(|path| path.is_file()).collect();
+    let mut files = files_in(folder);
+    files.extend(payloads(folder));
+    files
+}
+
+fn payloads(folder: &Path) -> Vec<PathBuf> {
+    files_in(&folder.join("payloads"))
+}
+
+fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = paths.filter(|path| path.is_file()).collect();
     files.sort();
     files
 }
@@ -279,7 +365,8 @@ fn copy(from: &Path, to: &Path) {
     for file in files(to) {
         fs::remove_file(file).unwrap();
     }
+    fs::create_dir_all(to.join("payloads")).unwrap();
     for file in files(from) {
-        fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+        fs::copy(&file, to.join(file.strip_prefix(from).unwrap())).unwrap();
     }
 }

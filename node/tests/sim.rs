@@ -31,8 +31,9 @@ const SEEDS: u64 = 8;
 const PLANTED_SEEDS: u64 = 200;
 
 /// Bugs that are planted in the node, and the check that finds each.
-const PLANTED: [(&str, &str); 24] = [
+const PLANTED: [(&str, &str); 25] = [
     ("store-sync-is-missing", "lost"),
+    ("planted-payload-unsynced", "lost"),
     ("planted-acknowledge-anyway", "lost"),
     ("planted-stamps-below-cut", "lost"),
     ("planted-stamp-ahead", "stamp"),

@@ -15,6 +15,7 @@ use crate::journal::follow::Follower;
 use crate::journal::frame::{self, DamagedFrame, Header};
 use crate::journal::marks::Marks;
 use crate::journal::replay::{self, JournalError};
+use crate::journal::rows;
 use crate::journal::{Events, Extent, Position, Stamped};
 use crate::store::{Store, StoreError, Table, keys};
 
@@ -132,13 +133,13 @@ impl Copies {
         for (index, bytes) in (first..).zip(frames) {
             let opened = frame::open(bytes, Position { segment, index });
             let (header, _) = opened.map_err(|source| CopyError::Damaged { segment, source })?;
-            batch.put(Table::Journal, &keys::entry(segment, index), bytes)?;
             if index == 0 {
                 copy.fact.before = header.before;
                 batch.put_fact(&keys::copy(segment), &copy.fact)?;
             }
             stamped.push(header);
         }
+        rows::put(&self.store, &mut batch, Position { segment, index: first }, frames)?;
         self.store.commit(batch)?;
         for Header { stamp, events, .. } in stamped {
             copy.marks.append(stamp, Extent::new(1, events));
@@ -215,6 +216,13 @@ impl Copies {
         let known = self.known();
         let (&segment, copy) = known.first_key_value()?;
         Some(Position { segment, index: lock(copy).fact.trimmed.entries })
+    }
+
+    /// The first entry of a segment that is kept, if there is a copy.
+    pub(super) fn begin_of(&self, segment: u64) -> Option<u64> {
+        let copy = self.copy(segment)?;
+        let begin = lock(&copy).fact.trimmed.entries;
+        Some(begin)
     }
 
     fn forget(&self, segment: u64) -> Result<(), StoreError> {

@@ -43,6 +43,9 @@ pub enum DamagedFrame {
     /// The packed entry's checksum does not match.
     #[error("the checksum of its content is wrong")]
     Content,
+    /// The packed entry stands in a payload file, which does not have it.
+    #[error("its payload file lacks its content")]
+    Payload,
 }
 
 /// Fills in the room in front of a packed entry; all but its position and stamp can
@@ -73,22 +76,46 @@ pub fn seal(frame: &mut [u8], position: Position, header: Header) {
 /// # Errors
 /// When any byte differs from what was written there.
 pub fn open(frame: &[u8], position: Position) -> Result<(Header, &[u8]), DamagedFrame> {
-    let (head, content) = frame.split_at_checked(FRAME_BYTES).ok_or(DamagedFrame::Length)?;
+    let (header, content, entry) = head(frame, position)?;
+    content.check(entry)?;
+    Ok((header, entry))
+}
+
+/// What a frame says of the packed entry, wherever that stands.
+pub(super) struct Content {
+    pub(super) bytes: usize,
+    checksum: u32,
+}
+
+impl Content {
+    /// Refuses what is not the packed entry.
+    pub(super) fn check(&self, entry: &[u8]) -> Result<(), DamagedFrame> {
+        if entry.len() != self.bytes {
+            Err(DamagedFrame::Length)
+        } else if crc32fast::hash(entry) != self.checksum {
+            Err(DamagedFrame::Content)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Checks a frame, and returns what it says and what stands behind it.
+pub(super) fn head(
+    row: &[u8],
+    position: Position,
+) -> Result<(Header, Content, &[u8]), DamagedFrame> {
+    let (head, rest) = row.split_at_checked(FRAME_BYTES).ok_or(DamagedFrame::Length)?;
     if number32(head, 0) != frame_checksum(&head[4..], position) {
         return Err(DamagedFrame::Frame);
     }
-    if number32(head, 48) as usize != content.len() {
-        return Err(DamagedFrame::Length);
-    }
-    if number32(head, 4) != crc32fast::hash(content) {
-        return Err(DamagedFrame::Content);
-    }
+    let content = Content { bytes: number32(head, 48) as usize, checksum: number32(head, 4) };
     let header = Header {
         stamp: UnixNanos(number64(head, 8)),
         before: Events { records: number64(head, 16), chunks: number64(head, 32) },
         events: Events { records: number64(head, 24), chunks: number64(head, 40) },
     };
-    Ok((header, content))
+    Ok((header, content, rest))
 }
 
 fn frame_checksum(head: &[u8], position: Position) -> u32 {

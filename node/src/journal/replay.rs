@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::blocking::Interrupted;
 use crate::event::entry::MalformedEntry;
 use crate::event::time::UnixNanos;
 use crate::journal::follow::Followed;
-use crate::journal::frame::{self, DamagedFrame, Header};
+use crate::journal::frame::{DamagedFrame, Header};
 use crate::journal::marks::Marks;
+use crate::journal::rows::{self, Stored, Unread};
 use crate::journal::{Events, Extent, FRAME_BYTES, Position, watermark};
 use crate::store::{Row, Store, StoreError, Table, keys};
 
@@ -113,7 +113,8 @@ pub struct Replayed<'a> {
     pub entry: &'a [u8],
 }
 
-/// Reads and checks the journal from its beginning, and shows every entry to `visit`.
+/// Reads and checks the journal from its beginning, and shows every entry to `visit`. What its
+/// payload files have beyond is cut off: nobody may append meanwhile.
 ///
 /// # Errors
 /// When an entry is damaged or missing, also one that this machine noted as
@@ -148,15 +149,16 @@ fn read_segment<E: From<JournalError>>(
     let Opened { before, sealed } = opened;
     let mut position = begin;
     let trimmed = Extent::new(begin.index, found.events.beyond(before));
-    let mut marks = Marks::after(trimmed);
+    let (mut marks, mut end) = (Marks::after(trimmed), None);
     for row in rows(store, begin, None).map_err(JournalError::from)? {
         let (key, value) = row.map_err(JournalError::from)?;
-        let (header, entry) = check(store, position, &key, &value)?;
+        let Stored { header, entry, end: ends } = check(store, position, &key, value)?;
         // The running total ties each entry to all before it, across segments too.
         if header.before != found.events {
             return Err(gap(store, position).into());
         }
-        visit(Replayed { position, header, entry })?;
+        visit(Replayed { position, header, entry: &entry })?;
+        end = ends.or(end);
         marks.append(header.stamp, Extent::new(1, header.events));
         found.events += header.events;
         found.last_stamp = found.last_stamp.max(header.stamp);
@@ -166,6 +168,7 @@ fn read_segment<E: From<JournalError>>(
     if sealed.is_some_and(|end| end != position.index) {
         return Err(gap(store, position).into());
     }
+    rows::cut(store, begin.segment, end).map_err(JournalError::from)?;
     found.segments.insert(begin.segment, Found { before, marks });
     Ok(())
 }
@@ -185,12 +188,12 @@ pub(super) fn read(
     let (mut position, mut taken) = (from, 0);
     for row in rows(store, from, Some(end))? {
         let (key, value) = row?;
-        taken += value.len();
+        taken += FRAME_BYTES + header(store, position, &key, &value)?.1;
         if taken > bytes && !read.is_empty() {
             return Ok(read);
         }
-        let (Header { stamp, .. }, _) = check(store, position, &key, &value)?;
-        let entry = Bytes::from(value).slice(FRAME_BYTES..);
+        let Stored { header: Header { stamp, .. }, entry, .. } =
+            check(store, position, &key, value)?;
         read.push(Followed { index: position.index, stamp, entry });
         position.index += 1;
     }
@@ -198,7 +201,7 @@ pub(super) fn read(
 }
 
 /// How much is stamped before which second in a segment of another node of which so much was
-/// trimmed, up to `end` or all that is there.
+/// trimmed, up to `end` or all that is there. What its payload files have beyond is cut off.
 ///
 /// # Errors
 /// When an entry is damaged or missing.
@@ -208,14 +211,16 @@ pub(super) fn marks(
     trimmed: Extent,
     end: Option<u64>,
 ) -> Result<Marks, JournalError> {
-    let mut marks = Marks::after(trimmed);
+    let (mut marks, mut payloads_end) = (Marks::after(trimmed), None);
     let mut position = Position { segment, index: trimmed.entries };
     for row in rows(store, position, end)? {
         let (key, value) = row?;
-        let (Header { stamp, events, .. }, _) = check(store, position, &key, &value)?;
-        marks.append(stamp, Extent::new(1, events));
+        let Stored { header, end, .. } = check(store, position, &key, value)?;
+        marks.append(header.stamp, Extent::new(1, header.events));
+        payloads_end = end.or(payloads_end);
         position.index += 1;
     }
+    rows::cut(store, segment, payloads_end)?;
     Ok(marks)
 }
 
@@ -238,26 +243,42 @@ fn rows(
 }
 
 /// Refuses a row that is not the entry at this position as it was written.
-fn check<'a>(
+fn check(
     store: &Store,
     position: Position,
     key: &[u8],
-    value: &'a [u8],
-) -> Result<(Header, &'a [u8]), JournalError> {
-    if *key != keys::entry(position.segment, position.index) {
-        return Err(gap(store, position));
-    }
-    frame::open(value, position).map_err(|source| damaged(store, position, source))
+    value: Box<[u8]>,
+) -> Result<Stored, JournalError> {
+    check_key(store, position, key)?;
+    rows::open(store, position, value).map_err(|unread| match unread {
+        Unread::Damaged(source) => damaged(store, position, source),
+        Unread::Store(error) => error.into(),
+    })
+}
+
+/// As [`check`], but does not look at the packed entry; returns its length.
+fn header(
+    store: &Store,
+    position: Position,
+    key: &[u8],
+    value: &[u8],
+) -> Result<(Header, usize), JournalError> {
+    check_key(store, position, key)?;
+    rows::header(value, position).map_err(|source| damaged(store, position, source))
+}
+
+fn check_key(store: &Store, position: Position, key: &[u8]) -> Result<(), JournalError> {
+    let is_next = *key == keys::entry(position.segment, position.index);
+    if is_next { Ok(()) } else { Err(gap(store, position)) }
 }
 
 /// What all entries before a position carry, since the journal began, if there is an entry.
 pub(super) fn before(store: &Store, position: Position) -> Result<Option<Events>, JournalError> {
     let Position { segment, index } = position;
-    let value = store.get(Table::Journal, &keys::entry(segment, index))?;
-    let header = value.map(|value| {
-        check(store, position, &keys::entry(segment, index), &value).map(|(header, _)| header)
-    });
-    Ok(header.transpose()?.map(|header| header.before))
+    let key = keys::entry(segment, index);
+    let value = store.get(Table::Journal, &key)?;
+    let header = value.map(|value| header(store, position, &key, &value)).transpose()?;
+    Ok(header.map(|(header, _)| header.before))
 }
 
 /// A torn tail is only a torn tail if nothing of it was acknowledged.

@@ -97,6 +97,14 @@ impl Segments {
         self.lock().begin
     }
 
+    /// The first entry of a segment that is kept, if any is.
+    pub(super) fn begin_of(&self, segment: u64) -> Option<u64> {
+        let known = self.lock();
+        let Position { segment: first, index } = known.begin;
+        let is_known = known.segments.contains_key(&segment);
+        is_known.then_some(if segment == first { index } else { 0 })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Known> {
         // Whoever panicked held it for one change: what is there is whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -16,12 +16,12 @@ use crate::journal::acknowledging::{Acknowledging, Asked, Written};
 use crate::journal::frame::{self, Header};
 use crate::journal::queue::{Append, Change, GROUP_BYTES_ENOUGH, Pace, Question, Work};
 use crate::journal::replay::{self, JournalError, Replay};
+use crate::journal::rows;
 use crate::journal::tail::Tail;
 use crate::journal::{
     AppendError, CommitFigures, Events, Extent, Journal, Mirror, Observer, Opening, Position,
     Stamped,
 };
-use crate::store::{Table, keys};
 
 /// Entries in a group at most.
 const GROUP_ENTRIES_MAX: usize = 4096;
@@ -257,14 +257,14 @@ impl Writer {
             written.push(Written { stamp, events, frame: frame.into(), hold, sender });
         }
         // The other copies write while this one does.
+        let frames: Vec<_> = written.iter().map(|entry| entry.frame.clone()).collect();
         for mirror in &open.mirrors {
-            mirror.write(first.index, written.iter().map(|entry| entry.frame.clone()).collect());
+            mirror.write(first.index, frames.clone());
         }
         self.journal.store.ready().await;
         let mut batch = self.journal.store.batch();
-        for (index, entry) in (first.index..).zip(&written) {
-            batch.put(Table::Journal, &keys::entry(first.segment, index), &entry.frame)?;
-        }
+        rows::put(&self.journal.store, &mut batch, first, &frames)?;
+        drop(frames);
         self.journal.store.commit(batch)?;
         (self.observer)(CommitFigures { entries: written.len(), bytes, took: began.elapsed() });
         (open.next, open.last) = (position, stamp);

@@ -1,13 +1,18 @@
 //! The database in memory, for simulations: its disk outlives the process that they
 //! kill, and loses what was not synced when they cut its power.
 
+mod payloads; // large values, in files
+
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::store::payloads::Payloads;
 use crate::store::{Backend, Reason, Scan, Table, Writes};
+
+use payloads::Files;
 
 /// How many notes may wait in the page cache before the first of them is on the disk.
 const NOTES_CACHED_MAX: usize = 4;
@@ -27,6 +32,7 @@ struct Content {
     durable_note: Vec<u8>,
     /// Later notes, the newest last.
     unsynced_notes: VecDeque<Vec<u8>>,
+    payloads: Files,
     /// How often the disk was opened: this tells its stores apart.
     opened: u64,
     /// The store that is open.
@@ -38,8 +44,8 @@ struct Content {
 }
 
 impl Disk {
-    /// Cuts the power: what was not synced is lost, and so is all but the oldest of the
-    /// notes that may be left. A store that is open fails whatever it is asked from now
+    /// Cuts the power: what was not synced is lost, but for some of the payloads, and so is
+    /// all but the oldest of the notes that may be left. A store that is open fails whatever it is asked from now
     /// on: it belongs to a process that is dead.
     pub fn crash(&self) {
         let mut content = self.lock();
@@ -47,6 +53,7 @@ impl Disk {
         content.visible = content.durable.clone();
         content.unsynced.clear();
         content.unsynced_notes.clear();
+        content.payloads.crash();
     }
 
     /// Whether every write fails from now on, as on a disk that is full or broken.
@@ -67,11 +74,12 @@ impl Disk {
         self.lock().syncs_are_skipped = skip;
     }
 
-    /// Bytes of all keys and values that are visible.
+    /// Bytes of all keys, values and payloads that are visible.
     pub fn used(&self) -> u64 {
         let content = self.lock();
         let rows = content.visible.0.iter().flatten();
-        rows.map(|(key, value)| (key.len() + value.len()) as u64).sum()
+        let rows: u64 = rows.map(|(key, value)| (key.len() + value.len()) as u64).sum();
+        rows + content.payloads.used()
     }
 
     fn lock(&self) -> MutexGuard<'_, Content> {
@@ -228,6 +236,10 @@ impl Backend for Database {
             content.durable_note = oldest;
         }
         Ok(())
+    }
+
+    fn payloads(&self) -> &dyn Payloads {
+        self
     }
 
     fn delay(&self) -> Option<Duration> {

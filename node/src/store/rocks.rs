@@ -1,4 +1,4 @@
-//! The database in a folder: RocksDB, and the note in a file beside its own.
+//! The database in a folder: RocksDB, and the note and the payloads in files beside its own.
 
 use std::fs::File;
 use std::io;
@@ -12,6 +12,8 @@ use rocksdb::{
     WriteOptions,
 };
 
+use crate::store::payloads::Payloads;
+use crate::store::payloads::files::{self, Files};
 use crate::store::{Backend, Reason, Scan, Table, Writes, keys};
 
 const MIB: usize = 1 << 20;
@@ -35,6 +37,7 @@ const NOTE_FILE: &str = "ACKNOWLEDGED";
 pub(super) struct Database {
     db: DB,
     note: File,
+    payloads: Files,
 }
 
 impl Database {
@@ -43,7 +46,8 @@ impl Database {
         // The error names a damaged file, unless that is one of the logs, which are read first.
         let db = open(folder).map_err(|error| format!("{error} ({})", logs(folder).join(", ")))?;
         let note = open_note(&folder.join(NOTE_FILE)).map_err(|error| of_note(&error))?;
-        Ok(Database { db, note })
+        let payloads = Files::open(folder).map_err(|error| files::of_files(&error))?;
+        Ok(Database { db, note, payloads })
     }
 
     fn family(&self, table: Table) -> Result<&ColumnFamily, Reason> {
@@ -83,6 +87,10 @@ impl Backend for Database {
 
     fn write_note(&self, note: &[u8]) -> Result<(), Reason> {
         self.note.write_all_at(note, 0).map_err(|error| of_note(&error))
+    }
+
+    fn payloads(&self) -> &dyn Payloads {
+        &self.payloads
     }
 
     fn delay(&self) -> Option<Duration> {

@@ -172,3 +172,48 @@ fn a_database_is_opened_by_one_store_at_a_time() {
         place.open().unwrap();
     }
 }
+
+fn append(store: &Store, index: u64, payloads: &[&[u8]]) -> Vec<super::Place> {
+    store.append_payloads(7, index, payloads).unwrap()
+}
+
+#[test]
+fn payloads_outlive_their_store_and_a_power_cut() {
+    for place in Place::both() {
+        let store = place.open().unwrap();
+        let first = append(&store, 3, &[b"one", b"", b"three"]);
+        let then = append(&store, 9, &[b"four"]);
+        drop(store);
+        place.crash();
+        let store = place.open().unwrap();
+        let read = |place, length| store.payload(place, length).unwrap();
+        assert_eq!(read(first[0], 3).as_deref(), Some(&b"one"[..]));
+        assert_eq!(read(first[1], 0).as_deref(), Some(&b""[..]));
+        assert_eq!(read(first[2], 5).as_deref(), Some(&b"three"[..]));
+        assert_eq!(read(then[0], 4).as_deref(), Some(&b"four"[..]));
+        assert_eq!(read(then[0], 5), None, "there is no more");
+        let nowhere = super::Place { file: PayloadFile { segment: 8, first: 3 }, offset: 0 };
+        assert_eq!(read(nowhere, 0), None);
+    }
+}
+
+#[test]
+fn files_of_payloads_are_cut_and_removed_for_good() {
+    for place in Place::both() {
+        let store = place.open().unwrap();
+        let places = append(&store, 3, &[b"one", b"two"]);
+        let file = PayloadFile { segment: 7, first: 3 };
+        assert_eq!(store.payload_files().unwrap(), [file]);
+        store.cut_payloads(super::Place { file, offset: 3 }).unwrap();
+        assert_eq!(store.payload(places[1], 3).unwrap(), None);
+        drop(store);
+        let store = place.open().unwrap();
+        assert_eq!(store.payload(places[1], 3).unwrap(), None);
+        assert!(store.payload(places[0], 3).unwrap().is_some());
+        store.remove_payloads(file).unwrap();
+        drop(store);
+        let store = place.open().unwrap();
+        assert_eq!(store.payload_files().unwrap(), []);
+        assert_eq!(store.payload(places[0], 3).unwrap(), None);
+    }
+}
