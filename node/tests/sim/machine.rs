@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs;
 use std::io;
 use std::mem;
 use std::net::IpAddr;
@@ -20,6 +21,7 @@ use sheaf_node::cluster::peers::{self, Peers};
 use sheaf_node::event::time::{Clock, UnixNanos};
 use sheaf_node::sink::{DeliveryKey, Promise, Sink, SinkError};
 use sheaf_node::store::{Disk, Store};
+use sheaf_proto::files::RebuiltFile;
 use sheaf_proto::statistics::WindowCounts;
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -28,17 +30,21 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use turmoil::net::{TcpListener, TcpStream};
 
-use super::history::{Event, History};
+use super::agents::{Agent, Sources};
+use super::history::{Event, File, History};
 use super::operator::Orders;
 use super::senders::{GROUP, ID, Numbers, Sender};
+use super::torn;
 
 const PEER_PORT: u16 = 9465;
 /// Journal above which open windows are carried.
 const JOURNAL_BYTES: u64 = 8_000;
 /// How many send to each node.
 const SENDERS: u64 = 2;
-/// How often the ledger is asked for once the senders have stopped.
-const LEDGER_PAUSE: Duration = Duration::from_secs(1);
+/// How many send it chunks of files.
+const AGENTS: u64 = 2;
+/// How often the ledger is asked for once the senders have stopped, and files are read.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The true time.
 pub(crate) fn true_time() -> UnixNanos {
@@ -60,7 +66,9 @@ impl FormatTime for SimulatedTime {
 pub(crate) struct World {
     pub(crate) history: History,
     pub(crate) numbers: Numbers,
-    /// Whether the senders send.
+    /// What the agents read.
+    pub(crate) sources: Sources,
+    /// Whether the senders send, and files grow.
     pub(crate) is_sending: Arc<AtomicBool>,
     /// Which nodes are to go.
     pub(crate) orders: Orders,
@@ -73,6 +81,7 @@ impl Default for World {
         World {
             history: History::default(),
             numbers: Numbers::default(),
+            sources: Sources::default(),
             is_sending: Arc::new(AtomicBool::new(true)),
             orders: Orders::default(),
             prints: Prints::default(),
@@ -91,7 +100,7 @@ pub(crate) struct Machine {
     pub(crate) is_full: Arc<AtomicBool>,
     settings: Settings,
     world: World,
-    _scratch: Arc<TempDir>,
+    folder: Arc<TempDir>,
 }
 
 impl Machine {
@@ -103,21 +112,26 @@ impl Machine {
         copies: usize,
         world: &World,
     ) -> Machine {
-        let scratch = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().unwrap();
         Machine {
             number,
             disk: Disk::default(),
             skew: Arc::default(),
             is_full: Arc::default(),
-            settings: settings(scratch.path(), own, initial, copies),
+            settings: settings(folder.path(), own, initial, copies),
             world: world.clone(),
-            _scratch: Arc::new(scratch),
+            folder: Arc::new(folder),
         }
     }
 
     /// Where the node's peers reach it.
     pub(crate) fn peer_address(&self) -> String {
         self.settings.peer_address.to_string()
+    }
+
+    /// What was not synced is lost, all or in part.
+    pub(crate) fn cut_power(&self) {
+        torn::cut_power(&self.disk, self.folder.path());
     }
 
     /// Runs the node until it ends with an error: then its process does.
@@ -133,6 +147,11 @@ impl Machine {
                 tokio::select! { () = sender.run() => {}, () = over => {} }
             });
         }
+        for agent in self.agents(&node) {
+            let is_sending = Arc::clone(&self.world.is_sending);
+            tokio::spawn(agent.run(move || is_sending.load(Ordering::Relaxed)));
+        }
+        tokio::spawn(self.clone().read_files(node.answers()));
         tokio::spawn(self.clone().balance(node.answers()));
         tokio::spawn(self.world.orders.clone().carry_out(node.answers()));
         if let Err(error) = node.supervise(&off).await {
@@ -158,11 +177,40 @@ impl Machine {
         })
     }
 
+    fn agents(&self, node: &Node) -> impl Iterator<Item = Agent> {
+        let lives = fastrand::u64(..);
+        (0..AGENTS).map(move |agent| Agent {
+            intake: node.intake(),
+            history: self.world.history.clone(),
+            sources: self.world.sources.clone(),
+            rng: fastrand::Rng::with_seed(lives.wrapping_add(agent)),
+        })
+    }
+
+    /// Notes what can be read of files here, again and again.
+    async fn read_files(self, node: Arc<dyn admin::Node>) {
+        loop {
+            sleep(ASK_AGAIN).await;
+            // It may have just begun.
+            let Ok(found) = node.files(None, usize::MAX).await else { continue };
+            for RebuiltFile { id, session, bytes, checkpointed_bytes, .. } in found {
+                let Ok(path) = node.file(id.clone(), session).await else { continue };
+                let mut content = fs::read(path).unwrap();
+                content.truncate(bytes as usize);
+                let file = File { id, session };
+                let is_prefix = self.world.sources.has(&file, &content);
+                let (node, checkpointed) = (self.number, checkpointed_bytes);
+                let read = Event::Read { node, file, bytes, checkpointed, is_prefix };
+                self.world.history.add(true_time(), read);
+            }
+        }
+    }
+
     /// Notes what the cluster's ledger says when nobody sends any more.
     async fn balance(self, node: Arc<dyn admin::Node>) {
         until(|| !self.world.is_sending.load(Ordering::Relaxed)).await;
         loop {
-            sleep(LEDGER_PAUSE).await;
+            sleep(ASK_AGAIN).await;
             if let Ok(ledger) = node.ledger(Scope::Cluster).await {
                 self.world.history.add(true_time(), Event::Balanced { ledger });
             }
@@ -198,7 +246,7 @@ fn fastrand_fill(bytes: &mut [u8]) {
 /// Waits until a condition holds.
 async fn until(condition: impl Fn() -> bool) {
     while !condition() {
-        sleep(LEDGER_PAUSE / 10).await;
+        sleep(ASK_AGAIN / 10).await;
     }
 }
 
@@ -214,6 +262,7 @@ fn settings(folder: &Path, own: IpAddr, initial: &[IpAddr], copies: usize) -> Se
         "aggregations:
   - {{name: by-id, type: DistinctLogs, distinctLogs: {{attribute: {ID}, windowSeconds: 2}}}}
   - {{name: by-group, type: DistinctLogs, distinctLogs: {{attribute: {GROUP}, windowSeconds: 4}}}}
+  - {{name: files, type: LogFiles, logFiles: {{checkpointSeconds: 2}}}}
 "
     );
     // One that joins is in the list as well, as if a name stood for all.
