@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::cluster::reading::READERS_MAX;
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Requests that one connection may have in flight over HTTP/2.
@@ -44,7 +46,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// For scrapers, probes and people.
+    /// For scrapers, probes and people. Readers of files leave half of it to the others.
     pub(super) const ADMIN: Limits = Limits {
         connections: 64,
         headers_within: Duration::from_secs(10),
@@ -53,6 +55,8 @@ impl Limits {
         finish_within: Duration::from_secs(1),
     };
 }
+
+const _: () = assert!(2 * READERS_MAX <= Limits::ADMIN.connections);
 
 /// Answers until `shutdown` is done, and what is under way then.
 pub(super) async fn serve(

@@ -2,6 +2,7 @@
 
 mod conditions; // what of a file a request asks for
 
+use std::io;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -50,7 +51,13 @@ impl TryFrom<FilesQuery> for Listing {
         }
         let after = next.map(|next| after(&next).ok_or_else(|| bad("no list goes on like this")));
         let limit = limit.unwrap_or(FILES_DEFAULT).clamp(1, FILES_MAX);
-        Ok(Listing { scope, id, prefix: prefix.unwrap_or_default(), after: after.transpose()?, limit })
+        Ok(Listing {
+            scope,
+            id,
+            prefix: prefix.unwrap_or_default(),
+            after: after.transpose()?,
+            limit,
+        })
     }
 }
 
@@ -82,36 +89,43 @@ pub(super) async fn read(
     let Path((id, session)) = name.map_err(|rejection| Refusal::path(&rejection))?;
     let Query(FileQuery { scope }) = query.map_err(|rejection| Refusal::query(&rejection))?;
     let content = node.file(scope, id, session).await?;
-    let head = head(&content)?;
-    let (status, part) = match wanted(request.headers(), &content.tag, content.bytes) {
-        Wanted::Whole => (StatusCode::OK, 0..content.bytes),
-        Wanted::Part(part) => (StatusCode::PARTIAL_CONTENT, part),
-        Wanted::Nothing(status) => return Ok((status, head).into_response()),
+    let mut answer = (StatusCode::OK, head(&content)?).into_response();
+    let part = match wanted(request.headers(), &content.tag, content.bytes) {
+        Wanted::Whole => 0..content.bytes,
+        Wanted::Part(part) => {
+            let range = format!("bytes {}-{}/{}", part.start, part.end - 1, content.bytes);
+            restrict(&mut answer, StatusCode::PARTIAL_CONTENT, &range)?;
+            part
+        }
         Wanted::Beyond => {
-            let range = value(&format!("bytes */{}", content.bytes))?;
-            let head = (head, [(header::CONTENT_RANGE, range)]);
-            return Ok((StatusCode::RANGE_NOT_SATISFIABLE, head).into_response());
+            let range = format!("bytes */{}", content.bytes);
+            restrict(&mut answer, StatusCode::RANGE_NOT_SATISFIABLE, &range)?;
+            return Ok(answer);
+        }
+        Wanted::Nothing(status) => {
+            *answer.status_mut() = status;
+            return Ok(answer);
         }
     };
-    let mut answer = (status, head).into_response();
-    let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
-    if status == StatusCode::PARTIAL_CONTENT {
-        let range = format!("bytes {}-{}/{}", part.start, part.end - 1, content.bytes);
-        headers.insert(header::CONTENT_RANGE, value(&range)?);
-    }
+    answer.headers_mut().insert(header::CONTENT_LENGTH, (part.end - part.start).into());
     if request.method() == Method::HEAD || part.is_empty() {
         return Ok(answer);
     }
-    let pieces = (content.read)(part).await?;
-    let pieces = match request.extensions().get::<Followers>() {
-        Some(connection) => connection.follow(pieces, || {
-            std::io::Error::other("the connection is old, or the node stops")
-        }),
-        None => pieces,
-    };
+    let mut pieces = (content.read)(part).await?;
+    if let Some(connection) = request.extensions().get::<Followers>() {
+        pieces = connection.follow(pieces, || {
+            io::Error::other("the connection is old, or the node stops: ask for the rest")
+        });
+    }
     *answer.body_mut() = Body::from_stream(pieces);
     Ok(answer)
+}
+
+/// Says which bytes of the file this is about.
+fn restrict(answer: &mut Response, status: StatusCode, range: &str) -> Result<(), Refusal> {
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_RANGE, value(range)?);
+    Ok(())
 }
 
 /// What is said of the whole file.

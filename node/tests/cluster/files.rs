@@ -167,7 +167,8 @@ fn has(node: &mut Process, id: &str, bytes: usize) -> bool {
     node.must_be_alive();
     let list = list(node, "scope=node").map(|list| list.files).unwrap_or_default();
     let mut files = list.into_iter().filter(|file| file.id == id);
-    let is_whole = |file: RebuiltFile| (file.checkpointed_bytes, file.bytes) == (bytes as u64, bytes as u64);
+    let is_whole =
+        |file: RebuiltFile| (file.checkpointed_bytes, file.bytes) == (bytes as u64, bytes as u64);
     files.any(is_whole)
 }
 

@@ -123,9 +123,15 @@ mod tests {
 
     #[test]
     fn what_is_no_single_range_is_as_none() {
-        for range in
-            ["bytes=4-3", "bytes=0-1,3-4", "lines=0-3", "bytes", "bytes=-", "bytes=+1-2", "bytes=a-"]
-        {
+        for range in [
+            "bytes=4-3",
+            "bytes=0-1,3-4",
+            "lines=0-3",
+            "bytes",
+            "bytes=-",
+            "bytes=+1-2",
+            "bytes=a-",
+        ] {
             assert_eq!(of(&[(header::RANGE, range)]), Wanted::Whole, "{range}");
         }
     }

@@ -49,11 +49,14 @@ fn stream_id(id: String) -> Result<StreamId, AdminError> {
 
 impl From<ReadError> for AdminError {
     fn from(error: ReadError) -> AdminError {
-        let elsewhere = |path: &str| AdminError::Unknown(format!("{error}: see {path}"));
         match &error {
             ReadError::NotSetUp => AdminError::Unknown(error.to_string()),
-            ReadError::UnknownId { .. } => elsewhere(FILES_PATH),
-            ReadError::UnknownSession { .. } => elsewhere(&format!("{FILES_PATH}?id=")),
+            ReadError::UnknownId { .. } => {
+                AdminError::Unknown(format!("{error}; {FILES_PATH} lists those that there are"))
+            }
+            ReadError::UnknownSession { .. } => {
+                AdminError::Unknown(format!("{error}; {FILES_PATH}?id= lists those that it has"))
+            }
             ReadError::Unanswered { .. } | ReadError::TooMany => {
                 AdminError::Unavailable(error.to_string())
             }

@@ -8,8 +8,8 @@ use tokio::task::{JoinHandle, yield_now};
 use super::*;
 use crate::cluster::example::mesh::{Lender, Mesh};
 use crate::cluster::peers::{
-    Asked, Batches, CarriedParts, Chunks, Declined, FileParts, FilePiece, Holdings, Kept,
-    Listed, Told, Wanted,
+    Asked, Batches, CarriedParts, Chunks, Declined, FileParts, FilePiece, Holdings, Kept, Listed,
+    Told, Wanted,
 };
 use crate::event::slots::SlotSet;
 use crate::event::time::{Clock, UnixNanos};

@@ -49,7 +49,13 @@ impl Setting {
     }
 
     /// Puts a chunk behind a node's file: into a checkpoint, or as far as it was folded.
-    fn rebuild(&self, node: usize, (name, session): (&str, u64), payload: &'static str, is_kept: bool) {
+    fn rebuild(
+        &self,
+        node: usize,
+        (name, session): (&str, u64),
+        payload: &'static str,
+        is_kept: bool,
+    ) {
         let (files, id) = (self.nodes[node - 1].files(), id(name));
         let key = FileKey { aggregation: FILES, hash: KEY.string(name.as_bytes()), session };
         let now = files.kept(&key).unwrap().map(|kept| kept.now).unwrap_or_default();

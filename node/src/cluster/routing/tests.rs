@@ -9,8 +9,8 @@ use super::*;
 use crate::checkpoint::facts::command::Command;
 use crate::cluster::example::mesh::{Lender, Mesh};
 use crate::cluster::peers::{
-    Asked, Batches, CarriedParts, Chunks, Declined, FileParts, FilePiece, Holdings, Kept,
-    Listed, Told, Wanted,
+    Asked, Batches, CarriedParts, Chunks, Declined, FileParts, FilePiece, Holdings, Kept, Listed,
+    Told, Wanted,
 };
 use crate::event::entry::Section;
 use crate::event::entry::distinct::Content;

@@ -169,7 +169,8 @@ mod tests {
     fn what_no_reader_asks_for_is_malformed() {
         let unnamed = peer::ListRequest { named: None, ..to_list_request(None, &for_two()) };
         assert_eq!(wanted(unnamed).map(drop), Err(Malformed("named")));
-        let nobody = peer::ReadRequest { id: String::new(), ..to_read_request(None, &some_bytes()) };
+        let nobody =
+            peer::ReadRequest { id: String::new(), ..to_read_request(None, &some_bytes()) };
         assert_eq!(piece(nobody).map(drop), Err(Malformed("id")));
     }
 }
