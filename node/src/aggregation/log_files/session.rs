@@ -203,6 +203,12 @@ impl Session {
         self.tail
     }
 
+    /// How many chunks came behind a gap, each place counted once.
+    pub fn behind_a_gap(&self) -> u64 {
+        let written = self.tail.next.number() - self.reached.next.number();
+        (self.places.len() as u64).saturating_sub(written)
+    }
+
     /// How far the last checkpoint has it.
     pub fn reached(&self) -> Reached {
         self.reached

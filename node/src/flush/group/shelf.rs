@@ -1,6 +1,6 @@
 //! One aggregation's files in some slots: those of which more may come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Positions;
 use crate::aggregation::SlotTotals;
@@ -184,7 +184,9 @@ impl Shelf {
         self.is_fresh = true;
         self.written += usize::from(open.content.is_none());
         let (session, content) = open.parts(&key, &self.files)?;
-        session.take(seq, order, Held { fingerprint, payload }, content)
+        session.take(seq, order, Held { fingerprint, payload }, content)?;
+        self.files.show(&key, &open.id, &open.session);
+        Ok(())
     }
 
     fn retain(&mut self, stays: impl Fn(&FileKey, &Open) -> bool) {
@@ -221,6 +223,7 @@ impl Shelf {
             let found = session.close(is_below, content)?;
             content.add_to_index(before, &found.appended)?;
             content.cut_off(session.tail().length)?;
+            self.files.show(&key, &open.id, &open.session);
             if !was_open {
                 open.content = None;
             }
@@ -290,7 +293,12 @@ impl Shelf {
             self.completed.values_mut().for_each(|number| *number += 1);
         }
         if self.closing.is_empty() {
-            self.retain(|_, open| open.session.unsettled() > 0);
+            let is_settled = |(_, open): &(&FileKey, &Open)| open.session.unsettled() == 0;
+            let settled: BTreeSet<_> =
+                self.open.iter().filter(is_settled).map(|(&key, _)| key).collect();
+            self.retain(|key, _| !settled.contains(key));
+            // A checkpoint has them.
+            self.files.hide(|key| settled.contains(key));
         }
     }
 
