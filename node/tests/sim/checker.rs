@@ -150,11 +150,11 @@ fn read<'a>(history: &'a [Happened], found: &mut Vec<Contradiction>) -> Known<'a
                 if !is_prefix {
                     found.push(format!("bytes: node {node} has others in {file}"));
                 }
-                if checkpointed > bytes {
+                if checkpointed.is_some_and(|checkpointed| checkpointed > *bytes) {
                     found.push(format!("bytes: node {node} lacks some of {file}"));
                 }
                 let written = known.files.entry(file).or_default();
-                written.checkpointed.insert(*node, *checkpointed);
+                written.checkpointed.extend(checkpointed.map(|checkpointed| (*node, checkpointed)));
             }
             Event::Failed { node, error } => found.push(format!("halted: node {node}: {error}")),
             Event::Left { node, had_all } => {

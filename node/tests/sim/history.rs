@@ -38,8 +38,9 @@ pub(crate) enum Event {
     Cut { file: File, seq: i64, bytes: u64 },
     /// An agent was told that the chunk is durable.
     Collected { file: File, seq: i64 },
-    /// What could be read of a file on a node.
-    Read { node: usize, file: File, bytes: u64, checkpointed: u64, is_prefix: bool },
+    /// What a node told of a file: of its own, with how much of it a checkpoint has, or whoever
+    /// has it.
+    Read { node: usize, file: File, bytes: u64, checkpointed: Option<u64>, is_prefix: bool },
     /// A node's sink got a window.
     Delivered { node: usize, aggregation: u32, revision: u32, counts: Box<WindowCounts> },
     /// A node ended with an error that no fault of its surroundings explains.
@@ -101,7 +102,11 @@ impl fmt::Display for Happened {
             Event::Collected { file, seq } => write!(f, "{file}: chunk {seq} acknowledged"),
             Event::Read { node, file, bytes, checkpointed, is_prefix } => {
                 let how = if *is_prefix { "" } else { ", and others than it should have" };
-                write!(f, "node {node} has {bytes} bytes of {file}, {checkpointed} for good{how}")
+                let whose = checkpointed.map_or_else(
+                    || "tells".to_owned(),
+                    |checkpointed| format!("has, {checkpointed} of them for good,"),
+                );
+                write!(f, "node {node} {whose} {bytes} bytes of {file}{how}")
             }
             Event::Delivered { node, revision, counts, .. } => {
                 let (name, start) = (&counts.aggregation, counts.window.start);

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::mem;
 use std::net::IpAddr;
@@ -11,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::stream::{self, Stream};
-use sheaf_node::admin::{self, Scope};
+use futures::stream::{self, Stream, TryStreamExt as _};
+use sheaf_node::admin::{self, Listing, Scope};
 use sheaf_node::app::Node;
 use sheaf_node::app::settings::{Command, Settings};
 use sheaf_node::app::surroundings::Surroundings;
@@ -187,19 +186,20 @@ impl Machine {
         })
     }
 
-    /// Notes what can be read of files here, again and again.
+    /// Notes what can be read of files here, and by way of this node, again and again.
     async fn read_files(self, node: Arc<dyn admin::Node>) {
-        loop {
-            sleep(ASK_AGAIN).await;
-            // It may have just begun.
-            let Ok(found) = node.files(None, usize::MAX).await else { continue };
-            for RebuiltFile { id, session, bytes, checkpointed_bytes, .. } in found {
-                let Ok(path) = node.file(id.clone(), session).await else { continue };
-                let mut content = fs::read(path).unwrap();
-                content.truncate(bytes as usize);
+        for scope in [Scope::Node, Scope::Cluster].into_iter().cycle() {
+            sleep(ASK_AGAIN / 2).await;
+            let (id, prefix, after, limit) = (None, String::new(), None, usize::MAX);
+            let listing = Listing { scope, id, prefix, after, limit };
+            // It may have just begun, or nobody knows of a file, or its owners do not answer.
+            let Ok(found) = node.files(listing).await else { continue };
+            for RebuiltFile { id, session, checkpointed_bytes, .. } in found.files {
                 let file = File { id, session };
+                let Some(content) = content(&*node, scope, &file).await else { continue };
+                let (node, bytes) = (self.number, content.len() as u64);
                 let is_prefix = self.world.sources.has(&file, &content);
-                let (node, checkpointed) = (self.number, checkpointed_bytes);
+                let checkpointed = (scope == Scope::Node).then_some(checkpointed_bytes);
                 let read = Event::Read { node, file, bytes, checkpointed, is_prefix };
                 self.world.history.add(true_time(), read);
             }
@@ -248,6 +248,14 @@ async fn until(condition: impl Fn() -> bool) {
     while !condition() {
         sleep(ASK_AGAIN / 10).await;
     }
+}
+
+/// A file as a node tells it, if all of what it begins to tell comes.
+async fn content(node: &dyn admin::Node, scope: Scope, file: &File) -> Option<Vec<u8>> {
+    let content = node.file(scope, file.id.clone(), file.session).await.ok()?;
+    let pieces = (content.read)(0..content.bytes).await.ok()?;
+    let pieces: Vec<_> = pieces.try_collect().await.ok()?;
+    Some(pieces.concat())
 }
 
 fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {

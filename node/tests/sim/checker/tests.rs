@@ -253,6 +253,7 @@ fn file() -> File {
 
 /// What a node has of the file.
 fn has(node: usize, bytes: u64, checkpointed: u64) -> Event {
+    let checkpointed = Some(checkpointed);
     Event::Read { node, file: file(), bytes, checkpointed, is_prefix: true }
 }
 
@@ -292,7 +293,8 @@ fn a_file_has_to_be_whole_on_as_many_nodes_as_there_are_copies() {
 
 #[test]
 fn bytes_that_are_not_the_files_are_found_whenever_somebody_reads_them() {
-    let wrong = Event::Read { node: 0, file: file(), bytes: 3, checkpointed: 0, is_prefix: false };
+    let (file, checkpointed, is_prefix) = (file(), None, false);
+    let wrong = Event::Read { node: 0, file, bytes: 3, checkpointed, is_prefix };
     assert_eq!(found_of_files(&[wrong, has(0, 10, 10)], 1), ["bytes"]);
     assert_eq!(found_of_files(&[has(0, 4, 5), has(0, 10, 10)], 1), ["bytes"]);
 }
