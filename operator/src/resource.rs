@@ -5,7 +5,7 @@
 
 #![allow(unreachable_pub, reason = "KubeSchema copies each struct into a function")]
 
-mod aggregation; // what is counted
+mod aggregation; // what is counted and rebuilt
 mod autoscaling; // how many nodes, by how full they are
 mod borrowed; // fields that Kubernetes defines
 pub mod definition; // the CustomResourceDefinition, as files
@@ -17,7 +17,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use aggregation::{Aggregation, AggregationType, DistinctLogs, Unique};
+pub use aggregation::{Aggregation, AggregationType, DistinctLogs, LogFiles, Unique};
 pub use autoscaling::Autoscaling;
 pub use borrowed::PodTemplate;
 pub use status::{LogAggregatorStatus, Member, MemberRole, MemberState};
@@ -28,7 +28,7 @@ pub const REPLICAS_MAX: i32 = SLOTS;
 /// The one number of slots that nodes know so far.
 pub const SLOTS: i32 = 256;
 
-/// What a cluster of Sheaf nodes counts, and how large it is.
+/// What a cluster of Sheaf nodes counts and rebuilds, and how large it is.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "sheaf.dev",
@@ -39,7 +39,7 @@ pub const SLOTS: i32 = 256;
     category = "all",
     status = "LogAggregatorStatus",
     derive = "PartialEq",
-    doc = "A cluster of Sheaf nodes, which takes logs and counts them exactly.",
+    doc = "A cluster of Sheaf nodes, which takes logs, counts them exactly, and rebuilds log files.",
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",
@@ -67,7 +67,7 @@ pub const SLOTS: i32 = 256;
         name = "Complete",
         type_ = "boolean",
         json_path = ".status.complete",
-        description = "Whether nothing is missing in what is counted."
+        description = "Whether nothing is missing in what is counted and rebuilt."
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.size() <= 40")
@@ -104,6 +104,11 @@ pub const SLOTS: i32 = 256;
         "!has(self.autoscaling) || self.copies <= self.autoscaling.minReplicas"
     ).field_path(".copies").message(
         "copies must be at most autoscaling.minReplicas: lower copies, or raise minReplicas"
+    ),
+    validation = Rule::new(
+        "self.aggregations.filter(it, it.type == 'LogFiles').size() <= 1"
+    ).field_path(".aggregations").message(
+        "one aggregation of the type LogFiles at most: a chunk does not say which of them it is for"
     )
 )]
 pub struct LogAggregatorSpec {
@@ -138,7 +143,7 @@ pub struct LogAggregatorSpec {
     #[serde(default)]
     pub storage: Storage,
 
-    /// What is counted.
+    /// What is counted, and whether files are rebuilt.
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub aggregations: Vec<Aggregation>,

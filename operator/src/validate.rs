@@ -13,8 +13,8 @@ use kube::{Resource, ResourceExt};
 
 use crate::names::Names;
 use crate::resource::{
-    Aggregation, Autoscaling, ImagePullPolicy, LogAggregator, REPLICAS_MAX, SLOTS, Storage,
-    WhenDeleted,
+    Aggregation, AggregationType, Autoscaling, ImagePullPolicy, LogAggregator, REPLICAS_MAX, SLOTS,
+    Storage, WhenDeleted,
 };
 pub use pod_template::InvalidPodTemplate;
 
@@ -73,7 +73,7 @@ pub struct ValidAggregator {
     pub copies: i32,
     /// The volume of each node.
     pub volume: Volume,
-    /// What is counted.
+    /// What is counted and rebuilt.
     pub aggregations: Vec<Aggregation>,
     /// How the number of nodes follows the load, if it does.
     pub autoscaling: Option<Autoscaling>,
@@ -151,7 +151,7 @@ pub enum Invalid {
         /// The most nodes.
         most: i32,
     },
-    /// Nothing would be counted, or something twice.
+    /// Nothing would be counted or rebuilt, or something twice.
     #[error("spec.aggregations: {0}")]
     Aggregations(String),
     /// A size is none, or too small.
@@ -256,7 +256,8 @@ fn check_aggregations(aggregations: &[Aggregation]) -> Result<(), Invalid> {
     if aggregations.is_empty() {
         return Err(Invalid::Aggregations("the list is empty: name one at least".to_owned()));
     }
-    for (place, Aggregation { name, distinct_logs, .. }) in aggregations.iter().enumerate() {
+    for (place, aggregation) in aggregations.iter().enumerate() {
+        let name = &aggregation.name;
         if name.len() > 63 || !is_label(name) {
             let advice = "use at most 63 lower-case letters, digits and \"-\", with a letter first";
             return Err(Invalid::Aggregations(format!("the name \"{name}\": {advice}")));
@@ -265,16 +266,36 @@ fn check_aggregations(aggregations: &[Aggregation]) -> Result<(), Invalid> {
             let advice = "give each a name of its own";
             return Err(Invalid::Aggregations(format!("two are named \"{name}\": {advice}")));
         }
-        let Some(distinct) = distinct_logs else {
-            let advice = "type DistinctLogs needs the member distinctLogs";
-            return Err(Invalid::Aggregations(format!("\"{name}\": {advice}")));
-        };
-        if distinct.attribute.is_empty() {
-            return Err(Invalid::Aggregations(format!("\"{name}\" names no attribute: name one")));
-        }
-        in_bounds("aggregations[].distinctLogs.windowSeconds", distinct.window_seconds, 1, 86_400)?;
+        check_member(aggregation)?;
+    }
+    let files = |it: &&Aggregation| it.type_ == AggregationType::LogFiles;
+    if aggregations.iter().filter(files).count() > 1 {
+        let advice = "a chunk does not say which of them it is for, so leave the others out";
+        return Err(Invalid::Aggregations(format!("several are of the type LogFiles: {advice}")));
     }
     Ok(())
+}
+
+/// Checks the member that belongs to the type, which has to be there, and no other.
+fn check_member(aggregation: &Aggregation) -> Result<(), Invalid> {
+    let Aggregation { name, type_, distinct_logs, log_files } = aggregation;
+    let needed = match (type_, distinct_logs, log_files) {
+        (AggregationType::DistinctLogs, Some(distinct), None) => {
+            if distinct.attribute.is_empty() {
+                let advice = "names no attribute: name one";
+                return Err(Invalid::Aggregations(format!("\"{name}\" {advice}")));
+            }
+            let field = "aggregations[].distinctLogs.windowSeconds";
+            return in_bounds(field, distinct.window_seconds, 1, 86_400);
+        }
+        (AggregationType::LogFiles, None, Some(files)) => {
+            let field = "aggregations[].logFiles.checkpointSeconds";
+            return in_bounds(field, files.checkpoint_seconds, 1, 3_600);
+        }
+        (AggregationType::DistinctLogs, ..) => "type DistinctLogs needs the member distinctLogs",
+        (AggregationType::LogFiles, ..) => "type LogFiles needs the member logFiles",
+    };
+    Err(Invalid::Aggregations(format!("\"{name}\": {needed} and no other")))
 }
 
 /// How many nodes there are to be: as many as are asked for, or as there are, or as a new

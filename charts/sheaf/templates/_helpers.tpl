@@ -10,6 +10,35 @@
 {{- printf "%s-operator" (include "sheaf.fullname" .) -}}
 {{- end -}}
 
+{{/* The agents' objects. */}}
+{{- define "sheaf.agent" -}}
+{{- printf "%s-agent" (include "sheaf.fullname" .) -}}
+{{- end -}}
+
+{{- define "sheaf.agentSelector" -}}
+app.kubernetes.io/name: sheaf
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: agent
+{{- end -}}
+
+{{- define "sheaf.agentLabels" -}}
+{{ include "sheaf.agentSelector" . }}
+{{ include "sheaf.labelsOfAll" . }}
+{{- end -}}
+
+{{/* Agents have somebody to send to, and a namespace that lets them run. */}}
+{{- define "sheaf.agentsAreWelcome" -}}
+{{- if not .Values.agent.to -}}
+{{- fail "agent.enabled needs agent.to: name the Service of a LogAggregator that rebuilds files, such as http://logs.default.svc:8080" -}}
+{{- end -}}
+{{- if and .Values.namespaces .Values.agent.namespace.create -}}
+{{- fail "agent.namespace.create takes rights in the whole cluster, which namespaces rules out: have the namespace made, with the label pod-security.kubernetes.io/enforce: privileged, and set agent.namespace.create=false" -}}
+{{- end -}}
+{{- if and .Values.agent.namespace.create (eq .Values.agent.namespace.name .Release.Namespace) -}}
+{{- fail "agent.namespace.name is that of the release, which is there already: agents need another one, or agent.namespace.create=false" -}}
+{{- end -}}
+{{- end -}}
+
 {{/* What belongs to the API custom.metrics.k8s.io. */}}
 {{- define "sheaf.customMetrics" -}}
 {{- printf "%s-custom-metrics" (include "sheaf.operator" .) -}}
@@ -42,6 +71,10 @@ app.kubernetes.io/component: operator
 
 {{- define "sheaf.labels" -}}
 {{ include "sheaf.selector" . }}
+{{ include "sheaf.labelsOfAll" . }}
+{{- end -}}
+
+{{- define "sheaf.labelsOfAll" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: sheaf
 app.kubernetes.io/managed-by: {{ .Release.Service }}

@@ -23,6 +23,13 @@ const QUESTIONS: [(&str, &[&str]); 6] = [
         &["logs", "--selector=app.kubernetes.io/name=sheaf-node", "--prefix", "--previous"],
     ),
 ];
+const AGENTS: [&str; 5] = [
+    "logs",
+    "--namespace=sheaf-agent",
+    "--selector=app.kubernetes.io/component=agent",
+    "--prefix",
+    "--tail=-1",
+];
 const OPERATOR: [&str; 5] = [
     "logs",
     "--namespace=sheaf-system",
@@ -42,6 +49,7 @@ pub(crate) async fn collect(namespace: &str) {
         keep(folder.as_deref(), file, &answer);
     }
     keep(folder.as_deref(), "operator.log", &kubectl(&OPERATOR).await);
+    keep(folder.as_deref(), "agents.log", &kubectl(&AGENTS).await);
     if let Some(folder) = folder {
         eprintln!("{namespace}: what the cluster said is in {}", folder.display());
     }

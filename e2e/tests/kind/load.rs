@@ -133,6 +133,7 @@ impl Load {
     }
 }
 
-fn image() -> String {
+/// The image of everything.
+pub(crate) fn image() -> String {
     std::env::var("IMAGE").unwrap_or_else(|_| "sheaf:dev".to_owned())
 }

@@ -29,6 +29,11 @@ async fn process(pod: &Pod, program: &str) -> String {
     found.trim().to_owned()
 }
 
+/// What a program prints on a machine.
+pub(crate) async fn output(machine: &str, command: &[&str]) -> Vec<u8> {
+    bytes("docker", &[&["exec", machine], command].concat()).await
+}
+
 /// The machine of a pod.
 pub(crate) fn machine(pod: &Pod) -> &str {
     pod.spec.as_ref().unwrap().node_name.as_ref().unwrap()
@@ -59,7 +64,12 @@ async fn docker(arguments: &[&str]) -> String {
 }
 
 async fn run(program: &str, arguments: &[&str]) -> String {
+    String::from_utf8(bytes(program, arguments).await).unwrap()
+}
+
+async fn bytes(program: &str, arguments: &[&str]) -> Vec<u8> {
     let output = Command::new(program).args(arguments).output().await.unwrap();
-    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {}: {complaint}", output.status);
+    output.stdout
 }

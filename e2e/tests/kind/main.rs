@@ -2,11 +2,13 @@
 //! and runs these. Each test has a namespace, and with it a cluster of nodes, of its own.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod agents; // what follows the logs of all containers
 mod evidence; // what the cluster says when a test fails
 mod ledger; // sent = acknowledged = counted
 mod load; // senders that run in the cluster
 mod machine; // what is done to machines, also from outside of Kubernetes
 mod operator; // what is done to the operator
+mod release; // the chart, as it is installed
 mod scene; // a namespace, an aggregator in it, and waiting for what becomes of it
 
 mod counting; // what is sent is counted exactly

@@ -52,6 +52,9 @@ fn bad_ones() -> Vec<(Value, &'static str)> {
     let good = aggregator(json!({}))["spec"].clone();
     let without_member = json!([{"name": "a", "type": "DistinctLogs"}]);
     let unknown_type = json!([{"name": "a", "type": "Sums"}]);
+    let files = |name: &str| json!({"name": name, "type": "LogFiles", "logFiles": {}});
+    let without_files = json!([{"name": "a", "type": "LogFiles"}]);
+    let files_twice = json!([files("a"), files("b")]);
     vec![
         (named("1.a", good.clone()), "with a letter first"),
         (named(&"a".repeat(41), good), "at most 40 characters"),
@@ -62,6 +65,8 @@ fn bad_ones() -> Vec<(Value, &'static str)> {
         (aggregator(json!({"aggregations": []})), "spec.aggregations"),
         (aggregator(json!({"aggregations": without_member})), "needs the member distinctLogs"),
         (aggregator(json!({"aggregations": unknown_type})), "Unsupported value"),
+        (aggregator(json!({"aggregations": without_files})), "needs the member logFiles"),
+        (aggregator(json!({"aggregations": files_twice})), "of the type LogFiles at most"),
         (
             aggregator(json!({"autoscaling": {"minReplicas": 5, "maxReplicas": 4}})),
             "minReplicas must be at most maxReplicas",

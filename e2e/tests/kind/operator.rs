@@ -9,11 +9,10 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
-use crate::machine::{self, helm};
+use crate::machine;
+use crate::release::{self, NAMESPACE};
 use crate::scene::Scene;
 
-/// Where the chart is installed.
-pub(crate) const NAMESPACE: &str = "sheaf-system";
 const NAME: &str = "sheaf-operator";
 const SELECTOR: &str = "app.kubernetes.io/component=operator";
 /// How many the chart runs.
@@ -42,20 +41,12 @@ pub(crate) async fn lose(scene: &Scene) {
 /// Has something done while there is no operator, nor the API that it serves: as long as nobody
 /// answered for that, no namespace could be deleted.
 pub(crate) async fn without(scene: &Scene, work: impl AsyncFnOnce()) {
-    serve_metrics(false).await;
+    release::set(&["customMetrics.enabled=false"]).await;
     scale(scene, 0).await;
     let done = AssertUnwindSafe(work()).catch_unwind().await;
     scale(scene, REPLICAS).await;
-    serve_metrics(true).await;
+    release::set(&["customMetrics.enabled=true"]).await;
     done.unwrap_or_else(|panic| resume_unwind(panic));
-}
-
-async fn serve_metrics(enabled: bool) {
-    let value = format!("customMetrics.enabled={enabled}");
-    let namespace = format!("--namespace={NAMESPACE}");
-    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/sheaf");
-    let arguments = ["upgrade", "sheaf", chart, &namespace, "--reuse-values", "--wait"];
-    helm(&[&arguments[..], &["--set", &value]].concat()).await;
 }
 
 /// The operators' pods.

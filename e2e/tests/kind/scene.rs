@@ -181,7 +181,11 @@ impl Scene {
     }
 
     /// Asks the node in this pod, through the API server.
-    async fn ask_pod<T: DeserializeOwned>(&self, pod: &Pod, path: &str) -> Result<T, kube::Error> {
+    pub(crate) async fn ask_pod<T: DeserializeOwned>(
+        &self,
+        pod: &Pod,
+        path: &str,
+    ) -> Result<T, kube::Error> {
         let (namespace, name) = (&self.namespace, pod.name_any());
         let proxy = format!("/api/v1/namespaces/{namespace}/pods/{name}:{ADMIN_PORT}/proxy{path}");
         self.client.request(Request::get(proxy).body(Vec::new()).unwrap()).await

@@ -26,6 +26,7 @@ use crate::checkpoint::facts::Slot;
 use crate::event::chunk::{Sequence, StreamId};
 use crate::event::fingerprint::slot_of;
 use crate::event::slots::SlotSet;
+use crate::failpoint::is_to_fail;
 use crate::store::{Store, StoreError, Table, folder, keys};
 pub use content::OpenFile;
 pub use lent::{Asked, FilePart, Known};
@@ -109,7 +110,9 @@ impl Version {
     /// What it is after a checkpoint.
     fn after(&self, checkpoint: u64, found: &Found) -> Version {
         let mut waiting = self.waiting.clone();
-        waiting.extend(found.waiting.keys());
+        if !is_to_fail("planted-file-forgets") {
+            waiting.extend(found.waiting.keys());
+        }
         waiting.retain(|seq| !found.placed.contains(seq));
         let contradicting = self.contradicting + found.contradicting;
         Version { checkpoint, reached: found.reached, waiting, contradicting }

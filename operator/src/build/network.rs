@@ -6,7 +6,9 @@ use k8s_openapi::api::networking::v1::{
     NetworkPolicySpec,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use sheaf_proto::names::{ADMIN_PORT, CONTROL_PORT, OTLP_GRPC_PORT, OTLP_HTTP_PORT, PEER_PORT};
+use sheaf_proto::names::{
+    ADMIN_PORT, CHUNK_PORT, CONTROL_PORT, OTLP_GRPC_PORT, OTLP_HTTP_PORT, PEER_PORT,
+};
 
 use super::metadata;
 use crate::names;
@@ -24,31 +26,37 @@ pub(super) const OTLP_GRPC: Port =
     Port { name: "otlp-grpc", number: OTLP_GRPC_PORT, protocol: "kubernetes.io/h2c" };
 pub(super) const OTLP_HTTP: Port =
     Port { name: "otlp-http", number: OTLP_HTTP_PORT, protocol: "http" };
+/// It takes HTTP of both versions; whoever stands in between can pass gRPC on only over the second.
+pub(super) const CHUNKS: Port =
+    Port { name: "chunks", number: CHUNK_PORT, protocol: "kubernetes.io/h2c" };
 pub(super) const ADMIN: Port = Port { name: "admin", number: ADMIN_PORT, protocol: "http" };
 pub(super) const PEER: Port =
     Port { name: "peer", number: PEER_PORT, protocol: "kubernetes.io/h2c" };
 pub(super) const CONTROL: Port = Port { name: "control", number: CONTROL_PORT, protocol: "http" };
 
-/// All ports of a node.
-pub(super) const PORTS: [Port; 5] = [OTLP_GRPC, OTLP_HTTP, ADMIN, PEER, CONTROL];
+/// All ports of a node, whatever is counted or rebuilt: an aggregation that is new takes effect
+/// without a restart, and other ports would be other pods.
+pub(super) const PORTS: [Port; 6] = [OTLP_GRPC, OTLP_HTTP, CHUNKS, ADMIN, PEER, CONTROL];
+/// Those that anybody may send to or ask at.
+const OPEN: [Port; 4] = [OTLP_GRPC, OTLP_HTTP, CHUNKS, ADMIN];
 
 /// The label's value that marks the Service of [`nodes`].
 pub(super) const NODES: &str = "nodes";
 
 /// Gives each pod a name. It stands for those that are not ready too: nodes form a cluster
-/// before any of them is.
+/// before any of them is. An agent that is told all names goes from one to the next by itself.
 pub(super) fn nodes(aggregator: &ValidAggregator) -> Service {
     let headless = ServiceSpec {
         cluster_ip: Some("None".to_owned()),
         publish_not_ready_addresses: Some(true),
-        ..serving(aggregator, &[ADMIN, PEER, CONTROL])
+        ..serving(aggregator, &[CHUNKS, ADMIN, PEER, CONTROL])
     };
     service_of(aggregator, &aggregator.names.nodes, NODES, headless)
 }
 
 /// Where senders send to, and where anybody asks for counts.
 pub(super) fn service(aggregator: &ValidAggregator) -> Service {
-    let ports = serving(aggregator, &[OTLP_GRPC, OTLP_HTTP, ADMIN]);
+    let ports = serving(aggregator, &OPEN);
     service_of(aggregator, &aggregator.names.aggregator, "clients", ports)
 }
 
@@ -99,7 +107,7 @@ pub(super) fn policy(aggregator: &ValidAggregator) -> NetworkPolicy {
             pod_selector: Some(names::selecting(names::selector(name))),
             policy_types: Some(vec!["Ingress".to_owned()]),
             ingress: Some(vec![
-                allow(&[OTLP_GRPC, OTLP_HTTP, ADMIN], None),
+                allow(&OPEN, None),
                 allow(&[PEER], Some(own)),
                 allow(&[CONTROL], Some(operator)),
             ]),

@@ -297,6 +297,24 @@ async fn outdated_pods_are_deleted_one_by_one() {
 }
 
 #[tokio::test]
+async fn files_that_are_to_be_rebuilt_change_the_settings_and_no_pod() {
+    let mut world = World::running(json!({"replicas": 3})).await;
+    world.settle().await;
+    let files = |seconds: u32| json!({"name": "files", "type": "LogFiles", "logFiles": {"checkpointSeconds": seconds}});
+    for seconds in [10, 60] {
+        world.change_spec(json!({"replicas": 3, "aggregations": [files(seconds)]}));
+        let asked = World::changes(&world.round().await);
+        assert_eq!(asked, ["PATCH configmaps/logs"]);
+        let settings = world.server.get("/api/v1/namespaces/shop/configmaps/logs").unwrap();
+        let text = settings["data"]["sheaf.yaml"].as_str().unwrap();
+        assert!(
+            text.contains(&format!(r#""logFiles":{{"checkpointSeconds":{seconds}}}"#)),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_paused_aggregator_is_looked_at_and_left_alone() {
     let mut world = World::running(json!({"replicas": 3})).await;
     world.settle().await;

@@ -1,18 +1,22 @@
-//! What is counted: a list of aggregations, in the shape that a node's settings file has too.
+//! What is counted and rebuilt: a list of aggregations, in the shape that a node's settings file
+//! has too.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One thing that is counted: a name, a type, and the member that belongs to the type.
+/// One thing that is counted or rebuilt: a name, a type, and the member that belongs to the type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
     "self.type == 'DistinctLogs' ? has(self.distinctLogs) : !has(self.distinctLogs)"
 ).message("type DistinctLogs needs the member distinctLogs, and no other type may have it"))]
+#[x_kube(validation = Rule::new(
+    "self.type == 'LogFiles' ? has(self.logFiles) : !has(self.logFiles)"
+).message("type LogFiles needs the member logFiles, if only {}, and no other type may have it"))]
 pub struct Aggregation {
-    /// What it is called where counts are printed, and where its state is kept: another name is
-    /// another aggregation, which begins anew.
+    /// What it is called where counts are printed and files are listed, and where its state is
+    /// kept: another name is another aggregation, which begins anew.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 
@@ -23,6 +27,10 @@ pub struct Aggregation {
     /// Counts distinct log records for every value of an attribute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distinct_logs: Option<DistinctLogs>,
+
+    /// Rebuilds files from the chunks that agents cut them into, byte for byte.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_files: Option<LogFiles>,
 }
 
 /// The kinds of aggregations.
@@ -30,6 +38,8 @@ pub struct Aggregation {
 pub enum AggregationType {
     /// Counts distinct log records for every value of an attribute.
     DistinctLogs,
+    /// Rebuilds files from the chunks that agents cut them into, byte for byte.
+    LogFiles,
 }
 
 /// The settings of a distinct count.
@@ -52,6 +62,21 @@ pub struct DistinctLogs {
 }
 
 fn default_window_seconds() -> i32 {
+    10
+}
+
+/// The settings of rebuilding files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LogFiles {
+    /// How long the journals are needed for what came, at most: a checkpoint then has it, on all
+    /// owners of its slot. 1 second to an hour.
+    #[serde(default = "default_checkpoint_seconds")]
+    #[schemars(range(min = 1, max = 3_600))]
+    pub checkpoint_seconds: i32,
+}
+
+fn default_checkpoint_seconds() -> i32 {
     10
 }
 

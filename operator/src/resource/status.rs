@@ -40,8 +40,8 @@ pub struct LogAggregatorStatus {
     #[schemars(length(max = 63))]
     pub leader: Option<String>,
 
-    /// Whether nothing is missing in what is counted: every slot has a node that counts it, and no
-    /// window waits for one that is away.
+    /// Whether nothing is missing in what is counted and rebuilt: every slot has a node that works
+    /// on it, and nothing waits for one that is away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete: Option<bool>,
 

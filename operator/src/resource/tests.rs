@@ -92,6 +92,22 @@ fn new_ones() -> Vec<(Value, Option<&'static str>)> {
             aggregator(json!({"aggregations": [{"name": "a", "type": "DistinctLogs"}]})),
             Some("needs the member distinctLogs"),
         ),
+        (rebuilding(&[json!({"logFiles": {}})]), None),
+        (rebuilding(&[json!({"logFiles": {"checkpointSeconds": 60}})]), None),
+        (rebuilding(&[json!({})]), Some("needs the member logFiles")),
+        (rebuilding(&[json!({"distinctLogs": count})]), Some("needs the member logFiles")),
+        (
+            rebuilding(&[json!({"logFiles": {}, "distinctLogs": count})]),
+            Some("needs the member distinctLogs, and no other type may have it"),
+        ),
+        (
+            rebuilding(&[json!({"type": "DistinctLogs", "logFiles": {}, "distinctLogs": count})]),
+            Some("needs the member logFiles, if only {}, and no other type may have it"),
+        ),
+        (
+            rebuilding(&[json!({"logFiles": {}}), json!({"logFiles": {}})]),
+            Some("one aggregation of the type LogFiles at most"),
+        ),
         (
             aggregator(
                 json!({"aggregations": [{"name": "a", "type": "Other", "distinctLogs": count}]}),
@@ -110,6 +126,20 @@ fn new_ones() -> Vec<(Value, Option<&'static str>)> {
     cases
 }
 
+/// An aggregator that counts, and has aggregations of files that say no more than their names and
+/// this.
+fn rebuilding(members: &[Value]) -> Value {
+    let files = members.iter().enumerate().map(|(number, member)| {
+        let mut files = json!({"name": format!("files-{number}"), "type": "LogFiles"});
+        for (field, value) in member.as_object().unwrap() {
+            files[field] = value.clone();
+        }
+        files
+    });
+    let counted = by_foo().as_array().unwrap().clone();
+    aggregator(json!({"aggregations": counted.into_iter().chain(files).collect::<Vec<_>>()}))
+}
+
 fn scaled(least: i32, most: i32) -> Value {
     aggregator(json!({"autoscaling": {"minReplicas": least, "maxReplicas": most}}))
 }
@@ -118,6 +148,10 @@ fn scaled(least: i32, most: i32) -> Value {
 fn changes() -> Vec<(Value, Value, Option<&'static str>)> {
     let class = |name: &str| json!({"storage": {"storageClassName": name}});
     let size = |size: &str| json!({"storage": {"size": size}});
+    let checkpointed = |seconds: u32| {
+        let files = json!({"checkpointSeconds": seconds});
+        json!({"aggregations": [{"name": "files", "type": "LogFiles", "logFiles": files}]})
+    };
     vec![
         (json!({}), json!({}), None),
         (json!({}), json!({"slots": 256}), None),
@@ -135,6 +169,8 @@ fn changes() -> Vec<(Value, Value, Option<&'static str>)> {
         (size("10Gi"), size("9Gi"), Some("cannot become smaller")),
         (size("2Ti"), size("1999Gi"), Some("cannot become smaller")),
         (size("10Gi"), size("large"), Some("at least 1Gi")),
+        (checkpointed(10), checkpointed(3600), None),
+        (checkpointed(10), json!({}), None),
         (size("20Gi"), json!({}), Some("cannot become smaller")),
         (
             size("20Gi"),
@@ -182,11 +218,10 @@ fn each_rule_is_cheap_and_uses_what_rules_may() {
         let compiled = compile_schema(schema);
         assert!(!compiled.has_errors(), "{:?}", compiled.compilation_errors());
         for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
-            let warnings = analyze_rule(
-                rule["rule"].as_str().unwrap(),
-                &compiled,
-                ScopeContext::CrdValidation,
-            );
+            let rule = rule["rule"].as_str().unwrap();
+            let mut warnings = analyze_rule(rule, &compiled, ScopeContext::CrdValidation);
+            // It does not see what `filter` binds, which is called `it` in every rule.
+            warnings.retain(|warning| !warning.message.starts_with("variable 'it' "));
             assert_eq!(warnings, [], "{rule}");
         }
         match schema {

@@ -81,6 +81,7 @@ fn what_a_definition_of_another_version_lets_through_is_refused_with_advice() {
         }
         json!({"aggregations": [one]})
     };
+    let files = |name: &str| json!({"name": name, "type": "LogFiles", "logFiles": {}});
     for (more, advice) in [
         (json!({"slots": 128}), "spec.slots is 128: use 256"),
         (json!({"voters": 2}), "use 1, 3 or 5"),
@@ -103,10 +104,24 @@ fn what_a_definition_of_another_version_lets_through_is_refused_with_advice() {
         (lone(json!({"name": "A", "distinctLogs": {"attribute": "foo"}})), "lower-case letters"),
         (lone(json!({"distinctLogs": {"attribute": ""}})), "names no attribute"),
         (lone(json!({"distinctLogs": {"attribute": "a", "windowSeconds": 0}})), "from 1 to 86400"),
+        (lone(json!({"type": "LogFiles"})), "needs the member logFiles"),
+        (lone(json!({"distinctLogs": {"attribute": "a"}, "logFiles": {}})), "and no other"),
+        (lone(json!({"type": "LogFiles", "logFiles": {"checkpointSeconds": 0}})), "from 1 to 3600"),
+        (json!({"aggregations": [files("a"), files("b")]}), "several are of the type LogFiles"),
     ] {
         let said = refusal(more.clone());
         assert!(said.contains(advice), "{more}: {said}");
     }
+}
+
+#[test]
+fn files_are_rebuilt_beside_what_is_counted() {
+    let count = json!({"name": "a", "type": "DistinctLogs", "distinctLogs": {"attribute": "foo"}});
+    let files = json!({"name": "b", "type": "LogFiles", "logFiles": {}});
+    let valid = valid(json!({"aggregations": [count, files]}));
+    let checkpoint = |it: &Aggregation| it.log_files.as_ref().map(|files| files.checkpoint_seconds);
+    let checkpoints: Vec<_> = valid.aggregations.iter().map(checkpoint).collect();
+    assert_eq!(checkpoints, [None, Some(10)]);
 }
 
 #[test]

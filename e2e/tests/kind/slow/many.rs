@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sheaf_operator::resource::LogAggregator;
 
 use crate::scene::{Scene, named, play};
-use crate::{machine, operator};
+use crate::{machine, operator, release};
 
 const COUNT: usize = 200;
 /// How long the operator is watched while nothing happens.
@@ -88,7 +88,7 @@ async fn leader(scene: &Scene) -> Option<(Pod, BTreeMap<String, f64>)> {
 
 /// What an operator has on its `/metrics`; nothing while it does not answer.
 async fn figures(scene: &Scene, pod: &Pod) -> BTreeMap<String, f64> {
-    let (namespace, name) = (operator::NAMESPACE, pod.name_any());
+    let (namespace, name) = (release::NAMESPACE, pod.name_any());
     let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:8080/proxy/metrics");
     let asked = Request::get(path).body(Vec::new()).unwrap();
     let text = scene.client.request_text(asked).await.unwrap_or_default();

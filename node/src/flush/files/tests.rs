@@ -350,6 +350,20 @@ async fn another_owner_gets_what_it_lacks_and_nothing_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_file_that_waits_for_its_first_chunk_goes_to_the_other_owners_too() {
+    let it = Setting::new();
+    let life = it.node.start();
+    it.append(3, ("a", 2), "two");
+    it.cut(4).await;
+    let ((_root, there), here) = (other(), it.node.files());
+    copy_files(&here, &there, ask(&there, 9)).unwrap();
+    let key = Setting::key("a");
+    assert_eq!(there.kept(&key).unwrap(), here.kept(&key).unwrap());
+    assert_eq!((it.kept("a"), content(&there, "a")), (Some((0, 1)), String::new()));
+    runs(life).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_asks_up_to_a_checkpoint_gets_nothing_that_is_newer() {
     let (it, life) = two_checkpoints().await;
     let ((_root, there), here) = (other(), it.node.files());

@@ -13,6 +13,7 @@ use crate::event::entry::chunk::ChunkSection;
 use crate::event::fingerprint::digest;
 use crate::event::slots::SlotSet;
 use crate::event::time::{SECOND, UnixNanos, Window};
+use crate::failpoint::is_to_fail;
 use crate::flush::Aggregation;
 use crate::flush::feed::Part;
 use crate::flush::files::{Change, FileKey, Files, FilesError, Kept, OpenFile};
@@ -211,7 +212,9 @@ impl Shelf {
             return Ok((None, true));
         }
         let (mut totals, mut changes) = (BTreeMap::new(), Vec::new());
-        let is_below = |at: Position| at.index < cut.count(at.segment).entries;
+        let is_below = |at: Position| {
+            at.index < cut.count(at.segment).entries || is_to_fail("planted-file-beyond-cut")
+        };
         self.retain(|key, _| slots.contains(key.slot()));
         for (&key, open) in self.open.iter_mut().filter(|(_, open)| open.session.has_new()) {
             let was_open = open.content.is_some();

@@ -36,6 +36,17 @@ fn the_file_is_yaml_that_says_who_forms_the_cluster_and_what_is_counted() {
 }
 
 #[test]
+fn an_aggregation_of_files_is_in_the_file_as_nodes_read_it() {
+    let files = json!([{"name": "files", "type": "LogFiles", "logFiles": {}}]);
+    let read: Value = serde_saphyr::from_str(&text(json!({"aggregations": files}))).unwrap();
+    let member = json!({"checkpointSeconds": 10});
+    assert_eq!(
+        read["aggregations"],
+        json!([{"name": "files", "type": "LogFiles", "logFiles": member}])
+    );
+}
+
+#[test]
 fn a_node_of_ordinary_size_has_its_own_defaults() {
     let read: Value = serde_saphyr::from_str(&text(json!({"storage": {"size": "16Gi"}}))).unwrap();
     assert_eq!(read["queueSize"], 192 << 20);
@@ -69,6 +80,8 @@ fn only_what_needs_a_restart_changes_the_hash_of_it() {
         "name": "by-foo", "type": "DistinctLogs", "distinctLogs": {"attribute": "foo"},
     }]);
     assert_eq!(before, hash(json!({"aggregations": other})), "aggregations are read again");
+    let files = json!([{"name": "files", "type": "LogFiles", "logFiles": {}}]);
+    assert_eq!(before, hash(json!({"aggregations": files})), "and so is whether files are rebuilt");
     let fewer = Settings::of(&valid(json!({})), 2).restart_hash();
     assert_eq!(before, fewer, "who formed the cluster matters to empty volumes");
     assert_ne!(before, hash(json!({"copies": 1})));

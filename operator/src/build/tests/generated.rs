@@ -15,10 +15,11 @@ fn any_aggregator(
     let scaled = prop::option::of((3..=256_i32, 0..=253_i32, 1..=100_i32));
     let size = (10_u32..=2000, select(vec!["Gi", "G", "Ti"]));
     let count = ("[a-z]([-a-z0-9]{0,61}[a-z0-9])?", ".{1,40}", 1..=86_400_i32);
+    let files = prop::option::of(1..=3_600_i32);
     let memory = prop::option::of(128_u32..=65_536);
     let rest = (any::<bool>(), any::<bool>(), any::<bool>());
-    (numbers, scaled, size, count, memory, rest).prop_map(
-        move |((copies, voters, replicas), scaled, (size, unit), count, memory, rest)| {
+    (numbers, scaled, size, (count, files), memory, rest).prop_map(
+        move |((copies, voters, replicas), scaled, (size, unit), (count, files), memory, rest)| {
             let (paused, deleted, changed) = rest;
             let (counted, attribute, seconds) = count;
             let mut storage = json!({
@@ -36,6 +37,12 @@ fn any_aggregator(
                     "distinctLogs": {"attribute": attribute, "windowSeconds": seconds},
                 }],
             });
+            if let Some(seconds) = files {
+                let name = format!("{counted:.40}-files");
+                let files = json!({"checkpointSeconds": seconds});
+                let more = json!({"name": name, "type": "LogFiles", "logFiles": files});
+                spec["aggregations"].as_array_mut().unwrap().push(more);
+            }
             if let Some((least, more, percent)) = scaled {
                 spec["autoscaling"] = json!({
                     "minReplicas": least, "maxReplicas": (least + more).min(256),
