@@ -228,6 +228,8 @@ fn a_file_is_followed_into_its_next_session() {
     node.append("a", 7, "three\n");
     follower.has("out", "two\nthree\n");
     node.append("a", 9, "next\n");
+    let seen = node.state().lists + 2;
+    wait_until("it has seen the next session", || node.state().lists >= seen);
     node.append("a", 7, "late\n");
     follower.has("err", "a goes on with session 9");
     follower.has("out", "two\nthree\nlate\nnext\n");

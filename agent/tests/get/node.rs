@@ -26,6 +26,8 @@ pub(crate) struct State {
     pub(crate) refuses: usize,
     /// The node that does not tell it of its files.
     pub(crate) waits_for: Option<u64>,
+    /// How often it was asked for a list.
+    pub(crate) lists: usize,
     /// The ranges of files that it was asked for.
     pub(crate) ranges: Vec<String>,
 }
@@ -104,6 +106,7 @@ impl State {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let name = path.strip_prefix("/v1/files").unwrap().strip_prefix('/');
         let Some((id, session)) = name.map(|name| name.split_once('/').unwrap()) else {
+            self.lists += 1;
             return ("200 OK\r\n".to_owned(), serde_json::to_vec(&self.list(query)).unwrap());
         };
         let range = range.unwrap();

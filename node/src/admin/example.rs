@@ -13,6 +13,7 @@ use sheaf_proto::cluster::{Cluster, Member};
 use sheaf_proto::files::{RebuiltFile, RebuiltFiles};
 use sheaf_proto::queue::Queue;
 use sheaf_proto::statistics::{Ledger, WindowCounts};
+use tokio::sync::Notify;
 
 use super::{AdminError, Content, Listing, Node, Scope};
 
@@ -32,6 +33,8 @@ pub(super) struct Fake {
     pub(super) files: Vec<RebuiltFile>,
     /// .. and what is in the first of them.
     pub(super) content: &'static str,
+    /// What it waits for before it gives that out.
+    pub(super) gate: Option<Arc<Notify>>,
     /// How fast it is to work.
     pub(super) throttle: Mutex<Option<NonZeroU64>>,
 }
@@ -114,14 +117,20 @@ impl Node for Fake {
             return ready(Err(silent)).boxed();
         }
         let first = self.files.first().filter(|file| (&file.id, file.session) == (&id, session));
-        let bytes = Bytes::from_static(self.content.as_bytes());
+        let (bytes, gate) = (Bytes::from_static(self.content.as_bytes()), self.gate.clone());
         let content = first.map(|file| Content {
             bytes: file.bytes,
             tag: "\"10-ab\"".to_owned(),
             waits_for: Some(2),
             read: Box::new(move |part| {
                 let part = bytes.slice(part.start as usize..part.end as usize);
-                ready(Ok(stream::iter([Ok(part)]).boxed())).boxed()
+                let pieces = stream::once(async move {
+                    if let Some(gate) = gate {
+                        gate.notified().await;
+                    }
+                    Ok(part)
+                });
+                ready(Ok(pieces.boxed())).boxed()
             }),
         });
         let none = || AdminError::Unknown("there is no such file".to_owned());
@@ -172,4 +181,17 @@ pub(super) fn member_one() -> Value {
         "id": 1, "uuid": "5ea1c0de-0000-4000-8000-000000000001", "address": "a:1",
         "state": "draining", "role": "leader", "slots": 3, "owned": 3, "segments": 1,
     })
+}
+
+/// A file of ten bytes.
+pub(super) fn file(id: &str, session: u64) -> RebuiltFile {
+    RebuiltFile {
+        id: id.to_owned(),
+        session,
+        bytes: 10,
+        checkpointed_bytes: 4,
+        waits_for: None,
+        waiting: 0,
+        contradicting: 0,
+    }
 }

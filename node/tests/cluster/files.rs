@@ -165,8 +165,8 @@ impl Rebuilding {
 /// Whether a node has so many bytes of a file in a checkpoint.
 fn has(node: &mut Process, id: &str, bytes: usize) -> bool {
     node.must_be_alive();
-    let list = list(node, "scope=node").map(|list| list.files).unwrap_or_default();
-    let mut files = list.into_iter().filter(|file| file.id == id);
+    let list = list(node, &format!("scope=node&id={}", escaped(id)));
+    let mut files = list.map(|list| list.files).unwrap_or_default().into_iter();
     let is_whole =
         |file: RebuiltFile| (file.checkpointed_bytes, file.bytes) == (bytes as u64, bytes as u64);
     files.any(is_whole)

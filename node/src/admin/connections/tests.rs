@@ -11,8 +11,8 @@ use tonic::Code;
 use tonic::transport::Endpoint;
 
 use super::*;
-use crate::admin::example::Fake;
-use crate::admin::grpc;
+use crate::admin::example::{Fake, file};
+use crate::admin::{grpc, router};
 
 /// Longer than any test waits, unless it fails.
 const NEVER: Duration = Duration::from_secs(60);
@@ -173,6 +173,20 @@ async fn who_follows_keeps_an_old_connection_for_a_while_and_is_told_when_that_i
     assert!(early.is_err(), "ended with the connection's age");
     let (_port, windows) = followed(Limits { follow_for: SOON, ..limits }).await;
     assert_eq!(end(windows).await, Code::Unavailable);
+}
+
+#[tokio::test]
+async fn who_reads_a_file_keeps_an_old_connection_until_it_has_all() {
+    let (gate, files) = (Arc::new(Notify::new()), vec![file("a", 7)]);
+    let node = Fake { files, content: "0123456789", gate: Some(gate.clone()), ..Fake::default() };
+    let limits = Limits { age: SOON, finish_within: SOON, ..PATIENT };
+    let port = Running::start(router(Arc::new(node)), limits).await;
+    let client = port.send(b"GET /v1/files/a/7 HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut reading = tokio::spawn(read_to_end(client));
+    let early = timeout(4 * SOON, &mut reading).await;
+    assert!(early.is_err(), "cut off with the connection's age");
+    gate.notify_one();
+    assert!(reading.await.unwrap().ends_with("0123456789"));
 }
 
 #[tokio::test]

@@ -1,27 +1,14 @@
 use axum::http::request::Builder;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use sheaf_proto::files::RebuiltFile;
 use sheaf_proto::names::FILE_WAITS_FOR_HEADER;
 use tower::ServiceExt as _;
 
 use super::*;
 use crate::admin::answers::router;
-use crate::admin::example::Fake;
+use crate::admin::example::{Fake, file};
 
 const PATH: &str = "/v1/files/host%2Fa.log/7";
-
-fn file(id: &str, session: u64) -> RebuiltFile {
-    RebuiltFile {
-        id: id.to_owned(),
-        session,
-        bytes: 10,
-        checkpointed_bytes: 4,
-        waits_for: None,
-        waiting: 0,
-        contradicting: 0,
-    }
-}
 
 /// What a node answers that has two files, of which the first can be read.
 async fn answer(request: Builder) -> (Response, String) {

@@ -101,17 +101,15 @@ impl Files {
         // A file is hidden once a checkpoint has it: so these come first, and then the rows.
         let mut tails = self.tails_of(wanted);
         let mut first = First { wanted, found: BTreeMap::new() };
-        for slot in wanted.slots.iter().filter(|&slot| wanted.named.may_be_in(slot)) {
-            let (from, to) = match wanted.named {
-                Named::Prefix(_) => keys::files(wanted.aggregation, slot),
-                Named::Hash(hash) => keys::files_of(wanted.aggregation, hash),
-            };
+        if let Some((from, to)) = wanted.rows() {
             for row in self.store.scan(Table::Files, &from, &to)? {
                 let (key, row) = row?;
                 let key = self.key(wanted.aggregation, &key)?;
-                let kept: Kept = self.store.decode(&row)?;
-                let tail = tails.remove(&key);
-                first.add(&kept.id, key.session, || shown(&key, Some(&kept), tail.as_ref()));
+                if wanted.slots.contains(key.slot()) {
+                    let kept: Kept = self.store.decode(&row)?;
+                    let tail = tails.remove(&key);
+                    first.add(&kept.id, key.session, || shown(&key, Some(&kept), tail.as_ref()));
+                }
             }
         }
         for (key, tail) in &tails {
@@ -147,6 +145,19 @@ impl Files {
         let mut file = File::open(&path).map_err(system("open", &path))?;
         file.seek(SeekFrom::Start(part.start)).map_err(system("read", &path))?;
         Ok(Pieces { path, file, left: part.end.saturating_sub(part.start) })
+    }
+}
+
+impl Wanted {
+    /// The keys of the rows among which all of these files are, from and to.
+    fn rows(&self) -> Option<([u8; 29], [u8; 29])> {
+        if let Named::Hash(hash) = self.named {
+            return Some(keys::files_of(self.aggregation, hash));
+        }
+        let (first, last) = (self.slots.iter().next()?, self.slots.iter().last()?);
+        let (from, _) = keys::files(self.aggregation, first);
+        let (_, to) = keys::files(self.aggregation, last);
+        Some((from, to))
     }
 }
 
