@@ -1,9 +1,10 @@
-//! `sheaf`: the client side. Sends files and load to a cluster, shows what it counted and what
-//! it consists of.
+//! `sheaf`: the client side. Sends files and load to a cluster, reads what it rebuilt, shows what it
+//! counted and what it consists of.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cluster; // `sheaf cluster`
+mod get; // `sheaf get`
 mod load; // `sheaf load`
 mod stats; // `sheaf stats`
 mod tail; // `sheaf tail`
@@ -37,6 +38,7 @@ enum Command {
     Stats(stats::Options),
     Cluster(cluster::Options),
     Tail(tail::Options),
+    Get(Box<get::Options>),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -48,6 +50,7 @@ async fn main() -> ExitCode {
             cluster::cluster(&options).await.map(|()| true).map_err(Into::into)
         }
         Command::Tail(options) => tail::tail(&options).await.map_err(Into::into),
+        Command::Get(options) => get::get(&options).await.map_err(Into::into),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -13,6 +13,16 @@ pub(crate) fn result(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
+/// Writes bytes as they are.
+///
+/// # Errors
+/// If stdout is closed or full.
+pub(crate) fn bytes(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}
+
 /// Replaces what the terminal shows; elsewhere it is `result`.
 ///
 /// # Errors

@@ -14,17 +14,19 @@ mod grpc; // statistics as messages
 mod process; // memory, CPU and files of this process
 mod refusal; // an answer that says what is wrong
 
+use std::io;
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sheaf_proto::cluster::{Cluster, Member};
-use sheaf_proto::files::RebuiltFile;
+use sheaf_proto::files::RebuiltFiles;
 use sheaf_proto::queue::Queue;
 use sheaf_proto::statistics::{Ledger, WindowCounts};
 use tokio::net::TcpListener;
@@ -63,16 +65,16 @@ pub trait Node: Send + Sync + 'static {
     /// How full the node is.
     fn queue(&self) -> Queue;
 
-    /// The rebuilt files that this node has, in the order of their ids and sessions: all, or those
-    /// of one id; at most `limit`.
-    fn files(
-        &self,
-        id: Option<String>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<RebuiltFile>, AdminError>>;
+    /// The rebuilt files, or those on this node's disk.
+    fn files(&self, listing: Listing) -> BoxFuture<'_, Result<RebuiltFiles, AdminError>>;
 
-    /// Where the rebuilt file of an id and a session is on this node's disk.
-    fn file(&self, id: String, session: u64) -> BoxFuture<'_, Result<PathBuf, AdminError>>;
+    /// The rebuilt file of an id and a session, whoever has it, or as it is on this node's disk.
+    fn file(
+        &self,
+        scope: Scope,
+        id: String,
+        session: u64,
+    ) -> BoxFuture<'_, Result<Content, AdminError>>;
 
     /// The cluster as the node knows it.
     fn cluster(&self) -> Cluster;
@@ -91,6 +93,39 @@ pub trait Node: Send + Sync + 'static {
     /// Appends the node's metrics as OpenMetrics text, without the closing `# EOF`.
     fn metrics(&self, out: &mut String);
 }
+
+/// Which rebuilt files are listed, in the order of ids and sessions.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// Whose.
+    pub scope: Scope,
+    /// Only those of this id, if one is given.
+    pub id: Option<String>,
+    /// What their ids begin with.
+    pub prefix: String,
+    /// The id and the session that they come after.
+    pub after: Option<(String, u64)>,
+    /// How many at most.
+    pub limit: usize,
+}
+
+/// A rebuilt file, as it was when it was asked for.
+pub struct Content {
+    /// Its length.
+    pub bytes: u64,
+    /// The entity tag, in quotes: no other bytes of this id and session have it.
+    pub tag: String,
+    /// The id of a node that may have more of it, and does not answer.
+    pub waits_for: Option<u64>,
+    /// Reads a part of it.
+    pub read: ReadPart,
+}
+
+/// Reads some of a file's bytes.
+pub type ReadPart =
+    Box<dyn FnOnce(Range<u64>) -> BoxFuture<'static, Result<Pieces, AdminError>> + Send>;
+/// Bytes in their order, read as they are taken; an error cuts them off.
+pub type Pieces = BoxStream<'static, io::Result<Bytes>>;
 
 /// Whose figures an answer has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -6,7 +6,8 @@ pub mod printing; // the leader's lines
 pub mod view; // the cluster as a node knows it, for people
 
 pub mod gathering; // the results of all slots, added up
-pub mod live; // what is counted and not flushed yet, added up
+pub mod live;
+pub mod reading; // rebuilt files, whoever has them // what is counted and not flushed yet, added up
 
 pub mod awareness; // from when on a node packs what is new
 

@@ -24,7 +24,7 @@ use http::Connection;
 use parts::Part;
 use power::Power;
 use process::{Process, eventually};
-use serde_json::Value;
+use sheaf_proto::files::{RebuiltFile, RebuiltFiles};
 
 const SETTINGS: &str = "\
 aggregations:
@@ -160,9 +160,9 @@ fn source(lines: u64, rng: &mut fastrand::Rng) -> Vec<u8> {
 }
 
 /// What the node lists of an id.
-fn listed(admin: &mut Connection, id: &str) -> Option<Value> {
-    let list: Vec<Value> = serde_json::from_str(&admin.get("/v1/files").ok()?.body).ok()?;
-    list.into_iter().find(|file| file["id"] == id)
+fn listed(admin: &mut Connection, id: &str) -> Option<RebuiltFile> {
+    let list: RebuiltFiles = serde_json::from_str(&admin.get("/v1/files").ok()?.body).ok()?;
+    list.files.into_iter().find(|file| file.id == id)
 }
 
 fn path(id: &str) -> String {
@@ -189,11 +189,11 @@ fn power_cuts_at_any_moment_leave_every_file_equal_to_its_source() {
         eventually("all bytes in a checkpoint", || {
             node.must_be_alive();
             let file = listed(&mut admin, id)?;
-            (file["checkpointed_bytes"] == source.len()).then_some(())
+            (file.checkpointed_bytes == source.len() as u64).then_some(())
         });
         let file = listed(&mut admin, id).unwrap();
-        assert_eq!((&file["bytes"], &file["waits_for"]), (&source.len().into(), &Value::Null));
-        assert!(file.get("contradicting").is_none(), "{file}");
+        assert_eq!((file.bytes, file.waits_for), (source.len() as u64, None));
+        assert_eq!(file.contradicting, 0);
         assert!(admin.read(&path(id), None).unwrap() == *source, "{id:?} is another file");
         let half = source.len() / 2;
         let read = admin.read(&path(id), Some((10, half))).unwrap();

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout)]
 
 mod sim {
+    pub(crate) mod agents; // files that grow, and who sends them
     pub(crate) mod campaign; // many seeds, each in a process of its own
     pub(crate) mod checker; // what has to hold
     pub(crate) mod clock; // the system's clock, simulated too
@@ -15,7 +16,8 @@ mod sim {
     pub(crate) mod history; // what happened
     pub(crate) mod machine; // a disk, a clock, an address, and a node
     pub(crate) mod operator; // who tells nodes to go
-    pub(crate) mod senders; // what goes in
+    pub(crate) mod senders; // records that go in
+    pub(crate) mod torn; // what a power cut leaves of files
 }
 
 use sheaf_node::failpoint;
@@ -31,7 +33,7 @@ const SEEDS: u64 = 8;
 const PLANTED_SEEDS: u64 = 200;
 
 /// Bugs that are planted in the node, and the check that finds each.
-const PLANTED: [(&str, &str); 25] = [
+const PLANTED: [(&str, &str); 33] = [
     ("store-sync-is-missing", "lost"),
     ("planted-payload-unsynced", "lost"),
     ("planted-acknowledge-anyway", "lost"),
@@ -57,6 +59,14 @@ const PLANTED: [(&str, &str); 25] = [
     ("planted-print-once", "lost"),
     ("planted-print-first", "key"),
     ("planted-any-node-answers", "lost"),
+    ("planted-file-as-it-arrives", "bytes"),
+    ("planted-file-repeats", "bytes"),
+    ("planted-file-trusts-disk", "bytes"),
+    ("planted-file-forgets", "missing"),
+    ("planted-file-unshared", "missing"),
+    ("planted-file-uncopied", "missing"),
+    ("planted-file-renumbered", "ledger"),
+    ("planted-file-beyond-cut", "ledger"),
 ];
 
 #[test]

@@ -43,6 +43,11 @@ pub const CHUNK_ID_BYTES_MAX: usize = 1024;
 /// The files that the cluster has rebuilt, and what each waits for; below it, `/ID/SESSION` is the
 /// content of one, with the id percent-encoded.
 pub const FILES_PATH: &str = "/v1/files";
+/// How many files a list has at most, whatever is asked for.
+pub const FILES_MAX: usize = 10_000;
+/// The header that names, by its id, a node that may have more of a file than the answer, and does
+/// not answer itself.
+pub const FILE_WAITS_FOR_HEADER: &str = "sheaf-waits-for";
 
 /// The closed windows of the last hour, newest first.
 pub const WINDOWS_PATH: &str = "/v1/windows";

@@ -13,8 +13,9 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::Status;
 use tracing::{debug, warn};
+
+use crate::cluster::reading::READERS_MAX;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -45,7 +46,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// For scrapers, probes and people.
+    /// For scrapers, probes and people. Readers of files leave half of it to the others.
     pub(super) const ADMIN: Limits = Limits {
         connections: 64,
         headers_within: Duration::from_secs(10),
@@ -54,6 +55,8 @@ impl Limits {
         finish_within: Duration::from_secs(1),
     };
 }
+
+const _: () = assert!(2 * READERS_MAX <= Limits::ADMIN.connections);
 
 /// Answers until `shutdown` is done, and what is under way then.
 pub(super) async fn serve(
@@ -160,14 +163,14 @@ pub(super) struct Followers {
 }
 
 impl Followers {
-    /// The items until they end or the connection is to, which an error says.
-    pub(super) fn follow<T: Send + 'static>(
+    /// The items until they end or the connection is to, which this error says.
+    pub(super) fn follow<T: Send + 'static, E: Send + 'static>(
         &self,
-        items: BoxStream<'static, Result<T, Status>>,
-    ) -> BoxStream<'static, Result<T, Status>> {
+        items: BoxStream<'static, Result<T, E>>,
+        end: impl FnOnce() -> E + Send + 'static,
+    ) -> BoxStream<'static, Result<T, E>> {
         let (over, open) = (self.over.clone().cancelled_owned(), self.open.token());
-        let reason = "the connection is old, or the node stops: go on from the last window";
-        let end = stream::iter([Err(Status::unavailable(reason))]);
+        let end = stream::once(async move { Err(end()) });
         let items = items.take_until(over).chain(end).map(move |item| {
             let _counted = &open;
             item

@@ -1,20 +1,20 @@
 //! A node for tests.
 
 use std::num::NonZeroU64;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _, ready};
 use futures::stream::{self, BoxStream, StreamExt as _};
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sheaf_proto::cluster::{Cluster, Member};
-use sheaf_proto::files::RebuiltFile;
+use sheaf_proto::files::{RebuiltFile, RebuiltFiles};
 use sheaf_proto::queue::Queue;
 use sheaf_proto::statistics::{Ledger, WindowCounts};
 
-use super::{AdminError, Node, Scope};
+use super::{AdminError, Content, Listing, Node, Scope};
 
 /// A node that has what a test gives it.
 #[derive(Default)]
@@ -30,8 +30,8 @@ pub(super) struct Fake {
     pub(super) after: Option<Timestamp>,
     /// The files that it lists ..
     pub(super) files: Vec<RebuiltFile>,
-    /// .. and the folder that they are in.
-    pub(super) folder: PathBuf,
+    /// .. and what is in the first of them.
+    pub(super) content: &'static str,
     /// How fast it is to work.
     pub(super) throttle: Mutex<Option<NonZeroU64>>,
 }
@@ -91,19 +91,41 @@ impl Node for Fake {
         Queue { used_bytes: 1, capacity_bytes: 4, used_percent: 37.5, throttle_bytes_per_second }
     }
 
-    fn files(
-        &self,
-        id: Option<String>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<RebuiltFile>, AdminError>> {
-        let files = self.files.iter().filter(|file| id.as_ref().is_none_or(|id| *id == file.id));
-        ready(Ok(files.take(limit).cloned().collect())).boxed()
+    fn files(&self, listing: Listing) -> BoxFuture<'_, Result<RebuiltFiles, AdminError>> {
+        let Listing { scope, id, prefix, after, limit } = listing;
+        let place = |file: &RebuiltFile| (file.id.clone(), file.session);
+        let is_wanted = |file: &&RebuiltFile| {
+            let is_named = id.as_ref().is_none_or(|id| *id == file.id);
+            let is_after = after.as_ref().is_none_or(|after| place(file) > *after);
+            scope == Scope::Cluster && is_named && is_after && file.id.starts_with(&prefix)
+        };
+        let files = self.files.iter().filter(is_wanted).take(limit).cloned().collect();
+        ready(Ok(RebuiltFiles { complete: true, waits_for: None, files, next: None })).boxed()
     }
 
-    fn file(&self, id: String, session: u64) -> BoxFuture<'_, Result<PathBuf, AdminError>> {
-        let path = self.folder.join(format!("{}.{session}", id.replace('/', "%2F")));
+    fn file(
+        &self,
+        scope: Scope,
+        id: String,
+        session: u64,
+    ) -> BoxFuture<'_, Result<Content, AdminError>> {
+        if scope == Scope::Node {
+            let silent = AdminError::Unavailable("its owners do not answer".to_owned());
+            return ready(Err(silent)).boxed();
+        }
+        let first = self.files.first().filter(|file| (&file.id, file.session) == (&id, session));
+        let bytes = Bytes::from_static(self.content.as_bytes());
+        let content = first.map(|file| Content {
+            bytes: file.bytes,
+            tag: "\"10-ab\"".to_owned(),
+            waits_for: Some(2),
+            read: Box::new(move |part| {
+                let part = bytes.slice(part.start as usize..part.end as usize);
+                ready(Ok(stream::iter([Ok(part)]).boxed())).boxed()
+            }),
+        });
         let none = || AdminError::Unknown("there is no such file".to_owned());
-        ready(path.is_file().then_some(path).ok_or_else(none)).boxed()
+        ready(content.ok_or_else(none)).boxed()
     }
 
     fn cluster(&self) -> Cluster {

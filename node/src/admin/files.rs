@@ -1,152 +1,150 @@
+//! Rebuilt files: lists, and what is in one (RFC 9110).
+
+mod conditions; // what of a file a request asks for
+
+use std::io;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use serde::Deserialize;
-use sheaf_proto::names::FILES_PATH;
-use tower::ServiceExt as _;
-use tower_http::services::ServeFile;
+use sheaf_proto::names::{FILE_WAITS_FOR_HEADER, FILES_MAX};
 
-use super::Node;
+use super::connections::Followers;
 use super::refusal::Refusal;
+use super::{AdminError, Content, Listing, Node, Scope};
+use conditions::{Wanted, wanted};
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
+const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 const FILES_DEFAULT: usize = 1_000;
-const FILES_MAX: usize = 100_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FilesQuery {
+    #[serde(default)]
+    scope: Scope,
     id: Option<String>,
+    prefix: Option<String>,
     limit: Option<usize>,
+    #[serde(rename = "continue")]
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileQuery {
+    #[serde(default)]
+    scope: Scope,
+}
+
+impl TryFrom<FilesQuery> for Listing {
+    type Error = Refusal;
+
+    fn try_from(query: FilesQuery) -> Result<Listing, Refusal> {
+        let FilesQuery { scope, id, prefix, limit, next } = query;
+        if id.is_some() && prefix.is_some() {
+            return Err(bad("there is an id or a prefix, and not both"));
+        }
+        let after = next.map(|next| after(&next).ok_or_else(|| bad("no list goes on like this")));
+        let limit = limit.unwrap_or(FILES_DEFAULT).clamp(1, FILES_MAX);
+        Ok(Listing {
+            scope,
+            id,
+            prefix: prefix.unwrap_or_default(),
+            after: after.transpose()?,
+            limit,
+        })
+    }
+}
+
+/// The file that a list ended with, as `continue` names it: the session, a slash, the id.
+fn after(next: &str) -> Option<(String, u64)> {
+    let (session, id) = next.split_once('/')?;
+    Some((id.to_owned(), session.parse().ok()?))
+}
+
+fn bad(reason: &str) -> Refusal {
+    Refusal { status: StatusCode::BAD_REQUEST, reason: reason.to_owned() }
 }
 
 pub(super) async fn list(
     State(node): State<Arc<dyn Node>>,
     query: Result<Query<FilesQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
-    let Query(FilesQuery { id, limit }) = query.map_err(|rejection| Refusal::query(&rejection))?;
-    let limit = limit.unwrap_or(FILES_DEFAULT).min(FILES_MAX);
-    Ok(Json(node.files(id, limit).await?).into_response())
+    let Query(query) = query.map_err(|rejection| Refusal::query(&rejection))?;
+    Ok(Json(node.files(query.try_into()?).await?).into_response())
 }
 
-/// The content of a file, or the range of it that the request asks for (RFC 9110, section 14).
+/// The content of a file, or the part of it that the request asks for.
 pub(super) async fn read(
     State(node): State<Arc<dyn Node>>,
     name: Result<Path<(String, u64)>, PathRejection>,
+    query: Result<Query<FileQuery>, QueryRejection>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let Path((id, session)) = name.map_err(|rejection| Refusal::path(&rejection))?;
-    let path = node.file(id, session).await?;
-    match ServeFile::new(path).oneshot(request).await {
-        Ok(answer) if answer.status() == StatusCode::NOT_FOUND => {
-            let reason = format!("the file is gone; {FILES_PATH} lists those that there are");
-            Err(Refusal { status: StatusCode::NOT_FOUND, reason })
+    let Query(FileQuery { scope }) = query.map_err(|rejection| Refusal::query(&rejection))?;
+    let content = node.file(scope, id, session).await?;
+    let mut answer = (StatusCode::OK, head(&content)?).into_response();
+    let part = match wanted(request.headers(), &content.tag, content.bytes) {
+        Wanted::Whole => 0..content.bytes,
+        Wanted::Part(part) => {
+            let range = format!("bytes {}-{}/{}", part.start, part.end - 1, content.bytes);
+            restrict(&mut answer, StatusCode::PARTIAL_CONTENT, &range)?;
+            part
         }
-        Ok(mut answer) => {
-            // Whatever its name looks like, nothing is assumed of what is in it.
-            answer.headers_mut().insert(header::CONTENT_TYPE, OCTETS);
-            Ok(answer.map(Body::new))
+        Wanted::Beyond => {
+            let range = format!("bytes */{}", content.bytes);
+            restrict(&mut answer, StatusCode::RANGE_NOT_SATISFIABLE, &range)?;
+            return Ok(answer);
         }
-        Err(never) => match never {},
+        Wanted::Nothing(status) => {
+            *answer.status_mut() = status;
+            return Ok(answer);
+        }
+    };
+    answer.headers_mut().insert(header::CONTENT_LENGTH, (part.end - part.start).into());
+    if request.method() == Method::HEAD || part.is_empty() {
+        return Ok(answer);
     }
+    let mut pieces = (content.read)(part).await?;
+    if let Some(connection) = request.extensions().get::<Followers>() {
+        pieces = connection.follow(pieces, || {
+            io::Error::other("the connection is old, or the node stops: ask for the rest")
+        });
+    }
+    *answer.body_mut() = Body::from_stream(pieces);
+    Ok(answer)
+}
+
+/// Says which bytes of the file this is about.
+fn restrict(answer: &mut Response, status: StatusCode, range: &str) -> Result<(), Refusal> {
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_RANGE, value(range)?);
+    Ok(())
+}
+
+/// What is said of the whole file.
+fn head(content: &Content) -> Result<HeaderMap, Refusal> {
+    let mut head = HeaderMap::new();
+    // Whatever its name looks like, nothing is assumed of what is in it.
+    head.insert(header::CONTENT_TYPE, OCTETS);
+    head.insert(header::ACCEPT_RANGES, BYTES);
+    head.insert(header::ETAG, value(&content.tag)?);
+    if let Some(node) = content.waits_for {
+        head.insert(FILE_WAITS_FOR_HEADER, HeaderValue::from(node));
+    }
+    Ok(head)
+}
+
+fn value(text: &str) -> Result<HeaderValue, Refusal> {
+    let value = HeaderValue::from_str(text);
+    value.map_err(|error| AdminError::Internal(error.to_string()).into())
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::http::Method;
-    use http_body_util::BodyExt as _;
-    use serde_json::{Value, json};
-    use sheaf_proto::files::RebuiltFile;
-
-    use super::*;
-    use crate::admin::answers::router;
-    use crate::admin::example::Fake;
-
-    struct Setting {
-        folder: tempfile::TempDir,
-    }
-
-    impl Setting {
-        fn new() -> Setting {
-            let folder = tempfile::tempdir().unwrap();
-            std::fs::write(folder.path().join("host%2Fa.log.7"), "0123456789").unwrap();
-            Setting { folder }
-        }
-
-        async fn ask(&self, method: Method, path: &str, range: Option<&str>) -> (Response, String) {
-            let file = |id: &str, session| RebuiltFile {
-                id: id.to_owned(),
-                session,
-                bytes: 10,
-                checkpointed_bytes: 4,
-                waits_for: None,
-                waiting: 0,
-                contradicting: 0,
-            };
-            let files = vec![file("host/a.log", 7), file("host/b.log", 1)];
-            let node = Fake { files, folder: self.folder.path().to_owned(), ..Fake::default() };
-            let request = Request::builder().method(method).uri(path);
-            let request =
-                range.into_iter().fold(request, |head, range| head.header("range", range));
-            let answer = router(Arc::new(node)).oneshot(request.body(Body::empty()).unwrap()).await;
-            let (head, body) = answer.unwrap().into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            (Response::from_parts(head, Body::empty()), String::from_utf8(body.to_vec()).unwrap())
-        }
-    }
-
-    #[tokio::test]
-    async fn files_are_listed_all_or_those_of_an_id() {
-        let it = Setting::new();
-        for (path, ids) in [
-            ("/v1/files", json!(["host/a.log", "host/b.log"])),
-            ("/v1/files?limit=1", json!(["host/a.log"])),
-            ("/v1/files?id=host%2Fb.log", json!(["host/b.log"])),
-        ] {
-            let (answer, body) = it.ask(Method::GET, path, None).await;
-            let files: Vec<Value> = serde_json::from_str(&body).unwrap();
-            let found: Value = files.iter().map(|file| file["id"].clone()).collect();
-            assert_eq!((answer.status(), found), (StatusCode::OK, ids), "{path}");
-        }
-        let (answer, body) = it.ask(Method::GET, "/v1/files?name=a", None).await;
-        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{body}");
-    }
-
-    #[tokio::test]
-    async fn a_file_is_read_whole_or_in_part() {
-        let it = Setting::new();
-        let path = "/v1/files/host%2Fa.log/7";
-        let (answer, body) = it.ask(Method::GET, path, None).await;
-        assert_eq!((answer.status(), body.as_str()), (StatusCode::OK, "0123456789"));
-        assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/octet-stream");
-        assert_eq!(answer.headers()[header::ACCEPT_RANGES], "bytes");
-        let (answer, body) = it.ask(Method::GET, path, Some("bytes=3-5")).await;
-        assert_eq!((answer.status(), body.as_str()), (StatusCode::PARTIAL_CONTENT, "345"));
-        assert_eq!(answer.headers()[header::CONTENT_RANGE], "bytes 3-5/10");
-        let (answer, body) = it.ask(Method::GET, path, Some("bytes=8-")).await;
-        assert_eq!((answer.status(), body.as_str()), (StatusCode::PARTIAL_CONTENT, "89"));
-        let (answer, _) = it.ask(Method::GET, path, Some("bytes=10-")).await;
-        assert_eq!(answer.status(), StatusCode::RANGE_NOT_SATISFIABLE);
-        let (answer, body) = it.ask(Method::HEAD, path, None).await;
-        assert_eq!(answer.headers()[header::CONTENT_LENGTH], "10");
-        assert_eq!(body, "");
-    }
-
-    #[tokio::test]
-    async fn a_file_that_there_is_not_is_told_from_a_name_that_is_none() {
-        let it = Setting::new();
-        for (path, status) in [
-            ("/v1/files/host%2Fa.log/8", StatusCode::NOT_FOUND),
-            ("/v1/files/host%2Fa.log/x", StatusCode::BAD_REQUEST),
-            ("/v1/files/host%2Fa.log", StatusCode::NOT_FOUND),
-        ] {
-            let (answer, body) = it.ask(Method::GET, path, None).await;
-            assert_eq!(answer.status(), status, "{path}: {body}");
-            assert!(body.contains("error"), "{body}");
-        }
-    }
-}
+mod tests;

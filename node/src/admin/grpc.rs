@@ -115,7 +115,11 @@ impl Statistics for Service {
             let _held = &place;
             read(line?.get())
         });
-        Ok(Response::new(connection.follow(windows.boxed())))
+        let end = || {
+            let reason = "the connection is old, or the node stops: go on from the last window";
+            Status::unavailable(reason)
+        };
+        Ok(Response::new(connection.follow(windows.boxed(), end)))
     }
 
     async fn get_ledger(

@@ -1,11 +1,14 @@
 //! An answer that says what is wrong.
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use serde_json::json;
 
 use super::AdminError;
+
+/// After how many seconds it may be otherwise.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
 /// An answer that says what is wrong: `{"error": ".."}`.
 pub(super) struct Refusal {
@@ -37,6 +40,10 @@ impl From<AdminError> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({ "error": self.reason }))).into_response()
+        let mut answer = (self.status, Json(json!({ "error": self.reason }))).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            answer.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        answer
     }
 }

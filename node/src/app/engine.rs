@@ -19,7 +19,6 @@ use crate::aggregation::distinct_logs::MemoryLimit;
 use crate::app::changing::Changing;
 use crate::app::metrics::Metrics;
 use crate::app::settings::Settings;
-use crate::app::statistics::rebuilt::Rebuilt;
 use crate::blocking;
 use crate::checkpoint::carries::Carries;
 use crate::checkpoint::facts::command::Command;
@@ -48,6 +47,7 @@ use crate::cluster::opening::{Opener, leaves};
 use crate::cluster::peers;
 use crate::cluster::printing::Printer;
 use crate::cluster::proposals::Proposals;
+use crate::cluster::reading::Reading;
 use crate::cluster::routing::Routing;
 use crate::cluster::sealing::{beyond_the_end, seal_earlier};
 use crate::cluster::sending::Sending;
@@ -118,8 +118,8 @@ pub struct Reader {
     pub clocks: Clocks,
     /// The node's database.
     pub store: Arc<Store>,
-    /// The files that it rebuilds.
-    pub rebuilt: Rebuilt,
+    /// The files that all nodes rebuild.
+    pub reading: Reading,
 }
 
 /// What requests are packed for.
@@ -343,12 +343,13 @@ impl Engine {
         parts
             .run("clocks", async move { Ok(comparing.run().await.map_err(Disagreement::from)?) })?;
         let stamping = Stamping { node, own: lending.clone(), members: members.clone() };
+        let key = identity.fingerprint_key;
+        let reading = Reading::new(lending.clone(), members.clone(), key);
         let cutter =
             Cutter::new(lead, Arc::new(stamping), Arc::new(members), silent, clocks.clone());
         let cutter = Arc::new(tokio::sync::Mutex::new(cutter));
-        let (key, packed) = (identity.fingerprint_key, Mutex::default());
-        let rebuilt = Rebuilt { files, key };
-        let reader = Reader { lending, gathering, departures, proposals, clocks, store, rebuilt };
+        let packed = Mutex::default();
+        let reader = Reader { lending, gathering, departures, proposals, clocks, store, reading };
         Ok(Engine {
             node,
             journal,

@@ -1,13 +1,12 @@
 //! What the admin port asks of the node.
 
 mod following; // windows as they are printed
-mod ledger;
-pub mod rebuilt; // the rebuilt files that this node has // what came in against what went out
+mod ledger; // what came in against what went out
+mod rebuilt; // rebuilt files
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -17,16 +16,15 @@ use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use serde_json::value::{RawValue, to_raw_value};
 use sheaf_proto::cluster::{Cluster, Member};
-use sheaf_proto::files::RebuiltFile;
+use sheaf_proto::files::RebuiltFiles;
 use sheaf_proto::queue::Queue;
 use sheaf_proto::statistics::{Ledger, WindowCounts};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use crate::admin::{AdminError, Node, Scope};
+use crate::admin::{AdminError, Content, Listing, Node, Scope};
 use crate::app::engine::Reader;
 use crate::app::metrics::Metrics;
-use crate::blocking;
 use crate::checkpoint::Digest;
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::refused::Refused;
@@ -318,27 +316,17 @@ impl Node for Statistics {
         }
     }
 
-    fn files(
-        &self,
-        id: Option<String>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<RebuiltFile>, AdminError>> {
-        let listing = async move {
-            let reader = self.reader()?;
-            let facts = reader.gathering.facts.borrow().clone();
-            let list = move || reader.rebuilt.list(&facts, id.as_deref(), limit);
-            blocking::run(list).await.map_err(failed)?.map_err(failed)
-        };
-        listing.boxed()
+    fn files(&self, listing: Listing) -> BoxFuture<'_, Result<RebuiltFiles, AdminError>> {
+        async move { rebuilt::list(self.reader()?.reading, listing).await }.boxed()
     }
 
-    fn file(&self, id: String, session: u64) -> BoxFuture<'_, Result<PathBuf, AdminError>> {
-        let finding = async move {
-            let reader = self.reader()?;
-            let facts = reader.gathering.facts.borrow().clone();
-            reader.rebuilt.path(&facts, id, session)
-        };
-        finding.boxed()
+    fn file(
+        &self,
+        scope: Scope,
+        id: String,
+        session: u64,
+    ) -> BoxFuture<'_, Result<Content, AdminError>> {
+        async move { rebuilt::find(self.reader()?.reading, scope, id, session).await }.boxed()
     }
 
     fn cluster(&self) -> Cluster {

@@ -26,6 +26,7 @@ use crate::cluster::peers::{self, CarriedPart, PeerError};
 use crate::event::fingerprint::SLOTS;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
+use crate::failpoint::is_to_fail;
 use crate::flush::FlushError;
 use crate::flush::carried::Incoming;
 use crate::flush::feed::{Consensus, Disagreement};
@@ -165,6 +166,9 @@ impl Filling {
                     let last = |&slot: &Slot| (slot, known.progress(slot).number());
                     let checkpoints: BTreeMap<_, _> = some.iter().map(last).collect();
                     files.entry(number).or_default().extend(&checkpoints);
+                    if is_to_fail("planted-file-uncopied") {
+                        continue;
+                    }
                     let ask = || fetching.files.ask_all(number, checkpoints);
                     let asked = blocking::in_place(ask).map_err(FetchError::from)?;
                     let from = (primary, address(facts, primary)?);

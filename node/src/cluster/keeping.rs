@@ -198,7 +198,7 @@ mod tests {
     use super::*;
     use crate::aggregation::distinct_logs::{MemoryLimit, OpenWindow};
     use crate::checkpoint::carries::Carries;
-    use crate::checkpoint::facts::command::{Change, Command};
+    use crate::checkpoint::facts::command::Command;
     use crate::cluster::example::identity;
     use crate::cluster::example::mesh::Mesh;
     use crate::cluster::peers::Member;
@@ -216,7 +216,7 @@ mod tests {
     /// Node 2, which owns slots 0 to 9; node 1 leads all slots.
     fn setting() -> Setting {
         let (cluster, scratch) = (Cluster::of(3), tempfile::tempdir().unwrap());
-        own(&cluster, "0-9", &[1, 2]);
+        cluster.own("0-9", &[1, 2]);
         let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
         let carries = Carries::new(Arc::clone(&store));
         let carried = CarriedWindows { carries, scratch: scratch.path().join("carried") };
@@ -226,16 +226,6 @@ mod tests {
         let (results, facts) = (Results::new(store), cluster.facts());
         let keeping = Keeping { node: NodeId(2), results, carried, fetching, facts };
         Setting { cluster, keeping, _scratch: scratch }
-    }
-
-    fn own(cluster: &Cluster, of: &str, owners: &[u64]) {
-        let facts = cluster.now();
-        let change = |slot| {
-            let (epoch, copied) = (facts.slots()[&slot].epoch, facts.latest_cut().number);
-            let owners = owners.iter().copied().map(NodeId).collect();
-            (slot, Change { epoch, owners, copied, wanted: Vec::new() })
-        };
-        cluster.apply(Command::Place { changes: slots(of).iter().map(change).collect() });
     }
 
     /// What is carried of these slots when so many entries of segment 1 are in it, and its file.
@@ -281,7 +271,7 @@ mod tests {
         for (primary, of) in [(3, "0-9"), (1, "9-10"), (2, "0-9")] {
             it.keep(primary, of, 7).await.unwrap_err();
         }
-        own(&it.cluster, "3", &[2, 1]);
+        it.cluster.own("3", &[2, 1]);
         let error = it.keep(1, "0-9", 7).await.unwrap_err();
         assert!(error.to_string().ends_with("keeps slots 3 for node 1"), "{error}");
         assert_eq!(it.kept(), all);
@@ -339,14 +329,14 @@ mod tests {
         it.keep(1, "0-9", 5).await.unwrap();
         it.keeping.forget_what_is_over(&it.cluster.now()).unwrap();
         assert_eq!(it.kept(), [("0-9".to_owned(), 5)]);
-        own(&it.cluster, "3", &[1, 3]);
-        own(&it.cluster, "4", &[2, 1]);
+        it.cluster.own("3", &[1, 3]);
+        it.cluster.own("4", &[2, 1]);
         let end = it.cluster.cut(20, &[]);
         it.cluster.flush(1, "0-2", window(10, 20), end);
         it.cluster.flush(2, "4", window(10, 20), end);
         it.keeping.forget_what_is_over(&it.cluster.now()).unwrap();
         assert_eq!(it.kept(), [("4-9".to_owned(), 5)], "a primary forgets by itself");
-        own(&it.cluster, "4-9", &[3]);
+        it.cluster.own("4-9", &[3]);
         it.keeping.forget_what_is_over(&it.cluster.now()).unwrap();
         assert_eq!(it.kept(), []);
         assert_eq!(std::fs::read_dir(&it.keeping.carried.scratch).unwrap().count(), 0);

@@ -15,7 +15,8 @@ use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::cluster::keeping::Keeping;
 use crate::cluster::live::{self, Live};
 use crate::cluster::peers::{
-    Asked, Batches, CarriedPart, CarriedParts, Chunks, Declined, FileParts, Holdings, Kept, Listed,
+    Asked, Batches, CarriedPart, CarriedParts, Chunks, Declined, FileParts, FilePiece, Holdings,
+    Kept, Listed, Told, Wanted,
 };
 use crate::cluster::routing::own;
 use crate::event::node::NodeId;
@@ -209,6 +210,32 @@ impl Holdings for Lending {
         let lend = || self.keeping.fetching.files.lend(asked);
         let parts = blocking::in_place(lend).map_err(not_now)?;
         Ok(stream::iter(parts.map(|part| part.map_err(not_now))).boxed())
+    }
+
+    fn list(&self, wanted: Wanted) -> BoxFuture<'_, Result<Told, Declined>> {
+        let owned = self.facts.borrow().owner_of(self.keeping.node).intersection(&wanted.slots);
+        let led = self.facts.borrow().primary_of(self.keeping.node).intersection(&owned);
+        let files = self.keeping.fetching.files.clone();
+        async move {
+            let led = led.intersection(&files.folded());
+            let wanted = Wanted { slots: owned, ..wanted };
+            let listing = blocking::run(move || files.list(&wanted));
+            let files = listing.await.map_err(not_now)?.map_err(not_now)?;
+            Ok(Told { slots: owned, led, files })
+        }
+        .boxed()
+    }
+
+    fn read(&self, piece: FilePiece) -> Result<Chunks, Declined> {
+        let FilePiece { aggregation, id, session, part } = piece;
+        let open = || self.keeping.fetching.files.read(aggregation, &id, session, &part);
+        let pieces = blocking::in_place(open).map_err(not_now)?;
+        let bytes = stream::try_unfold(pieces, async |mut pieces| {
+            let reading = blocking::run(move || (pieces.next(), pieces));
+            let (piece, pieces) = reading.await.map_err(not_now)?;
+            Ok(piece.transpose().map_err(not_now)?.map(|piece| (piece, pieces)))
+        });
+        Ok(bytes.boxed())
     }
 
     fn live(&self, limit: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {

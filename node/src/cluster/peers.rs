@@ -21,8 +21,8 @@ use crate::checkpoint::raft;
 
 pub use client::{PeerError, Peers};
 pub use holdings::{
-    Asked, Batch, Batches, CarriedPart, CarriedParts, Chunks, FilePart, FileParts, Holdings, Kept,
-    Listed, Part, Stamped,
+    Asked, Batch, Batches, CarriedPart, CarriedParts, Chunks, FilePart, FileParts, FilePiece,
+    Holdings, Kept, Listed, Part, Stamped, Told, Wanted,
 };
 pub use member::{Carried, Durable, Followed, Member, Received, Sent};
 pub use server::{Answers, Declined, accept, serve};

@@ -14,8 +14,8 @@ use crate::checkpoint::raft::{Decision, ProposeError, Raft, Rpc};
 use crate::cluster::departures;
 use crate::cluster::formation::{Hello, State, Why};
 use crate::cluster::peers::{
-    Answers, Asked, Batches, CarriedParts, Chunks, Declined, FileParts, Holdings, Kept, Listed,
-    Reply, Stamped,
+    Answers, Asked, Batches, CarriedParts, Chunks, Declined, FileParts, FilePiece, Holdings, Kept,
+    Listed, Reply, Stamped, Told, Wanted,
 };
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
@@ -246,6 +246,17 @@ impl Answers for Standing {
         let lent = self.attached.borrow()?;
         let parts = lent.holdings.files(asked)?;
         Ok(lent.stream(parts))
+    }
+
+    async fn list(&self, wanted: Wanted) -> Result<Told, Declined> {
+        let lent = self.attached.borrow()?;
+        lent.answer(lent.holdings.list(wanted)).await
+    }
+
+    fn read(&self, piece: FilePiece) -> Result<Chunks, Declined> {
+        let lent = self.attached.borrow()?;
+        let bytes = lent.holdings.read(piece)?;
+        Ok(lent.stream(bytes))
     }
 
     async fn live(&self, limit: u32) -> Result<Bytes, Declined> {

@@ -186,6 +186,16 @@ impl Cluster {
         self.apply(self.place_command(slots, node));
     }
 
+    /// Has these slots owned by several nodes, of which the first is the primary.
+    #[track_caller]
+    pub(crate) fn own(&self, slots: &str, owners: &[u64]) {
+        let Command::Place { mut changes } = self.place_command(slots, 0) else { return };
+        for change in changes.values_mut() {
+            change.owners = owners.iter().copied().map(NodeId).collect();
+        }
+        self.apply(Command::Place { changes });
+    }
+
     /// Claims that each of these slots, which are a node's, has nothing of a window.
     #[track_caller]
     pub(crate) fn claim(&self, node: u64, slots: &str, window: Window, cut: u64) -> Applied {

@@ -8,6 +8,7 @@
 mod content; // one file and its index
 mod lent; // what another owner reads
 mod received; // what comes from another owner
+mod shown; // what readers see
 mod turns; // who writes the files of a slot
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,16 +20,19 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::aggregation::log_files::names::{of_path, path_of};
+use crate::aggregation::log_files::names::path_of;
 use crate::aggregation::log_files::session::{Found, Held, Reached};
 use crate::checkpoint::facts::Slot;
 use crate::event::chunk::{Sequence, StreamId};
 use crate::event::fingerprint::slot_of;
 use crate::event::slots::SlotSet;
+use crate::failpoint::is_to_fail;
 use crate::store::{Store, StoreError, Table, folder, keys};
 pub use content::OpenFile;
 pub use lent::{Asked, FilePart, Known};
 pub use received::Incoming;
+use shown::Tail;
+pub use shown::{Named, Pieces, Shown, Wanted};
 pub use turns::Folded;
 
 /// Beyond so many files that changed, all that the system has to write is written at once.
@@ -106,7 +110,9 @@ impl Version {
     /// What it is after a checkpoint.
     fn after(&self, checkpoint: u64, found: &Found) -> Version {
         let mut waiting = self.waiting.clone();
-        waiting.extend(found.waiting.keys());
+        if !is_to_fail("planted-file-forgets") {
+            waiting.extend(found.waiting.keys());
+        }
         waiting.retain(|seq| !found.placed.contains(seq));
         let contradicting = self.contradicting + found.contradicting;
         Version { checkpoint, reached: found.reached, waiting, contradicting }
@@ -183,12 +189,14 @@ pub struct Files {
     store: Arc<Store>,
     /// The slots that are folded here.
     folded: Arc<Mutex<SlotSet>>,
+    /// How far the files are written that are folded here.
+    tails: Arc<Mutex<BTreeMap<FileKey, Tail>>>,
 }
 
 impl Files {
     /// The files in a folder, and what `store` says of them.
     pub fn new(root: PathBuf, store: Arc<Store>) -> Files {
-        Files { root, store, folded: Arc::default() }
+        Files { root, store, folded: Arc::default(), tails: Arc::default() }
     }
 
     /// As [`Store::ready`].
@@ -203,33 +211,6 @@ impl Files {
 
     fn index_path(&self, aggregation: u32, id: &StreamId, session: u64) -> PathBuf {
         self.root.join(format!("{aggregation}.index")).join(path_of(id, session))
-    }
-
-    /// The files of an aggregation that are on disk, with their lengths in bytes, in the order of
-    /// ids and sessions.
-    ///
-    /// # Errors
-    /// When a folder cannot be read.
-    pub fn on_disk(&self, aggregation: u32) -> Result<BTreeMap<(StreamId, u64), u64>, FilesError> {
-        let root = self.root.join(aggregation.to_string());
-        let (mut found, mut folders) = (BTreeMap::new(), vec![root.clone()]);
-        while let Some(folder) = folders.pop() {
-            let entries = match fs::read_dir(&folder) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                entries => entries.map_err(system("list", &folder))?,
-            };
-            for entry in entries {
-                let path = entry.map_err(system("list", &folder))?.path();
-                let known = fs::metadata(&path).map_err(system("measure", &path))?;
-                let name = path.strip_prefix(&root).ok().and_then(of_path);
-                match name {
-                    _ if known.is_dir() => folders.push(path),
-                    Some(name) => drop(found.insert(name, known.len())),
-                    None => {}
-                }
-            }
-        }
-        Ok(found)
     }
 
     /// What checkpoints say of a file, if one has something of it.

@@ -115,7 +115,9 @@ impl Decided {
         if records == 0 {
             return;
         }
-        for (&number, known) in facts.aggregations() {
+        // Chunks have no request ids.
+        let counting = facts.aggregations().iter().filter(|(_, known)| !known.takes_chunks());
+        for (&number, known) in counting {
             if known.since < cut.number && cut.number <= known.until.unwrap_or(u64::MAX) {
                 *self.records.entry(number).or_default() += records;
             }

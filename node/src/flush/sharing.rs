@@ -20,6 +20,7 @@ use crate::checkpoint::facts::{Facts, Slot};
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::Window;
+use crate::failpoint::is_to_fail;
 use crate::flush::FlushError;
 use crate::flush::carried::CarriedWindows;
 use crate::flush::feed::{Consensus, Disagreement};
@@ -266,6 +267,9 @@ fn others(
 ) -> BTreeMap<NodeId, SlotSet> {
     let mut others = facts.others_of(node, own);
     if let Shared::Files(_) = shared {
+        if is_to_fail("planted-file-unshared") {
+            return BTreeMap::new();
+        }
         for (&other, slots) in &mut others {
             *slots = slots.intersection(&facts.owner_of(other));
         }

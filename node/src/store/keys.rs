@@ -135,6 +135,12 @@ pub fn files(aggregation: u32, slot: u8) -> ([u8; 29], [u8; 29]) {
     of_slot(FILE, aggregation, slot)
 }
 
+/// The keys of all files of an id, by its hash, from and to.
+pub fn files_of(aggregation: u32, hash: u128) -> ([u8; 29], [u8; 29]) {
+    let after = hash.checked_add(1).map(|hash| of_file(FILE, aggregation, hash, 0));
+    (file(aggregation, hash, 0), after.unwrap_or_else(|| file(aggregation + 1, 0, 0)))
+}
+
 /// Files: a chunk that waits behind a gap of a file.
 pub fn waiting_chunk(aggregation: u32, hash: u128, session: u64, seq: u64) -> [u8; 37] {
     let mut key = [0; 37];

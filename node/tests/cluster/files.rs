@@ -1,13 +1,14 @@
 //! Rebuilt files are on all owners of their slots: a node that dies takes nothing with it, and
-//! whoever owns a slot later has its files.
+//! whoever owns a slot later has its files. Any node lists and reads all of them.
 
 use std::collections::VecDeque;
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::Value;
 use sheaf_proto::cluster::MemberState;
+use sheaf_proto::files::{RebuiltFile, RebuiltFiles};
 
 use super::leaving::ask_to;
 use super::nodes::{Nodes, settled, view};
@@ -103,8 +104,31 @@ impl Rebuilding {
             for owner in owners {
                 let owner = self.running[owner].as_mut().unwrap();
                 let mut admin = Connection::open(owner.admin().unwrap()).unwrap();
-                let read = admin.read(&path(id), None).unwrap();
-                assert!(read == *source, "{id:?} is another file");
+                let own = format!("{}?scope=node", path(id));
+                assert!(admin.read(&own, None).unwrap() == *source, "{id:?} is another file");
+            }
+        }
+    }
+
+    /// Waits until each node that runs lists and reads all files, and compares.
+    fn check_readers(&mut self) {
+        let (sources, nodes) = (&self.sources, self.running.iter_mut().flatten());
+        for node in nodes {
+            let lengths = sources.iter().map(|source| source.len() as u64);
+            let mut expected: Vec<_> = IDS.map(str::to_owned).into_iter().zip(lengths).collect();
+            expected.sort();
+            eventually("a list of all bytes", || {
+                let listed = pages(node, "", 5)?;
+                (listed == expected).then_some(())
+            });
+            let mut admin = Connection::open(node.admin().unwrap()).unwrap();
+            for (id, source) in IDS.iter().zip(sources) {
+                assert!(admin.read(&path(id), None).unwrap() == *source, "{id:?}");
+                let half = source.len() / 2;
+                let read = admin.read(&path(id), Some((10, half))).unwrap();
+                assert!(read == source[10..=half], "{id:?}: another part");
+                let (status, _) = admin.fetch(&path(id), Some((source.len(), 1 << 40))).unwrap();
+                assert_eq!(status, 416, "{id:?}");
             }
         }
     }
@@ -141,17 +165,137 @@ impl Rebuilding {
 /// Whether a node has so many bytes of a file in a checkpoint.
 fn has(node: &mut Process, id: &str, bytes: usize) -> bool {
     node.must_be_alive();
-    let mut listed = || {
-        let mut admin = Connection::open(node.admin()?).ok()?;
-        let list: Vec<Value> = serde_json::from_str(&admin.get("/v1/files").ok()?.body).ok()?;
-        list.into_iter().find(|file| file["id"] == id)
-    };
-    listed().is_some_and(|file| file["checkpointed_bytes"] == bytes && file["bytes"] == bytes)
+    let list = list(node, "scope=node").map(|list| list.files).unwrap_or_default();
+    let mut files = list.into_iter().filter(|file| file.id == id);
+    let is_whole =
+        |file: RebuiltFile| (file.checkpointed_bytes, file.bytes) == (bytes as u64, bytes as u64);
+    files.any(is_whole)
+}
+
+fn list(node: &mut Process, query: &str) -> Option<RebuiltFiles> {
+    let mut admin = Connection::open(node.admin()?).ok()?;
+    let answer = admin.get(&format!("/v1/files?{query}")).ok()?;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    Some(serde_json::from_str(&answer.body).unwrap())
+}
+
+/// The ids and lengths of all files, so many at a time, if the list is complete.
+fn pages(node: &mut Process, query: &str, limit: usize) -> Option<Vec<(String, u64)>> {
+    let (mut files, mut next) = (Vec::new(), String::new());
+    loop {
+        let page = list(node, &format!("{query}&limit={limit}{next}"))?;
+        if !page.complete {
+            return None;
+        }
+        assert!(page.files.len() <= limit);
+        files.extend(page.files.into_iter().map(|file| (file.id, file.bytes)));
+        let Some(token) = page.next else { return Some(files) };
+        next = format!("&continue={}", escaped(&token));
+    }
 }
 
 fn path(id: &str) -> String {
-    let escaped: String = id.bytes().map(|byte| format!("%{byte:02x}")).collect();
-    format!("/v1/files/{escaped}/{SESSION}")
+    format!("/v1/files/{}/{SESSION}", escaped(id))
+}
+
+fn escaped(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02x}")).collect()
+}
+
+#[test]
+fn any_node_lists_and_reads_all_files_also_when_one_dies() {
+    let mut it = Rebuilding::begin(Nodes::new(3), 3);
+    it.wait_for_owners(2);
+    it.send(10);
+    it.check_readers();
+    let node = it.running[0].as_mut().unwrap();
+    let mut admin = Connection::open(node.admin().unwrap()).unwrap();
+    for (path, reason) in [
+        ("/v1/files/nobody/7", "there is no file with the id nobody"),
+        ("/v1/files/a/8", "a has no session 8"),
+    ] {
+        let answer = admin.get(path).unwrap();
+        assert!((answer.status, answer.body.contains(reason)) == (404, true), "{answer:?}");
+    }
+    it.check(2);
+
+    let killed = it.rng.usize(..3);
+    drop(it.running[killed].take().unwrap().kill());
+    let left = it.running.iter_mut().flatten().next().unwrap();
+    // Another owner has what the last checkpoint has: before, while and after it leads.
+    let mut admin = Connection::open(left.admin().unwrap()).unwrap();
+    for (id, source) in IDS.iter().zip(&it.sources) {
+        assert!(admin.read(&path(id), None).unwrap() == *source, "{id:?} of a dead node");
+    }
+    let all = list(left, "").unwrap();
+    assert_eq!(all.files.len(), IDS.len());
+    assert_eq!(all.complete, all.waits_for.is_none());
+    it.send(5);
+    it.check_readers();
+}
+
+#[test]
+fn a_node_that_is_alone_says_for_whom_its_lists_wait() {
+    let mut it = Rebuilding::begin(Nodes::new(3).without_copies(), 3);
+    it.wait_for_owners(1);
+    it.send(2);
+    it.check_readers();
+    let id = |node: usize| view(it.running[node].as_mut().unwrap()).unwrap().node;
+    let mut dead: Vec<_> = [1, 2].into_iter().filter_map(id).collect();
+    dead.sort();
+    for node in [1, 2] {
+        drop(it.running[node].take().unwrap().kill());
+    }
+    let left = it.running[0].as_mut().unwrap();
+    let list = eventually("a list that waits", || list(left, "").filter(|list| !list.complete));
+    let waits_for = list.waits_for.unwrap();
+    assert_eq!(waits_for.nodes, dead);
+    assert_eq!(waits_for.missing, waits_for.slots, "nobody else has them");
+    let listed = |id: &str| list.files.iter().any(|file| file.id == id);
+    let mut admin = Connection::open(left.admin().unwrap()).unwrap();
+    for id in IDS {
+        let (status, body) = admin.fetch(&path(id), None).unwrap();
+        let body = String::from_utf8_lossy(&body);
+        assert_eq!(status, if listed(id) { 200 } else { 503 }, "{id:?}: {body}");
+    }
+}
+
+#[test]
+fn a_file_that_grows_is_read_as_long_as_it_was_when_the_answer_began() {
+    let mut it = Rebuilding::begin(Nodes::new(3), 3);
+    it.wait_for_owners(2);
+    it.send(1);
+    let addresses: Vec<_> =
+        it.running.iter_mut().flatten().map(|node| node.admin().unwrap()).collect();
+    let is_over = AtomicBool::new(false);
+    let read: Vec<Vec<u8>> = std::thread::scope(|scope| {
+        let readers = addresses.into_iter().map(|address| {
+            let is_over = &is_over;
+            scope.spawn(move || {
+                let mut read: Vec<Vec<u8>> = Vec::new();
+                let mut admin = Connection::open(address).unwrap();
+                while !is_over.load(Ordering::Relaxed) {
+                    let Ok((200, bytes)) = admin.fetch(&path(IDS[0]), None) else { continue };
+                    // Of what the others have read only the longest is of interest.
+                    if read.last().is_none_or(|last| last.len() < bytes.len()) {
+                        read.push(bytes);
+                    }
+                }
+                read
+            })
+        });
+        let readers: Vec<_> = readers.collect();
+        for _ in 0..20 {
+            it.send(2);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        readers.into_iter().flat_map(|reader| reader.join().unwrap()).collect()
+    });
+    assert!(read.len() > 6, "{} lengths were seen", read.len());
+    for bytes in read {
+        assert!(it.sources[0].starts_with(&bytes), "{} bytes are other ones", bytes.len());
+    }
+    it.check_readers();
 }
 
 #[test]

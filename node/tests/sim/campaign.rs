@@ -9,9 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 /// What a contradiction begins with: which check found it.
-pub(crate) const CHECKS: [&str; 11] = [
-    "lost", "repeated", "torn", "unsent", "stamp", "sum", "key", "changed", "ledger", "halted",
-    "stuck",
+pub(crate) const CHECKS: [&str; 13] = [
+    "lost", "repeated", "torn", "unsent", "stamp", "sum", "key", "changed", "bytes", "missing",
+    "ledger", "halted", "stuck",
 ];
 
 /// How long a simulation may take, which usually is over in seconds.

@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use sheaf_node::event::time::UnixNanos;
 use sheaf_proto::statistics::{Account, Ledger, ValueCount, WindowCounts, WindowSpan};
 
-use super::history::{Event, Happened, Record};
+use super::history::{Event, File, Happened, Record};
+
+mod files; // what has to hold of files
 
 /// What contradicts a promise, in words. The first word says which check found it.
 pub(crate) type Contradiction = String;
@@ -23,6 +25,17 @@ struct Request<'a> {
     over: Option<UnixNanos>,
 }
 
+/// A file that agents have sent.
+#[derive(Default)]
+struct Written {
+    chunks: u64,
+    bytes: u64,
+    /// Chunks that nobody has acknowledged.
+    unanswered: BTreeSet<i64>,
+    /// How much of it each node was seen to have for good.
+    checkpointed: BTreeMap<usize, u64>,
+}
+
 /// All that happened, by what it is.
 #[derive(Default)]
 struct Known<'a> {
@@ -30,6 +43,7 @@ struct Known<'a> {
     /// The last line of each window, by the aggregation's name and the window's start.
     windows: BTreeMap<(&'a str, Timestamp), &'a WindowCounts>,
     records: BTreeMap<u64, &'a Record>,
+    files: BTreeMap<&'a File, Written>,
     /// The window of `by-id` that counts a record.
     placed: BTreeMap<u64, WindowSpan>,
     ledger: Option<&'a Ledger>,
@@ -67,8 +81,13 @@ impl Known<'_> {
 }
 
 /// What contradicts the promises when clocks were never further than `clock_bound` from
-/// the true time, and everything has had the time to be handed out.
-pub(crate) fn contradictions(history: &[Happened], clock_bound: Duration) -> Vec<Contradiction> {
+/// the true time, each acknowledged byte was on so many nodes as there are `copies`, and everything
+/// has had the time to be handed out.
+pub(crate) fn contradictions(
+    history: &[Happened],
+    clock_bound: Duration,
+    copies: usize,
+) -> Vec<Contradiction> {
     let mut found = Vec::new();
     let mut known = read(history, &mut found);
     place(&mut known, &mut found);
@@ -77,6 +96,7 @@ pub(crate) fn contradictions(history: &[Happened], clock_bound: Duration) -> Vec
     }
     recount(&known, &mut found);
     balance(&known, &mut found);
+    files::judge(&known, copies, &mut found);
     found
 }
 
@@ -117,8 +137,28 @@ fn read<'a>(history: &'a [Happened], found: &mut Vec<Contradiction>) -> Known<'a
                     _ => {}
                 }
             }
+            Event::Cut { file, seq, bytes } => {
+                let written = known.files.entry(file).or_default();
+                written.chunks += 1;
+                written.bytes += bytes;
+                written.unanswered.insert(*seq);
+            }
+            Event::Collected { file, seq } => {
+                known.files.entry(file).or_default().unanswered.remove(seq);
+            }
+            Event::Read { node, file, bytes, checkpointed, is_prefix } => {
+                if !is_prefix {
+                    found.push(format!("bytes: node {node} has others in {file}"));
+                }
+                if checkpointed.is_some_and(|checkpointed| checkpointed > *bytes) {
+                    found.push(format!("bytes: node {node} lacks some of {file}"));
+                }
+                let written = known.files.entry(file).or_default();
+                written.checkpointed.extend(checkpointed.map(|checkpointed| (*node, checkpointed)));
+            }
             Event::Failed { node, error } => found.push(format!("halted: node {node}: {error}")),
-            Event::Left { had_all, .. } => {
+            Event::Left { node, had_all } => {
+                known.files.values_mut().for_each(|file| drop(file.checkpointed.remove(node)));
                 known.has_left = true;
                 known.has_destroyed |= had_all;
             }
@@ -270,11 +310,19 @@ fn balance(known: &Known<'_>, found: &mut Vec<Contradiction>) {
         let is_each = ledger.accepted == account.accepted + account.deduplicated;
         account.pending == 0 && (all && (is_each || known.has_left) || known.has_destroyed)
     };
+    let chunks: u64 = known.files.values().map(|file| file.chunks).sum();
+    // Chunks wait for ever behind one that is lost with a node.
+    let is_rebuilt = |account: &Account| {
+        (account.pending, account.distinct) == (0, chunks) || known.has_destroyed
+    };
+    let (files, counts) =
+        ledger.aggregations.iter().partition::<Vec<_>, _>(|account| account.aggregation == "files");
+    let are_all = files.iter().copied().all(is_rebuilt) && counts.iter().copied().all(is_settled);
     // Of what was lost with a node the cluster has counted a part (docs/simulation.md).
-    let adds_up =
-        (ledger.balanced || known.has_destroyed) && ledger.aggregations.iter().all(is_settled);
-    if !adds_up || ledger.aggregations.len() != 2 {
-        found.push(format!("ledger: {records} records were printed, but it says {ledger:?}"));
+    let adds_up = (ledger.balanced || known.has_destroyed) && are_all;
+    if !adds_up || counts.len() != 2 || files.len() > 1 {
+        let came = format!("{records} records were printed, and {chunks} chunks came");
+        found.push(format!("ledger: {came}, but it says {ledger:?}"));
     }
 }
 

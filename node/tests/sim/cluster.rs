@@ -224,6 +224,7 @@ impl Cluster<'_> {
             self.undo(&self.done[fault].clone());
         }
         for node in self.world.prints.take_cut() {
+            self.machines[node].cut_power();
             self.sim.crash(self.addresses[node]);
         }
         for left in self.world.orders.take_left() {
@@ -273,7 +274,7 @@ impl Cluster<'_> {
         match &fault {
             Fault::Power(node) | Fault::Kill(node) => {
                 if matches!(fault, Fault::Power(_)) {
-                    self.machines[*node].disk.crash();
+                    self.machines[*node].cut_power();
                 }
                 self.sim.crash(self.addresses[*node]);
                 let until = self.sim.elapsed() + lasting;
@@ -386,7 +387,7 @@ impl Cluster<'_> {
     }
 
     fn contradictions(&self) -> Vec<Contradiction> {
-        let mut found = contradictions(&self.world.history.all(), CLOCK_BOUND);
+        let mut found = contradictions(&self.world.history.all(), CLOCK_BOUND, self.copies);
         let orders = self.world.orders.all();
         found.extend(orders.iter().map(|order| format!("stuck: {order}")));
         found

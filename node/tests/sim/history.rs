@@ -18,6 +18,13 @@ pub(crate) struct Record {
     pub(crate) body: String,
 }
 
+/// A file, as its agent names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct File {
+    pub(crate) id: String,
+    pub(crate) session: u64,
+}
+
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
@@ -27,6 +34,13 @@ pub(crate) enum Event {
     Repeated { request: u64 },
     /// It was told that the request is durable.
     Acknowledged { request: u64 },
+    /// A file grew by a chunk, which an agent began to send.
+    Cut { file: File, seq: i64, bytes: u64 },
+    /// An agent was told that the chunk is durable.
+    Collected { file: File, seq: i64 },
+    /// What a node told of a file: of its own, with how much of it a checkpoint has, or whoever
+    /// has it.
+    Read { node: usize, file: File, bytes: u64, checkpointed: Option<u64>, is_prefix: bool },
     /// A node's sink got a window.
     Delivered { node: usize, aggregation: u32, revision: u32, counts: Box<WindowCounts> },
     /// A node ended with an error that no fault of its surroundings explains.
@@ -67,6 +81,13 @@ pub(crate) fn trace(history: &[Happened]) -> u128 {
     digest(lines.as_bytes())
 }
 
+impl fmt::Display for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let File { id, session } = self;
+        write!(f, "{id}.{session}")
+    }
+}
+
 impl fmt::Display for Happened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ", self.at)?;
@@ -77,6 +98,16 @@ impl fmt::Display for Happened {
             }
             Event::Repeated { request } => write!(f, "request {request} once more"),
             Event::Acknowledged { request } => write!(f, "request {request} acknowledged"),
+            Event::Cut { file, seq, bytes } => write!(f, "{file} grew: chunk {seq}, {bytes} bytes"),
+            Event::Collected { file, seq } => write!(f, "{file}: chunk {seq} acknowledged"),
+            Event::Read { node, file, bytes, checkpointed, is_prefix } => {
+                let how = if *is_prefix { "" } else { ", and others than it should have" };
+                let whose = checkpointed.map_or_else(
+                    || "tells".to_owned(),
+                    |checkpointed| format!("has, {checkpointed} of them for good,"),
+                );
+                write!(f, "node {node} {whose} {bytes} bytes of {file}{how}")
+            }
             Event::Delivered { node, revision, counts, .. } => {
                 let (name, start) = (&counts.aggregation, counts.window.start);
                 let records = counts.records;

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::stream::{self, Stream};
-use sheaf_node::admin::{self, Scope};
+use futures::stream::{self, Stream, TryStreamExt as _};
+use sheaf_node::admin::{self, Listing, Scope};
 use sheaf_node::app::Node;
 use sheaf_node::app::settings::{Command, Settings};
 use sheaf_node::app::surroundings::Surroundings;
@@ -20,6 +20,7 @@ use sheaf_node::cluster::peers::{self, Peers};
 use sheaf_node::event::time::{Clock, UnixNanos};
 use sheaf_node::sink::{DeliveryKey, Promise, Sink, SinkError};
 use sheaf_node::store::{Disk, Store};
+use sheaf_proto::files::RebuiltFile;
 use sheaf_proto::statistics::WindowCounts;
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -28,17 +29,21 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use turmoil::net::{TcpListener, TcpStream};
 
-use super::history::{Event, History};
+use super::agents::{Agent, Sources};
+use super::history::{Event, File, History};
 use super::operator::Orders;
 use super::senders::{GROUP, ID, Numbers, Sender};
+use super::torn;
 
 const PEER_PORT: u16 = 9465;
 /// Journal above which open windows are carried.
 const JOURNAL_BYTES: u64 = 8_000;
 /// How many send to each node.
 const SENDERS: u64 = 2;
-/// How often the ledger is asked for once the senders have stopped.
-const LEDGER_PAUSE: Duration = Duration::from_secs(1);
+/// How many send it chunks of files.
+const AGENTS: u64 = 2;
+/// How often the ledger is asked for once the senders have stopped, and files are read.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The true time.
 pub(crate) fn true_time() -> UnixNanos {
@@ -60,7 +65,9 @@ impl FormatTime for SimulatedTime {
 pub(crate) struct World {
     pub(crate) history: History,
     pub(crate) numbers: Numbers,
-    /// Whether the senders send.
+    /// What the agents read.
+    pub(crate) sources: Sources,
+    /// Whether the senders send, and files grow.
     pub(crate) is_sending: Arc<AtomicBool>,
     /// Which nodes are to go.
     pub(crate) orders: Orders,
@@ -73,6 +80,7 @@ impl Default for World {
         World {
             history: History::default(),
             numbers: Numbers::default(),
+            sources: Sources::default(),
             is_sending: Arc::new(AtomicBool::new(true)),
             orders: Orders::default(),
             prints: Prints::default(),
@@ -91,7 +99,7 @@ pub(crate) struct Machine {
     pub(crate) is_full: Arc<AtomicBool>,
     settings: Settings,
     world: World,
-    _scratch: Arc<TempDir>,
+    folder: Arc<TempDir>,
 }
 
 impl Machine {
@@ -103,21 +111,26 @@ impl Machine {
         copies: usize,
         world: &World,
     ) -> Machine {
-        let scratch = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().unwrap();
         Machine {
             number,
             disk: Disk::default(),
             skew: Arc::default(),
             is_full: Arc::default(),
-            settings: settings(scratch.path(), own, initial, copies),
+            settings: settings(folder.path(), own, initial, copies),
             world: world.clone(),
-            _scratch: Arc::new(scratch),
+            folder: Arc::new(folder),
         }
     }
 
     /// Where the node's peers reach it.
     pub(crate) fn peer_address(&self) -> String {
         self.settings.peer_address.to_string()
+    }
+
+    /// What was not synced is lost, all or in part.
+    pub(crate) fn cut_power(&self) {
+        torn::cut_power(&self.disk, self.folder.path());
     }
 
     /// Runs the node until it ends with an error: then its process does.
@@ -133,6 +146,11 @@ impl Machine {
                 tokio::select! { () = sender.run() => {}, () = over => {} }
             });
         }
+        for agent in self.agents(&node) {
+            let is_sending = Arc::clone(&self.world.is_sending);
+            tokio::spawn(agent.run(move || is_sending.load(Ordering::Relaxed)));
+        }
+        tokio::spawn(self.clone().read_files(node.answers()));
         tokio::spawn(self.clone().balance(node.answers()));
         tokio::spawn(self.world.orders.clone().carry_out(node.answers()));
         if let Err(error) = node.supervise(&off).await {
@@ -158,11 +176,41 @@ impl Machine {
         })
     }
 
+    fn agents(&self, node: &Node) -> impl Iterator<Item = Agent> {
+        let lives = fastrand::u64(..);
+        (0..AGENTS).map(move |agent| Agent {
+            intake: node.intake(),
+            history: self.world.history.clone(),
+            sources: self.world.sources.clone(),
+            rng: fastrand::Rng::with_seed(lives.wrapping_add(agent)),
+        })
+    }
+
+    /// Notes what can be read of files here, and by way of this node, again and again.
+    async fn read_files(self, node: Arc<dyn admin::Node>) {
+        for scope in [Scope::Node, Scope::Cluster].into_iter().cycle() {
+            sleep(ASK_AGAIN / 2).await;
+            let (id, prefix, after, limit) = (None, String::new(), None, usize::MAX);
+            let listing = Listing { scope, id, prefix, after, limit };
+            // It may have just begun, or nobody knows of a file, or its owners do not answer.
+            let Ok(found) = node.files(listing).await else { continue };
+            for RebuiltFile { id, session, checkpointed_bytes, .. } in found.files {
+                let file = File { id, session };
+                let Some(content) = content(&*node, scope, &file).await else { continue };
+                let (node, bytes) = (self.number, content.len() as u64);
+                let is_prefix = self.world.sources.has(&file, &content);
+                let checkpointed = (scope == Scope::Node).then_some(checkpointed_bytes);
+                let read = Event::Read { node, file, bytes, checkpointed, is_prefix };
+                self.world.history.add(true_time(), read);
+            }
+        }
+    }
+
     /// Notes what the cluster's ledger says when nobody sends any more.
     async fn balance(self, node: Arc<dyn admin::Node>) {
         until(|| !self.world.is_sending.load(Ordering::Relaxed)).await;
         loop {
-            sleep(LEDGER_PAUSE).await;
+            sleep(ASK_AGAIN).await;
             if let Ok(ledger) = node.ledger(Scope::Cluster).await {
                 self.world.history.add(true_time(), Event::Balanced { ledger });
             }
@@ -198,8 +246,16 @@ fn fastrand_fill(bytes: &mut [u8]) {
 /// Waits until a condition holds.
 async fn until(condition: impl Fn() -> bool) {
     while !condition() {
-        sleep(LEDGER_PAUSE / 10).await;
+        sleep(ASK_AGAIN / 10).await;
     }
+}
+
+/// A file as a node tells it, if all of what it begins to tell comes.
+async fn content(node: &dyn admin::Node, scope: Scope, file: &File) -> Option<Vec<u8>> {
+    let content = node.file(scope, file.id.clone(), file.session).await.ok()?;
+    let pieces = (content.read)(0..content.bytes).await.ok()?;
+    let pieces: Vec<_> = pieces.try_collect().await.ok()?;
+    Some(pieces.concat())
 }
 
 fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
@@ -214,6 +270,7 @@ fn settings(folder: &Path, own: IpAddr, initial: &[IpAddr], copies: usize) -> Se
         "aggregations:
   - {{name: by-id, type: DistinctLogs, distinctLogs: {{attribute: {ID}, windowSeconds: 2}}}}
   - {{name: by-group, type: DistinctLogs, distinctLogs: {{attribute: {GROUP}, windowSeconds: 4}}}}
+  - {{name: files, type: LogFiles, logFiles: {{checkpointSeconds: 2}}}}
 "
     );
     // One that joins is in the list as well, as if a name stood for all.

@@ -93,13 +93,23 @@ impl Connection {
         path: &str,
         range: Option<(usize, usize)>,
     ) -> io::Result<Vec<u8>> {
-        let range = range.map(|(from, to)| format!("Range: bytes={from}-{to}\r\n"));
         let status = if range.is_some() { 206 } else { 200 };
-        let header = range.unwrap_or_default();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\n{header}\r\n");
-        let (answered, _, body) = self.exchange(request.as_bytes())?;
+        let (answered, body) = self.fetch(path, range)?;
         assert_eq!(answered, status, "{}", String::from_utf8_lossy(&body));
         Ok(body)
+    }
+
+    /// As [`Connection::read`], with whatever status is answered.
+    pub(crate) fn fetch(
+        &mut self,
+        path: &str,
+        range: Option<(usize, usize)>,
+    ) -> io::Result<(u16, Vec<u8>)> {
+        let header = range.map(|(from, to)| format!("Range: bytes={from}-{to}\r\n"));
+        let header = header.unwrap_or_default();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\n{header}\r\n");
+        let (status, _, body) = self.exchange(request.as_bytes())?;
+        Ok((status, body))
     }
 
     /// Sends a request with a body.

@@ -15,6 +15,7 @@ use crate::checkpoint::Digest;
 use crate::event::chunk::Sequence;
 use crate::event::fingerprint::digest;
 use crate::event::time::UnixNanos;
+use crate::failpoint::is_to_fail;
 use crate::journal::Position;
 
 /// How far a file reaches without a gap.
@@ -202,6 +203,12 @@ impl Session {
         self.tail
     }
 
+    /// How many chunks came behind a gap, each place counted once.
+    pub fn behind_a_gap(&self) -> u64 {
+        let written = self.tail.next.number() - self.reached.next.number();
+        (self.places.len() as u64).saturating_sub(written)
+    }
+
     /// How far the last checkpoint has it.
     pub fn reached(&self) -> Reached {
         self.reached
@@ -240,6 +247,7 @@ impl Session {
         content: &mut C,
     ) -> Result<(), C::Error> {
         let Held { fingerprint, payload } = held;
+        let seq = self.planted(seq);
         if seq < self.reached.next {
             self.late.push(Late { seq, fingerprint, order });
             return Ok(());
@@ -253,6 +261,17 @@ impl Session {
             }
         }
         self.write(content)
+    }
+
+    /// Where a chunk goes: to its place, unless a bug is planted.
+    fn planted(&self, seq: Sequence) -> Sequence {
+        if is_to_fail("planted-file-repeats") {
+            return seq.max(self.reached.next);
+        }
+        match is_to_fail("planted-file-as-it-arrives") {
+            true => seq.min(self.tail.next),
+            false => seq,
+        }
     }
 
     /// Makes a checkpoint of what is below a cut, and goes on from there.

@@ -1,74 +1,66 @@
-//! The rebuilt files that this node has.
+//! Rebuilt files, as the admin port asks for them.
 
-use std::path::PathBuf;
+use std::io;
 
-use sheaf_proto::files::RebuiltFile;
+use futures::{FutureExt as _, StreamExt as _};
+use sheaf_proto::files::RebuiltFiles;
+use sheaf_proto::names::FILES_PATH;
 
-use crate::admin::AdminError;
-use crate::checkpoint::facts::Facts;
+use crate::admin::{AdminError, Content, Listing, Scope};
+use crate::cluster::reading::{Query, ReadError, Reading, Which};
 use crate::event::chunk::StreamId;
-use crate::event::fingerprint::FingerprintKey;
-use crate::flush::files::{FileKey, Files, FilesError};
 
-/// What there is of files, and how ids are hashed.
-#[derive(Clone)]
-pub struct Rebuilt {
-    /// The files.
-    pub files: Files,
-    /// What ids are hashed under.
-    pub key: FingerprintKey,
+pub(super) async fn list(reading: Reading, listing: Listing) -> Result<RebuiltFiles, AdminError> {
+    let Listing { scope, id, prefix, after, limit } = listing;
+    let which = match id {
+        Some(id) => Which::Id(stream_id(id)?),
+        None => Which::Prefix(prefix),
+    };
+    let query = Query { which, after, limit };
+    match scope {
+        Scope::Node => Ok(reading.list_here(&query).await?),
+        Scope::Cluster => Ok(reading.list(&query).await),
+    }
 }
 
-impl Rebuilt {
-    /// The files, of one id if that is given, in the order of ids and sessions.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub fn list(
-        &self,
-        facts: &Facts,
-        id: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<RebuiltFile>, FilesError> {
-        let Some(aggregation) = rebuilding(facts) else { return Ok(Vec::new()) };
-        let found = self.files.on_disk(aggregation)?.into_iter();
-        let wanted = found.filter(|((found, _), _)| id.is_none_or(|id| id == found.as_str()));
-        let shown = wanted.take(limit).map(|((id, session), bytes)| {
-            let hash = self.key.string(id.as_str().as_bytes());
-            let key = FileKey { aggregation, hash, session };
-            let kept = self.files.kept(&key)?.map(|kept| kept.now).unwrap_or_default();
-            Ok(RebuiltFile {
-                id: id.into(),
-                session,
-                bytes,
-                checkpointed_bytes: kept.reached.length,
-                waits_for: (!kept.waiting.is_empty()).then(|| kept.reached.next.number()),
-                waiting: kept.waiting.len() as u64,
-                contradicting: kept.contradicting,
-            })
-        });
-        shown.collect()
-    }
+pub(super) async fn find(
+    reading: Reading,
+    scope: Scope,
+    id: String,
+    session: u64,
+) -> Result<Content, AdminError> {
+    let id = stream_id(id)?;
+    let found = match scope {
+        Scope::Node => reading.find_here(&id, session).await?,
+        Scope::Cluster => reading.find(&id, session).await?,
+    };
+    let (bytes, waits_for) = (found.file.bytes, found.waits_for.map(|node| node.0));
+    let tag = format!("\"{bytes}-{}\"", found.digest);
+    let read = async move |part| {
+        let content = reading.read(found, part).await?;
+        Ok(content.map(|piece| piece.map_err(io::Error::other)).boxed())
+    };
+    Ok(Content { bytes, tag, waits_for, read: Box::new(|part| read(part).boxed()) })
+}
 
-    /// Where a file is.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn path(&self, facts: &Facts, id: String, session: u64) -> Result<PathBuf, AdminError> {
-        let none = |reason: String| AdminError::Unknown(reason);
-        let aggregation = rebuilding(facts)
-            .ok_or_else(|| none("no aggregation of the type LogFiles is set up".to_owned()))?;
-        let id = StreamId::try_from(id).map_err(|error| none(error.to_string()))?;
-        let path = self.files.path(aggregation, &id, session);
-        match path.is_file() {
-            true => Ok(path),
-            false => Err(none(format!("there is no file of session {session} of {id} here"))),
+fn stream_id(id: String) -> Result<StreamId, AdminError> {
+    StreamId::try_from(id).map_err(|error| AdminError::Unknown(error.to_string()))
+}
+
+impl From<ReadError> for AdminError {
+    fn from(error: ReadError) -> AdminError {
+        match &error {
+            ReadError::NotSetUp => AdminError::Unknown(error.to_string()),
+            ReadError::UnknownId { .. } => {
+                AdminError::Unknown(format!("{error}; {FILES_PATH} lists those that there are"))
+            }
+            ReadError::UnknownSession { .. } => {
+                AdminError::Unknown(format!("{error}; {FILES_PATH}?id= lists those that it has"))
+            }
+            ReadError::Unanswered { .. } | ReadError::TooMany => {
+                AdminError::Unavailable(error.to_string())
+            }
+            ReadError::Failed(_) => AdminError::Internal(error.to_string()),
         }
     }
-}
-
-/// The aggregation that rebuilds files; of several, the newest.
-fn rebuilding(facts: &Facts) -> Option<u32> {
-    let known = facts.aggregations().iter().filter(|(_, known)| known.takes_chunks());
-    known.map(|(&number, _)| number).next_back()
 }

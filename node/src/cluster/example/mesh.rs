@@ -18,8 +18,8 @@ use crate::checkpoint::identity::{Birth, Identity};
 use crate::checkpoint::raft::{Decision, Rpc};
 use crate::cluster::formation::Hello;
 use crate::cluster::peers::{
-    Answers, Asked, Batches, CarriedParts, Chunks, Declined, FileParts, Holdings, Kept, Listed,
-    Member, Peers, Reply, Stamped, serve,
+    Answers, Asked, Batches, CarriedParts, Chunks, Declined, FileParts, FilePiece, Holdings, Kept,
+    Listed, Member, Peers, Reply, Stamped, Told, Wanted, serve,
 };
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
@@ -174,6 +174,14 @@ impl Answers for Lent {
 
     fn decided(&self) -> Result<Arc<Decided>, Declined> {
         Ok(self.holdings.decided())
+    }
+
+    async fn list(&self, wanted: Wanted) -> Result<Told, Declined> {
+        self.holdings.list(wanted).await
+    }
+
+    fn read(&self, piece: FilePiece) -> Result<Chunks, Declined> {
+        self.holdings.read(piece)
     }
 
     async fn live(&self, limit: u32) -> Result<Bytes, Declined> {

@@ -8,7 +8,8 @@ use tokio::task::{JoinHandle, yield_now};
 use super::*;
 use crate::cluster::example::mesh::{Lender, Mesh};
 use crate::cluster::peers::{
-    Asked, Batches, CarriedParts, Chunks, Declined, FileParts, Holdings, Kept, Listed,
+    Asked, Batches, CarriedParts, Chunks, Declined, FileParts, FilePiece, Holdings, Kept, Listed,
+    Told, Wanted,
 };
 use crate::event::slots::SlotSet;
 use crate::event::time::{Clock, UnixNanos};
@@ -90,6 +91,14 @@ impl Holdings for Arc<Taker> {
     }
 
     fn files(&self, _: Asked) -> Result<FileParts, Declined> {
+        nothing()
+    }
+
+    fn list(&self, _: Wanted) -> BoxFuture<'_, Result<Told, Declined>> {
+        async { nothing() }.boxed()
+    }
+
+    fn read(&self, _: FilePiece) -> Result<Chunks, Declined> {
         nothing()
     }
 

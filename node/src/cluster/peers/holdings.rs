@@ -1,6 +1,7 @@
 //! What other members may ask of a node's journals and results.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,11 +12,13 @@ use sheaf_proto::statistics::WindowCounts;
 use super::Declined;
 use crate::checkpoint::carries::Carry;
 use crate::checkpoint::facts::{SegmentId, Slot};
+use crate::event::chunk::StreamId;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::{UnixNanos, Window};
 pub use crate::flush::feed::{Batch, Part};
-pub use crate::flush::files::{Asked, FilePart};
+use crate::flush::files::Shown;
+pub use crate::flush::files::{Asked, FilePart, Wanted};
 use crate::flush::requests::Decided;
 use crate::flush::sharing::KeptFiles;
 pub use crate::journal::Stamped;
@@ -64,13 +67,37 @@ pub enum CarriedPart {
     Chunk(Bytes),
 }
 
+/// Rebuilt files that a node has, as a reader sees them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Of the slots that were asked for, those that it owns.
+    pub slots: SlotSet,
+    /// Of these, those that it folds: nobody has more of their files.
+    pub led: SlotSet,
+    /// The files of the slots that it owns.
+    pub files: Vec<Shown>,
+}
+
+/// A part of a rebuilt file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePiece {
+    /// The aggregation's number.
+    pub aggregation: u32,
+    /// What the file is called.
+    pub id: StreamId,
+    /// Which file of that name.
+    pub session: u64,
+    /// Its bytes.
+    pub part: Range<u64>,
+}
+
 /// What is carried, as a node gives it out.
 pub type CarriedParts = BoxStream<'static, Result<CarriedPart, Declined>>;
 /// Rebuilt files, as a node gives them out.
 pub type FileParts = BoxStream<'static, Result<FilePart, Declined>>;
 /// Batches as a node gives them out.
 pub type Batches = BoxStream<'static, Result<Batch, Declined>>;
-/// Chunks of one count table, as a node gives them out.
+/// Chunks of one count table, or of a file, as a node gives them out.
 pub type Chunks = BoxStream<'static, Result<Bytes, Declined>>;
 
 /// The journals and results that a running node has.
@@ -153,6 +180,16 @@ pub trait Holdings: Send + Sync + 'static {
     /// # Errors
     /// When the node does not own the slots, or has less than is asked for.
     fn files(&self, asked: Asked) -> Result<FileParts, Declined>;
+
+    /// The first rebuilt files of those that are wanted, of slots that the node owns.
+    fn list(&self, wanted: Wanted) -> BoxFuture<'_, Result<Told, Declined>>;
+
+    /// A part of a rebuilt file, which has ended when as many bytes came. While nobody takes
+    /// them, no more are read.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    fn read(&self, piece: FilePiece) -> Result<Chunks, Declined>;
 
     /// What the node has accepted, refused, and counted so far in the windows that are open,
     /// in JSON, with at most `limit` counts for each.

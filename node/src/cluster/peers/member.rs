@@ -14,7 +14,8 @@ use tokio::time::{sleep, timeout};
 use super::client::answer;
 use super::wire::{self, Malformed};
 use super::{
-    Asked, Batch, CarriedPart, Chunks, FilePart, Kept, Listed, PeerError, Peers, Reply, Stamped,
+    Asked, Batch, CarriedPart, Chunks, FilePart, FilePiece, Kept, Listed, PeerError, Peers, Reply,
+    Stamped, Told, Wanted,
 };
 use crate::checkpoint::facts::SegmentId;
 use crate::checkpoint::facts::command::Command;
@@ -28,7 +29,8 @@ use crate::flush::requests::Decided;
 /// Batches as they arrive. After an error there are no more; whoever wants them asks
 /// again, from the last `next` on.
 pub type Followed = BoxStream<'static, Result<Batch, PeerError>>;
-/// Chunks of one count table as they arrive: it is whole when they end without an error.
+/// Chunks of one count table, or of a file, as they arrive: it is whole when they end without an
+/// error.
 pub type Received = BoxStream<'static, Result<Bytes, PeerError>>;
 
 /// What is carried, as it arrives: all of it is there when it ends without an error.
@@ -281,6 +283,28 @@ impl Other<'_> {
         let mut client = self.member.peers.streams(self.address)?;
         let messages = answer(within, client.files(request)).await?;
         Ok(messages.map(move |message| Ok(wire::file_part(message?, aggregation)?)).boxed())
+    }
+
+    /// The first rebuilt files of those that are wanted, as a reader sees them.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says.
+    pub async fn list(self, wanted: &Wanted, within: Duration) -> Result<Told, PeerError> {
+        let request = wire::to_list_request(self.caller(), wanted);
+        // A list may be long: what Raft says does not wait for it.
+        let mut client = self.member.peers.streams(self.address)?;
+        Ok(wire::told(answer(within, client.list(request)).await?)?)
+    }
+
+    /// A part of a rebuilt file. It is to begin `within` that time.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says, also in the stream.
+    pub async fn read(self, piece: &FilePiece, within: Duration) -> Result<Received, PeerError> {
+        let request = wire::to_read_request(self.caller(), piece);
+        let mut client = self.member.peers.streams(self.address)?;
+        let messages = answer(within, client.read(request)).await?;
+        Ok(messages.map_ok(|message| message.bytes).map_err(PeerError::from).boxed())
     }
 
     /// What it has accepted, refused, and counted so far in the windows that are open, in

@@ -23,8 +23,9 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::wire::{self, Caller, Malformed};
 use super::{
-    Asked, Batches, CONNECTION_WINDOW, CarriedParts, Chunks, FileParts, Kept, Listed,
+    Asked, Batches, CONNECTION_WINDOW, CarriedParts, Chunks, FileParts, FilePiece, Kept, Listed,
     MESSAGE_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, Reply, STREAM_WINDOW, STREAMS_MAX, Stamped,
+    Told, Wanted,
 };
 use crate::checkpoint::facts::SegmentId;
 use crate::checkpoint::facts::command::Command;
@@ -162,6 +163,15 @@ pub trait Answers: Send + Sync + 'static {
     /// # Errors
     /// As it says, and while the node does not have its files.
     fn files(&self, asked: Asked) -> Result<FileParts, Declined>;
+
+    /// As [`Holdings::list`](super::Holdings::list).
+    fn list(&self, wanted: Wanted) -> impl Future<Output = Result<Told, Declined>> + Send;
+
+    /// As [`Holdings::read`](super::Holdings::read).
+    ///
+    /// # Errors
+    /// As it says, and while the node does not have its files.
+    fn read(&self, piece: FilePiece) -> Result<Chunks, Declined>;
 
     /// As [`Holdings::live`](super::Holdings::live).
     fn live(&self, limit: u32) -> impl Future<Output = Result<Bytes, Declined>> + Send;
@@ -466,6 +476,28 @@ impl<A: Answers> Peer for Server<A> {
         let parts = self.answers.files(asked)?;
         let messages = parts.map(|part| Ok(wire::to_file_part(part?)?));
         Ok(Response::new(messages.boxed()))
+    }
+
+    async fn list(
+        &self,
+        request: Request<peer::ListRequest>,
+    ) -> Result<Response<peer::ListResponse>, Status> {
+        let (caller, wanted) = wire::wanted(request.into_inner())?;
+        self.admit(caller)?;
+        Ok(Response::new(wire::to_told(self.answers.list(wanted).await?)))
+    }
+
+    type ReadStream = BoxStream<'static, Result<peer::ReadResponse, Status>>;
+
+    async fn read(
+        &self,
+        request: Request<peer::ReadRequest>,
+    ) -> Result<Response<Self::ReadStream>, Status> {
+        let (caller, piece) = wire::piece(request.into_inner())?;
+        self.admit(caller)?;
+        let bytes = self.answers.read(piece)?;
+        let messages = bytes.map_ok(|bytes| peer::ReadResponse { bytes });
+        Ok(Response::new(messages.map_err(Status::from).boxed()))
     }
 
     async fn live(

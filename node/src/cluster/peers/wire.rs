@@ -6,6 +6,7 @@
 mod files; // what is told of rebuilt files
 mod holdings; // what is told of journals and results
 mod keeping; // what is kept of slots that others lead
+mod listing; // what readers are told of rebuilt files
 
 use std::collections::BTreeSet;
 
@@ -26,6 +27,7 @@ pub(super) use holdings::{
     to_one_stamped, to_slots, to_stamped, to_tables, whole_second,
 };
 pub(super) use keeping::{carried, chunks, kept, to_begin, to_carried, to_chunk, to_end};
+pub(super) use listing::{piece, to_list_request, to_read_request, to_told, told, wanted};
 
 /// A message that no node sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +37,15 @@ pub(super) struct Malformed(pub(super) &'static str);
 /// 16 bytes, as ids and keys have them.
 fn sixteen(bytes: &[u8], field: &'static str) -> Result<[u8; 16], Malformed> {
     bytes.try_into().map_err(|_| Malformed(field))
+}
+
+/// A hash or a digest, big-endian.
+fn to_number(number: u128) -> Bytes {
+    Bytes::copy_from_slice(&number.to_be_bytes())
+}
+
+fn number(bytes: &[u8], field: &'static str) -> Result<u128, Malformed> {
+    sixteen(bytes, field).map(u128::from_be_bytes)
 }
 
 pub(super) fn cluster(bytes: &[u8]) -> Result<Uuid, Malformed> {

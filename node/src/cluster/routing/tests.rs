@@ -9,7 +9,8 @@ use super::*;
 use crate::checkpoint::facts::command::Command;
 use crate::cluster::example::mesh::{Lender, Mesh};
 use crate::cluster::peers::{
-    Asked, Batches, CarriedParts, Chunks, Declined, FileParts, Holdings, Kept, Listed,
+    Asked, Batches, CarriedParts, Chunks, Declined, FileParts, FilePiece, Holdings, Kept, Listed,
+    Told, Wanted,
 };
 use crate::event::entry::Section;
 use crate::event::entry::distinct::Content;
@@ -113,6 +114,14 @@ impl Holdings for Arc<Holder> {
     }
 
     fn files(&self, _: Asked) -> Result<FileParts, Declined> {
+        nothing()
+    }
+
+    fn list(&self, _: Wanted) -> BoxFuture<'_, Result<Told, Declined>> {
+        Box::pin(async { nothing() })
+    }
+
+    fn read(&self, _: FilePiece) -> Result<Chunks, Declined> {
         nothing()
     }
 

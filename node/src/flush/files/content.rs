@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::{FilesError, system};
 use crate::aggregation::log_files::session::Content;
 use crate::event::chunk::Sequence;
+use crate::failpoint::is_to_fail;
 
 const FINGERPRINT_BYTES: u64 = 16;
 
@@ -85,6 +86,12 @@ impl Content for OpenFile {
     type Error = FilesError;
 
     fn write(&mut self, at: u64, payload: &[u8]) -> Result<(), FilesError> {
+        if is_to_fail("planted-file-trusts-disk") {
+            let length = self.file.metadata().map_err(system("measure", &self.path))?.len();
+            if length >= at + payload.len() as u64 {
+                return Ok(());
+            }
+        }
         // Nothing is cut off here: what lies behind may be what a checkpoint has, and is about to
         // be written again.
         self.write_at(at, payload)

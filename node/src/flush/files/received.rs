@@ -41,6 +41,8 @@ struct Coming {
     /// How much is here.
     reached: Reached,
     content: Option<OpenFile>,
+    /// Whether something of it came.
+    has_grown: bool,
     waiting: BTreeMap<Sequence, Held>,
 }
 
@@ -118,8 +120,8 @@ impl<M: MayKeep> Incoming<M> {
             let own = self.files.kept(&key)?;
             let reached = self.known.get(&key).filter(|_| continues).copied().unwrap_or_default();
             self.came.insert(key);
-            let (content, waiting) = (None, BTreeMap::new());
-            self.coming = Some(Coming { key, kept, own, reached, content, waiting });
+            let (content, has_grown, waiting) = (None, false, BTreeMap::new());
+            self.coming = Some(Coming { key, kept, own, reached, content, has_grown, waiting });
             return Ok(());
         }
         let Some(coming) = &mut self.coming else {
@@ -162,9 +164,10 @@ impl<M: MayKeep> Incoming<M> {
             }
             content.cut_off(reached.length)?;
         }
-        let has_grown = coming.content.take().is_some();
-        if has_grown || coming.is_news() {
-            self.whole.push(Coming { content: None, ..coming });
+        // Only so many files are open as come at the same time.
+        coming.content = None;
+        if coming.has_grown || coming.is_news() {
+            self.whole.push(coming);
         }
         Ok(())
     }
@@ -176,7 +179,8 @@ impl<M: MayKeep> Incoming<M> {
         if whole.is_empty() {
             return Ok(());
         }
-        self.files.sync(whole.iter().map(|coming| (&coming.key, &coming.kept.id)))?;
+        let grown = whole.iter().filter(|coming| coming.has_grown);
+        self.files.sync(grown.map(|coming| (&coming.key, &coming.kept.id)))?;
         let folded = self.files.turn();
         let mut batch = self.files.store.batch();
         for Coming { key, kept, waiting, .. } in whole.iter().filter(|coming| coming.is_news()) {
@@ -208,9 +212,11 @@ impl Coming {
 
     /// Writes what comes, and returns how many bytes that are.
     fn take(&mut self, files: &Files, part: FilePart) -> Result<u64, FilesError> {
-        if self.content.is_none() && !matches!(part, FilePart::Waiting(..)) {
+        // A file that waits for its first chunk is there, and empty.
+        if self.content.is_none() {
             self.content =
                 Some(files.open(&self.key, &self.kept.id, self.reached, self.reached)?);
+            self.has_grown = true;
         }
         match (part, &mut self.content) {
             (FilePart::Fingerprints(bytes), Some(content)) => {

@@ -350,6 +350,20 @@ async fn another_owner_gets_what_it_lacks_and_nothing_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_file_that_waits_for_its_first_chunk_goes_to_the_other_owners_too() {
+    let it = Setting::new();
+    let life = it.node.start();
+    it.append(3, ("a", 2), "two");
+    it.cut(4).await;
+    let ((_root, there), here) = (other(), it.node.files());
+    copy_files(&here, &there, ask(&there, 9)).unwrap();
+    let key = Setting::key("a");
+    assert_eq!(there.kept(&key).unwrap(), here.kept(&key).unwrap());
+    assert_eq!((it.kept("a"), content(&there, "a")), (Some((0, 1)), String::new()));
+    runs(life).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_asks_up_to_a_checkpoint_gets_nothing_that_is_newer() {
     let (it, life) = two_checkpoints().await;
     let ((_root, there), here) = (other(), it.node.files());
@@ -472,5 +486,63 @@ async fn files_are_forgotten_with_all_that_belongs_to_them() {
     assert!(there.with_gaps(FILES, slot).unwrap().is_empty());
     let left = |folder: &str| fs::read_dir(root.path().join(folder)).unwrap().count();
     assert_eq!((left("1"), left("1.index")), (1, 1), "the other file stays");
+    runs(life).await;
+}
+
+/// What a reader is shown of a file: its bytes, those of them that a checkpoint has, what it waits
+/// for, and what waits.
+fn shown(it: &Setting, id: &str) -> Option<(u64, u64, Option<u64>, u64)> {
+    let key = Setting::key(id);
+    let slots = [key.slot()].into_iter().collect();
+    let (named, after) = (Named::Hash(key.hash), None);
+    let wanted = Wanted { aggregation: FILES, slots, named, after, limit: 1 };
+    let file = it.node.files().list(&wanted).unwrap().pop()?.file;
+    assert_eq!(file.id, id);
+    Some((file.bytes, file.checkpointed_bytes, file.waits_for, file.waiting))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_sees_what_this_life_has_folded_and_what_checkpoints_have() {
+    let it = Setting::new();
+    let life = it.node.start();
+    it.append(3, ("a", 1), "one ");
+    it.append(3, ("a", 3), "three");
+    it.cut(3).await;
+    assert_eq!(shown(&it, "a"), Some((4, 0, Some(2), 1)));
+    it.cut(4).await;
+    assert_eq!(shown(&it, "a"), Some((4, 4, Some(2), 1)));
+    it.append(5, ("a", 2), "two ");
+    it.append(5, ("b", 1), "new");
+    it.cut(5).await;
+    assert_eq!(shown(&it, "a"), Some((13, 4, None, 0)));
+    assert_eq!(shown(&it, "b"), Some((3, 0, None, 0)));
+    drop(life);
+    everybody_waits().await;
+    assert_eq!(it.read("a"), "one two three", "as far as it happens to be on disk");
+    assert_eq!(shown(&it, "a"), Some((4, 4, Some(2), 1)), "and nobody knows whether it is whole");
+    assert_eq!(shown(&it, "b"), None);
+    let life = it.node.start();
+    everybody_waits().await;
+    assert_eq!((shown(&it, "a"), shown(&it, "b")), (Some((13, 4, None, 0)), Some((3, 0, None, 0))));
+    it.cut(6).await;
+    assert_eq!(shown(&it, "a"), Some((13, 13, None, 0)));
+    runs(life).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_of_a_file_is_read_piece_by_piece() {
+    let (it, life) = two_checkpoints().await;
+    let (files, path) = (it.node.files(), it.node.files().path(FILES, &stream("long"), 7));
+    let bytes: Vec<u8> = (0..600_000_u32).map(|number| number as u8).collect();
+    fs::write(path, &bytes).unwrap();
+    let read = |part| {
+        let pieces = files.read(FILES, &stream("long"), 7, &part).unwrap();
+        pieces.collect::<Result<Vec<_>, _>>()
+    };
+    let pieces = read(10..599_999).unwrap();
+    assert!(pieces.len() > 1 && pieces.concat() == bytes[10..599_999]);
+    assert!(read(5..5).unwrap().is_empty());
+    assert!(read(0..600_001).is_err(), "what is not there is not made up");
+    assert!(files.read(FILES, &stream("none"), 7, &(0..1)).is_err());
     runs(life).await;
 }

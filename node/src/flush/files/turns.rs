@@ -23,6 +23,11 @@ impl Files {
         Folded { slots, files: self.clone() }
     }
 
+    /// The slots that are folded here.
+    pub fn folded(&self) -> SlotSet {
+        *self.turn()
+    }
+
     /// The slots that are folded, and stay so until this is dropped.
     pub(super) fn turn(&self) -> MutexGuard<'_, SlotSet> {
         self.folded.lock().unwrap_or_else(PoisonError::into_inner)
@@ -68,6 +73,7 @@ impl Folded {
         self.slots = self.slots.intersection(slots);
         let mut folded = self.files.turn();
         *folded = folded.difference(&left);
+        self.files.hide(|key| left.contains(key.slot()));
     }
 }
 

@@ -1,6 +1,6 @@
 //! One aggregation's files in some slots: those of which more may come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Positions;
 use crate::aggregation::SlotTotals;
@@ -13,6 +13,7 @@ use crate::event::entry::chunk::ChunkSection;
 use crate::event::fingerprint::digest;
 use crate::event::slots::SlotSet;
 use crate::event::time::{SECOND, UnixNanos, Window};
+use crate::failpoint::is_to_fail;
 use crate::flush::Aggregation;
 use crate::flush::feed::Part;
 use crate::flush::files::{Change, FileKey, Files, FilesError, Kept, OpenFile};
@@ -183,7 +184,9 @@ impl Shelf {
         self.is_fresh = true;
         self.written += usize::from(open.content.is_none());
         let (session, content) = open.parts(&key, &self.files)?;
-        session.take(seq, order, Held { fingerprint, payload }, content)
+        session.take(seq, order, Held { fingerprint, payload }, content)?;
+        self.files.show(&key, &open.id, &open.session);
+        Ok(())
     }
 
     fn retain(&mut self, stays: impl Fn(&FileKey, &Open) -> bool) {
@@ -209,7 +212,9 @@ impl Shelf {
             return Ok((None, true));
         }
         let (mut totals, mut changes) = (BTreeMap::new(), Vec::new());
-        let is_below = |at: Position| at.index < cut.count(at.segment).entries;
+        let is_below = |at: Position| {
+            at.index < cut.count(at.segment).entries || is_to_fail("planted-file-beyond-cut")
+        };
         self.retain(|key, _| slots.contains(key.slot()));
         for (&key, open) in self.open.iter_mut().filter(|(_, open)| open.session.has_new()) {
             let was_open = open.content.is_some();
@@ -218,6 +223,7 @@ impl Shelf {
             let found = session.close(is_below, content)?;
             content.add_to_index(before, &found.appended)?;
             content.cut_off(session.tail().length)?;
+            self.files.show(&key, &open.id, &open.session);
             if !was_open {
                 open.content = None;
             }
@@ -287,7 +293,12 @@ impl Shelf {
             self.completed.values_mut().for_each(|number| *number += 1);
         }
         if self.closing.is_empty() {
-            self.retain(|_, open| open.session.unsettled() > 0);
+            let is_settled = |(_, open): &(&FileKey, &Open)| open.session.unsettled() == 0;
+            let settled: BTreeSet<_> =
+                self.open.iter().filter(is_settled).map(|(&key, _)| key).collect();
+            self.retain(|key, _| !settled.contains(key));
+            // A checkpoint has them.
+            self.files.hide(|key| settled.contains(key));
         }
     }
 

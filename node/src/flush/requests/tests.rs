@@ -176,6 +176,20 @@ fn the_account_is_of_the_cuts_for_which_an_aggregation_counts() {
 }
 
 #[test]
+fn an_aggregation_of_files_has_no_repeated_requests_in_its_account() {
+    let (mut it, segment, other) = Setting::new();
+    it.cluster.register_files();
+    for segment in [segment, other] {
+        it.cluster.aware(segment);
+    }
+    it.cut(5);
+    it.append(segment, 6, request(1, 1));
+    it.append(segment, 6, request(1, 1));
+    it.cut(7);
+    assert_eq!(it.decided(&[segment]).records, [(0, 1)].into());
+}
+
+#[test]
 fn what_lies_behind_the_end_of_a_sealed_segment_says_nothing() {
     let (mut it, one, other) = Setting::new();
     it.append(one, 5, request(1, 1));

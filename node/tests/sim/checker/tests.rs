@@ -78,7 +78,7 @@ fn honest() -> Vec<Happened> {
 
 /// The checks that find something, each once.
 fn checks(history: &[Happened]) -> Vec<String> {
-    let found = contradictions(history, BOUND);
+    let found = contradictions(history, BOUND, 1);
     let checks = found.iter().filter_map(|found| Some(found.split_once(':')?.0.to_owned()));
     BTreeSet::from_iter(checks).into_iter().collect()
 }
@@ -91,7 +91,7 @@ fn checks_with(place: usize, event: Event) -> Vec<String> {
 
 #[test]
 fn an_honest_history_has_no_contradictions() {
-    assert_eq!(contradictions(&honest(), BOUND), Vec::<String>::new());
+    assert_eq!(contradictions(&honest(), BOUND, 1), Vec::<String>::new());
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_window_beside_the_time_of_sending_is_found() {
         let mut history = honest();
         history[2].event = beside;
         history[3].event = printed("by-group", (5, 15), 2, &[("a", 1)]);
-        let found = contradictions(&history, Duration::ZERO);
+        let found = contradictions(&history, Duration::ZERO, 1);
         assert!(found.iter().any(|found| found.starts_with("stamp: ")), "{found:?}");
     }
 }
@@ -152,7 +152,7 @@ fn what_is_sent_once_more_may_count_when_it_is_and_no_later() {
         let mut history = honest();
         history[2].event = printed("by-id", window, 2, &[("0", 1), ("1", 1)]);
         history.extend_from_slice(again);
-        let found = contradictions(&history, Duration::ZERO);
+        let found = contradictions(&history, Duration::ZERO, 1);
         found.iter().filter(|found| found.starts_with("stamp: ")).count()
     };
     let [begun, over] = [at(10, Event::Repeated { request: 0 }), at(11, acknowledged(0))];
@@ -245,4 +245,65 @@ fn what_a_drained_node_accepted_is_only_in_the_accounts() {
     assert_eq!(checks(&history), ["ledger"]);
     history.push(at(9, Event::Left { node: 2, had_all: false }));
     assert_eq!(checks(&history), Vec::<String>::new());
+}
+
+fn file() -> File {
+    File { id: "host/a.log".to_owned(), session: 1 }
+}
+
+/// What a node has of the file.
+fn has(node: usize, bytes: u64, checkpointed: u64) -> Event {
+    let checkpointed = Some(checkpointed);
+    Event::Read { node, file: file(), bytes, checkpointed, is_prefix: true }
+}
+
+/// What happens to a file of two chunks, and what the ledger says of them.
+fn written(distinct: u64) -> Vec<Happened> {
+    let mut history = honest();
+    for seq in [1, 2] {
+        history.push(at(10, Event::Cut { file: file(), seq, bytes: 5 }));
+        history.push(at(10, Event::Collected { file: file(), seq }));
+    }
+    let Event::Balanced { mut ledger } = ledger(2, 0) else { unreachable!() };
+    let files =
+        Account { aggregation: "files".to_owned(), distinct, ..ledger.aggregations[0].clone() };
+    ledger.aggregations.push(files);
+    history.push(at(18, Event::Balanced { ledger }));
+    history
+}
+
+fn found_of_files(then: &[Event], copies: usize) -> Vec<String> {
+    let mut history = written(2);
+    history.extend(then.iter().map(|event| at(19, event.clone())));
+    let found = contradictions(&history, BOUND, copies);
+    found.iter().filter_map(|found| Some(found.split_once(':')?.0.to_owned())).collect()
+}
+
+#[test]
+fn a_file_has_to_be_whole_on_as_many_nodes_as_there_are_copies() {
+    let nothing = Vec::<String>::new();
+    assert_eq!(found_of_files(&[has(0, 10, 10)], 1), nothing);
+    assert_eq!(found_of_files(&[has(0, 10, 10), has(1, 10, 5)], 2), ["missing"]);
+    assert_eq!(found_of_files(&[has(0, 10, 10), has(1, 10, 5), has(1, 10, 10)], 2), nothing);
+    assert_eq!(found_of_files(&[], 1), ["missing"]);
+    let left = |had_all| [has(0, 10, 10), Event::Left { node: 0, had_all }];
+    assert_eq!(found_of_files(&left(false), 1), ["missing"]);
+    assert_eq!(found_of_files(&left(true), 1), nothing);
+}
+
+#[test]
+fn bytes_that_are_not_the_files_are_found_whenever_somebody_reads_them() {
+    let (file, checkpointed, is_prefix) = (file(), None, false);
+    let wrong = Event::Read { node: 0, file, bytes: 3, checkpointed, is_prefix };
+    assert_eq!(found_of_files(&[wrong, has(0, 10, 10)], 1), ["bytes"]);
+    assert_eq!(found_of_files(&[has(0, 4, 5), has(0, 10, 10)], 1), ["bytes"]);
+}
+
+#[test]
+fn a_chunk_that_nobody_acknowledges_and_one_that_the_ledger_does_not_know_are_found() {
+    let cut = Event::Cut { file: file(), seq: 3, bytes: 0 };
+    assert_eq!(found_of_files(&[cut, has(0, 10, 10)], 1), ["ledger", "stuck"]);
+    let mut history = written(1);
+    history.push(at(19, has(0, 10, 10)));
+    assert_eq!(checks(&history), ["ledger"]);
 }

@@ -8,6 +8,7 @@ use sheaf_proto::statistics::{Other, WindowCounts, WindowSpan};
 use super::*;
 use crate::checkpoint::carries::Carry;
 use crate::event::time::Window;
+use crate::flush::files::Named;
 use crate::flush::requests::Decided;
 use crate::journal::Extent;
 
@@ -155,6 +156,25 @@ async fn what_is_carried_arrives_part_by_part() {
     let parts = member().other(ASKED, &node.address).carried(slots("9"), DEADLINE).await.unwrap();
     assert_eq!(parts.try_collect::<Vec<_>>().await.unwrap(), carried);
     assert_eq!(node.heard(), ["carried 9"]);
+}
+
+#[tokio::test]
+async fn files_are_listed_and_read_piece_by_piece() {
+    let told = Told { slots: slots("0-8"), led: slots("8"), files: Vec::new() };
+    let pieces = [Bytes::from_static(b"one"), Bytes::from(vec![7; CHUNK_BYTES_MAX])];
+    let sent = pieces.clone();
+    let results = move || Ok(stream::iter(sent.clone().map(Ok)).boxed());
+    let list = Ok(told.clone());
+    let node = Node::start(Script { list, results: Arc::new(results), ..Script::member() });
+    let (member, after) = (member(), Some(("a".to_owned(), 7)));
+    let named = Named::Prefix("a".to_owned());
+    let wanted = Wanted { aggregation: 1, slots: slots("0-9"), named, after, limit: 5 };
+    assert_eq!(member.other(ASKED, &node.address).list(&wanted, DEADLINE).await, Ok(told));
+    let id = "b".to_owned().try_into().unwrap();
+    let piece = FilePiece { aggregation: 1, id, session: 7, part: 3..9 };
+    let read = member.other(ASKED, &node.address).read(&piece, DEADLINE).await.unwrap();
+    assert_eq!(read.try_collect::<Vec<_>>().await.unwrap(), pieces);
+    assert_eq!(node.heard(), [r#"list 0-9 after Some(("a", 7))"#, "read 3..9 of b 7"]);
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ pub(super) struct Script {
     pub(super) copies: Result<(), Declined>,
     /// The stream that whoever follows a segment from this index on gets.
     pub(super) follow: Arc<dyn Fn(u64) -> Result<Batches, Declined> + Send + Sync>,
-    /// The table that it has.
+    /// The table or the file that it has.
     pub(super) results: Arc<dyn Fn() -> Result<Chunks, Declined> + Send + Sync>,
     /// Its count tables.
     pub(super) tables: Result<Vec<Listed>, Declined>,
@@ -37,6 +37,8 @@ pub(super) struct Script {
     pub(super) keep: Result<(), Declined>,
     /// What it carries.
     pub(super) carried: [CarriedPart; 2],
+    /// Its files.
+    pub(super) list: Result<Told, Declined>,
     /// What it has at the moment.
     pub(super) live: Result<Bytes, Declined>,
     /// What it was asked, apart from hellos.
@@ -59,6 +61,7 @@ impl Script {
             tables: Ok(Vec::new()),
             keep: Ok(()),
             carried: [b"one", b"two"].map(|chunk| CarriedPart::Chunk(Bytes::from_static(chunk))),
+            list: Ok(Told::default()),
             live: Ok(Bytes::new()),
             silent: false,
             gate: None,
@@ -185,6 +188,16 @@ impl Answers for Script {
     fn files(&self, asked: Asked) -> Result<FileParts, Declined> {
         self.hear(format!("files of {:?}", asked.checkpoints));
         Ok(stream::iter([Ok(FilePart::Bytes(Bytes::from_static(b"file")))]).boxed())
+    }
+
+    async fn list(&self, wanted: Wanted) -> Result<Told, Declined> {
+        self.hear(format!("list {} after {:?}", wanted.slots, wanted.after));
+        self.list.clone()
+    }
+
+    fn read(&self, piece: FilePiece) -> Result<Chunks, Declined> {
+        self.hear(format!("read {:?} of {} {}", piece.part, piece.id, piece.session));
+        (self.results)()
     }
 
     async fn live(&self, limit: u32) -> Result<Bytes, Declined> {

@@ -2,25 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use sheaf_proto::peer::{self, files_response};
 
 use super::holdings::{records, to_records};
-use super::{Malformed, sixteen};
+use super::{Malformed, number, to_number};
 use crate::aggregation::log_files::session::{Held, Reached};
 use crate::checkpoint::Digest;
 use crate::cluster::peers::{Asked, FilePart};
 use crate::event::chunk::Sequence;
 use crate::flush::files::{FileKey, Known};
 use crate::flush::sharing::KeptFiles;
-
-fn to_number(number: u128) -> Bytes {
-    Bytes::copy_from_slice(&number.to_be_bytes())
-}
-
-fn number(bytes: &[u8], field: &'static str) -> Result<u128, Malformed> {
-    sixteen(bytes, field).map(u128::from_be_bytes)
-}
 
 fn sequence(number: u64, field: &'static str) -> Result<Sequence, Malformed> {
     let number = i64::try_from(number).map_err(|_| Malformed(field))?;
@@ -134,6 +125,7 @@ pub(in crate::cluster::peers) fn file_part(
 mod tests {
     use std::collections::BTreeSet;
 
+    use bytes::Bytes;
     use prost::Message as _;
 
     use super::*;

@@ -7,7 +7,7 @@ use futures::stream::{self, StreamExt as _};
 use tokio::time::timeout;
 
 use super::*;
-use crate::cluster::peers::{Batch, CarriedPart, FilePart};
+use crate::cluster::peers::{Batch, CarriedPart, FilePart, FilePiece, Told, Wanted};
 use crate::flush::requests::Decided;
 
 /// Nothing here takes this long.
@@ -103,6 +103,14 @@ impl Holdings for Engine {
 
     fn files(&self, _: Asked) -> Result<FileParts, Declined> {
         Ok(self.held(stream::iter([Ok(FilePart::Bytes(Bytes::from_static(b"bytes")))])))
+    }
+
+    fn list(&self, _: Wanted) -> BoxFuture<'_, Result<Told, Declined>> {
+        std::future::ready(Ok(Told::default())).boxed()
+    }
+
+    fn read(&self, _: FilePiece) -> Result<Chunks, Declined> {
+        Ok(self.held(stream::iter([Ok(Bytes::from_static(b"bytes"))])))
     }
 
     fn live(&self, limit: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {

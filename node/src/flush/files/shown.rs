@@ -1,0 +1,228 @@
+//! Rebuilt files as readers see them: as far as a checkpoint has them, or else as far as they were
+//! folded in this life. What else is on disk a loss of power may have spoilt.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use sheaf_proto::files::RebuiltFile;
+
+use super::{FileKey, Files, FilesError, Kept, system};
+use crate::aggregation::log_files::session::{Reached, Session};
+use crate::checkpoint::Digest;
+use crate::checkpoint::facts::Slot;
+use crate::event::chunk::StreamId;
+use crate::event::fingerprint::slot_of;
+use crate::event::slots::SlotSet;
+use crate::store::{StoreError, Table, keys};
+
+/// What is read of a file at once.
+const PIECE_BYTES: u64 = 256 << 10;
+
+/// A file that is folded here, as far as it is written.
+#[derive(Clone, Debug)]
+pub(super) struct Tail {
+    id: StreamId,
+    reached: Reached,
+    /// Chunks behind a gap.
+    waiting: u64,
+}
+
+/// Which files are listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The aggregation's number.
+    pub aggregation: u32,
+    /// The slots that they belong to.
+    pub slots: SlotSet,
+    /// What they are called.
+    pub named: Named,
+    /// The id and the session that they come after.
+    pub after: Option<(String, u64)>,
+    /// How many at most.
+    pub limit: usize,
+}
+
+/// What files are called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// Their ids begin so.
+    Prefix(String),
+    /// Their id has this hash under the cluster's key.
+    Hash(u128),
+}
+
+/// A file as a reader sees it, so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The file.
+    pub file: RebuiltFile,
+    /// Of all chunks that can be read, in their order.
+    pub digest: Digest,
+}
+
+/// A part of a file, read as it is taken.
+#[derive(Debug)]
+pub struct Pieces {
+    path: PathBuf,
+    file: File,
+    left: u64,
+}
+
+impl Files {
+    fn tails(&self) -> MutexGuard<'_, BTreeMap<FileKey, Tail>> {
+        self.tails.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows a file as far as it is written here.
+    pub fn show(&self, key: &FileKey, id: &StreamId, session: &Session) {
+        let (reached, waiting) = (session.tail(), session.behind_a_gap());
+        let mut tails = self.tails();
+        match tails.get_mut(key) {
+            Some(tail) => (tail.reached, tail.waiting) = (reached, waiting),
+            None => drop(tails.insert(*key, Tail { id: id.clone(), reached, waiting })),
+        }
+    }
+
+    /// Shows of some files what checkpoints have, from now on.
+    pub fn hide(&self, is_hidden: impl Fn(&FileKey) -> bool) {
+        self.tails().retain(|key, _| !is_hidden(key));
+    }
+
+    /// The first of the files that are wanted, in the order of ids and sessions.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn list(&self, wanted: &Wanted) -> Result<Vec<Shown>, StoreError> {
+        // A file is hidden once a checkpoint has it: so these come first, and then the rows.
+        let mut tails = self.tails_of(wanted);
+        let mut first = First { wanted, found: BTreeMap::new() };
+        for slot in wanted.slots.iter().filter(|&slot| wanted.named.may_be_in(slot)) {
+            let (from, to) = match wanted.named {
+                Named::Prefix(_) => keys::files(wanted.aggregation, slot),
+                Named::Hash(hash) => keys::files_of(wanted.aggregation, hash),
+            };
+            for row in self.store.scan(Table::Files, &from, &to)? {
+                let (key, row) = row?;
+                let key = self.key(wanted.aggregation, &key)?;
+                let kept: Kept = self.store.decode(&row)?;
+                let tail = tails.remove(&key);
+                first.add(&kept.id, key.session, || shown(&key, Some(&kept), tail.as_ref()));
+            }
+        }
+        for (key, tail) in &tails {
+            first.add(&tail.id, key.session, || shown(key, None, Some(tail)));
+        }
+        Ok(first.found.into_values().collect())
+    }
+
+    fn tails_of(&self, wanted: &Wanted) -> BTreeMap<FileKey, Tail> {
+        let tails = self.tails();
+        let of = tails.iter().filter(|(key, _)| {
+            let is_named = match wanted.named {
+                Named::Prefix(_) => wanted.slots.contains(key.slot()),
+                Named::Hash(hash) => wanted.slots.contains(key.slot()) && key.hash == hash,
+            };
+            key.aggregation == wanted.aggregation && is_named
+        });
+        of.map(|(key, tail)| (*key, tail.clone())).collect()
+    }
+
+    /// A part of a file, which is to be there.
+    ///
+    /// # Errors
+    /// When the system refuses: the file may be gone.
+    pub fn read(
+        &self,
+        aggregation: u32,
+        id: &StreamId,
+        session: u64,
+        part: &Range<u64>,
+    ) -> Result<Pieces, FilesError> {
+        let path = self.path(aggregation, id, session);
+        let mut file = File::open(&path).map_err(system("open", &path))?;
+        file.seek(SeekFrom::Start(part.start)).map_err(system("read", &path))?;
+        Ok(Pieces { path, file, left: part.end.saturating_sub(part.start) })
+    }
+}
+
+impl Named {
+    /// The slots that such files belong to.
+    pub fn may_be_in(&self, slot: Slot) -> bool {
+        match self {
+            Named::Prefix(_) => true,
+            Named::Hash(hash) => slot_of(*hash) == slot,
+        }
+    }
+}
+
+/// The first files of those that are wanted.
+struct First<'a> {
+    wanted: &'a Wanted,
+    found: BTreeMap<(String, u64), Shown>,
+}
+
+impl First<'_> {
+    fn add(&mut self, id: &StreamId, session: u64, shown: impl FnOnce() -> Shown) {
+        let is_named = match &self.wanted.named {
+            Named::Prefix(prefix) => id.as_str().starts_with(prefix),
+            Named::Hash(_) => true,
+        };
+        let place = (id.as_str(), session);
+        let is_after = |(id, session): &(String, u64)| place > (id.as_str(), *session);
+        let is_full = self.found.len() >= self.wanted.limit;
+        let last = self.found.last_key_value().map(|(last, _)| last).filter(|_| is_full);
+        let is_wanted = is_named
+            && self.wanted.after.as_ref().is_none_or(is_after)
+            && !last.is_some_and(is_after);
+        if !is_wanted {
+            return;
+        }
+        self.found.insert((id.as_str().to_owned(), session), shown());
+        if self.found.len() > self.wanted.limit {
+            self.found.pop_last();
+        }
+    }
+}
+
+/// What there is of a file: a checkpoint may have more than was folded again since.
+fn shown(key: &FileKey, kept: Option<&Kept>, tail: Option<&Tail>) -> Shown {
+    let now = kept.map(|kept| &kept.now);
+    let checkpointed = now.map(|now| now.reached).unwrap_or_default();
+    let tail = tail.filter(|tail| tail.reached.length >= checkpointed.length);
+    let reached = tail.map_or(checkpointed, |tail| tail.reached);
+    let kept_waiting = now.map_or(0, |now| now.waiting.len() as u64);
+    let waiting = tail.map_or(kept_waiting, |tail| tail.waiting);
+    let id = kept.map(|kept| &kept.id).or(tail.map(|tail| &tail.id));
+    let file = RebuiltFile {
+        id: id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
+        session: key.session,
+        bytes: reached.length,
+        checkpointed_bytes: checkpointed.length,
+        waits_for: (waiting > 0).then(|| reached.next.number()),
+        waiting,
+        contradicting: now.map_or(0, |now| now.contradicting),
+    };
+    Shown { file, digest: reached.digest }
+}
+
+impl Iterator for Pieces {
+    type Item = Result<Bytes, FilesError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let bytes = self.left.min(PIECE_BYTES);
+        if bytes == 0 {
+            return None;
+        }
+        let mut piece = vec![0; bytes as usize];
+        let read = self.file.read_exact(&mut piece);
+        // Nothing comes after an error.
+        self.left = if read.is_ok() { self.left - bytes } else { 0 };
+        let read: io::Result<Bytes> = read.map(|()| piece.into());
+        Some(read.map_err(system("read", &self.path)))
+    }
+}
