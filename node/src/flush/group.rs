@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use crate::aggregation::distinct_logs::{Counts, OpenWindow};
 use crate::checkpoint::carries::Carry;
-use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::cuts::Cut;
-use crate::checkpoint::facts::members::{Member, MemberState};
+use crate::checkpoint::facts::members::MemberState;
+use crate::checkpoint::facts::segments::SegmentState;
+use crate::checkpoint::facts::{Facts, SegmentId};
 use crate::event::entry::{Entry, Section};
 use crate::event::fingerprint::slot_of;
+use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::{SECOND, UnixNanos, Window};
 use crate::failpoint::is_to_fail;
@@ -27,8 +29,6 @@ pub use shelf::{Checkpointing, FileFigures};
 
 /// How long a slot without open windows stays at a cut, in nanoseconds.
 const IDLE_MAX: u64 = 60 * SECOND;
-/// .. and while a member is being drained, whose journal nobody should need any more.
-const IDLE_MAX_WHILE_DRAINING: u64 = 2 * SECOND;
 /// Bytes of parts that wait until a cut decides on them; no more are taken then.
 const HELD_BYTES_MAX: usize = 64 << 20;
 
@@ -450,20 +450,21 @@ impl Group {
     }
 
     /// The aggregations of which nothing is open, and whose slots would fold much again if
-    /// they did not go on from this cut: nothing needs to be kept for that.
+    /// they did not go on from this cut, or would need a journal that is about to leave with its
+    /// node: nothing needs to be kept for that.
     pub fn idle(&self, facts: &Facts, cut: u64) -> Vec<u32> {
         let Some(now) = facts.cut(cut) else { return Vec::new() };
-        let is_draining = |member: &Member| member.state == MemberState::Draining;
-        let most = match facts.members().values().any(is_draining) {
-            true => IDLE_MAX_WHILE_DRAINING,
-            false => IDLE_MAX,
-        };
+        let leaving = leaving(facts);
         let is_late = |number: &u32| {
             let known = facts.aggregations().get(number);
             let carried = |slot| facts.cut(known?.carried(slot));
             let oldest = self.slots.iter().filter_map(carried).min_by_key(|cut| cut.number);
             oldest.is_some_and(|oldest| {
-                oldest.time.0.saturating_add(most) <= now.time.0 && oldest.counts != now.counts
+                let is_old = oldest.time.0.saturating_add(IDLE_MAX) <= now.time.0;
+                let needs = |&(segment, end): &(SegmentId, u64)| {
+                    oldest.count(segment).entries < end && now.count(segment).entries >= end
+                };
+                (is_old && oldest.counts != now.counts) || leaving.iter().any(needs)
             })
         };
         let counting = self.accounts.iter().filter(|(_, account)| account.is_idle());
@@ -532,6 +533,19 @@ impl Group {
 fn end(facts: &Facts, number: u32) -> Option<UnixNanos> {
     let until = facts.aggregations().get(&number)?.until?;
     facts.cut(until).map(|cut| cut.time)
+}
+
+/// The segments that only members have who are being drained, with their ends.
+fn leaving(facts: &Facts) -> Vec<(SegmentId, u64)> {
+    let state = |node: &NodeId| facts.members().get(node).map(|member| member.state);
+    let segments = facts.segments().iter().filter_map(|(&id, segment)| match &segment.state {
+        SegmentState::Sealed { end, holders } if !holders.is_empty() => {
+            let leaves = holders.iter().all(|node| state(node) == Some(MemberState::Draining));
+            leaves.then_some((id, end.entries))
+        }
+        _ => None,
+    });
+    segments.collect()
 }
 
 /// The segments that were lost with nodes that were forgotten.

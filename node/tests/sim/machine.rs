@@ -189,7 +189,7 @@ impl Machine {
     /// Notes what can be read of files here, and by way of this node, again and again.
     async fn read_files(self, node: Arc<dyn admin::Node>) {
         for scope in [Scope::Node, Scope::Cluster].into_iter().cycle() {
-            sleep(ASK_AGAIN / 2).await;
+            sleep(ASK_AGAIN).await;
             let (id, prefix, after, limit) = (None, String::new(), None, usize::MAX);
             let listing = Listing { scope, id, prefix, after, limit };
             // It may have just begun, or nobody knows of a file, or its owners do not answer.
@@ -270,7 +270,7 @@ fn settings(folder: &Path, own: IpAddr, initial: &[IpAddr], copies: usize) -> Se
         "aggregations:
   - {{name: by-id, type: DistinctLogs, distinctLogs: {{attribute: {ID}, windowSeconds: 2}}}}
   - {{name: by-group, type: DistinctLogs, distinctLogs: {{attribute: {GROUP}, windowSeconds: 4}}}}
-  - {{name: files, type: LogFiles, logFiles: {{checkpointSeconds: 2}}}}
+  - {{name: files, type: LogFiles, logFiles: {{checkpointSeconds: 4}}}}
 "
     );
     // One that joins is in the list as well, as if a name stood for all.

@@ -491,13 +491,20 @@ fn slots_of_which_nothing_is_open_stay_at_a_cut_for_a_minute() {
 }
 
 #[test]
-fn slots_of_which_nothing_is_open_go_on_sooner_while_a_member_is_drained() {
+fn slots_of_which_nothing_is_open_let_go_of_a_journal_that_only_a_drained_member_has() {
     let mut fold = Fold::of(Cluster::of(2));
-    let segment = fold.cluster.open(1);
+    let (own, leaving) = (fold.cluster.open(1), fold.cluster.open(2));
     let group = fold.resume(slots("0-6"), Vec::new());
-    fold.append(segment, 1, &[(7, 1)]);
-    let cut = fold.cluster.cut(3, &fold.appended.counts());
-    assert_eq!(group.idle(&fold.cluster.now(), cut), []);
+    for segment in [own, leaving] {
+        fold.append(segment, 1, &[(7, 1)]);
+    }
+    fold.cluster.cut(2, &fold.appended.counts());
     fold.cluster.apply(Command::Drain { node: NodeId(2) });
-    assert_eq!(group.idle(&fold.cluster.now(), cut), [0]);
+    let idle = |second| {
+        let cut = fold.cluster.cut(second, &fold.appended.counts());
+        group.idle(&fold.cluster.now(), cut)
+    };
+    assert_eq!(idle(3), [], "it may still grow");
+    fold.cluster.seal(leaving, 1, 3);
+    assert_eq!(idle(4), [0]);
 }
