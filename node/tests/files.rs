@@ -63,7 +63,8 @@ impl Campaign {
     fn start(&self) -> Process {
         let settings = self.root.path().join("settings.yaml");
         let environment = self.power.watch(&self.folder());
-        let arguments = ["--config", settings.to_str().unwrap()];
+        let level = "info,sheaf_node::flush=debug";
+        let arguments = ["--config", settings.to_str().unwrap(), "--log-level", level];
         let mut node = Process::start(&self.folder(), &arguments, &environment);
         *self.node.lock().unwrap() = Some(node.chunks().unwrap());
         node

@@ -259,10 +259,11 @@ fn a_throttled_node_has_a_backlog_until_it_is_let_go_on() {
 
 #[test]
 fn a_node_takes_chunks_if_it_rebuilds_files() {
-    const CHUNK: &[u8] = b"\x0a\x08log1.log\x11\x07\0\0\0\0\0\0\0\x18\x01\x22\x02a\n";
-    let send = |node: &mut Process| {
+    let send = |node: &mut Process, seq: u8| {
+        let head = b"\x0a\x08log1.log\x11\x07\0\0\0\0\0\0\0\x18";
+        let chunk = [&head[..], &[seq], b"\x22\x02a\n"].concat();
         let mut connection = Connection::open(node.chunks().unwrap()).unwrap();
-        let (taken, count) = (connection.post_bytes("/data", CHUNK), connection.get("/count"));
+        let (taken, count) = (connection.post_bytes("/data", &chunk), connection.get("/count"));
         let taken = taken.unwrap();
         (taken.status, taken.body, count.unwrap().body)
     };
@@ -271,12 +272,21 @@ fn a_node_takes_chunks_if_it_rebuilds_files() {
     fs::write(&file, "aggregations: [{name: files, type: LogFiles, logFiles: {}}]").unwrap();
     let mut node = Process::start(&data, &["--config", file.to_str().unwrap()], &[]);
     eventually("a ready node", || get(&mut node, "/readyz").filter(|answer| answer.status == 200));
-    assert_eq!(send(&mut node), (200, "Throttle: 0".to_owned(), "Count=1".to_owned()));
-    assert!(get(&mut node, "/metrics").unwrap().body.contains("\nsheaf_chunks_total 1\n"));
+    for (seq, count) in [(3, "Count=1"), (4, "Count=2")] {
+        assert_eq!(send(&mut node, seq), (200, "Throttle: 0".to_owned(), count.to_owned()));
+    }
+    let mut told = |what: &str, line: &str| {
+        let is_told = |answer: &Answer| answer.body.lines().any(|told| told == line);
+        eventually(what, || get(&mut node, "/metrics").filter(is_told));
+    };
+    told("all chunks", "sheaf_chunks_total 2");
+    told("a file that waits", "sheaf_files_waiting{aggregation=\"files\"} 1");
+    told("what waits", "sheaf_chunks_waiting{aggregation=\"files\"} 2");
+    told("its size", "sheaf_chunks_waiting_memory_bytes{aggregation=\"files\"} 4");
     assert!(node.terminate().status.success());
 
     let mut node = start(&folder.path().join("other"), &[]);
-    let (status, throttle, count) = send(&mut node);
+    let (status, throttle, count) = send(&mut node, 1);
     assert_eq!((status, count.as_str()), (503, "Count=0"));
     assert!(throttle.starts_with("Throttle: ") && throttle != "Throttle: 0", "{throttle}");
 }

@@ -54,6 +54,11 @@ pub(crate) async fn kubectl(arguments: &[&str]) -> String {
     run("kubectl", arguments).await
 }
 
+/// What `kubectl` prints, text or not.
+pub(crate) async fn kubectl_bytes(arguments: &[&str]) -> Vec<u8> {
+    bytes("kubectl", arguments).await
+}
+
 /// What `helm` prints, which has to succeed.
 pub(crate) async fn helm(arguments: &[&str]) -> String {
     run("helm", arguments).await

@@ -35,13 +35,21 @@ pub struct Metrics {
     queue_depth: Gauge,
     queue_capacity: Gauge,
     queue_used: Gauge<f64, AtomicU64>,
-    window_records: Family<Labels, Gauge>,
-    window_memory: Family<Labels, Gauge>,
+    open: Open,
     clock_offsets: Family<Labels, Gauge<f64, AtomicU64>>,
     clock_bound: Gauge<f64, AtomicU64>,
     raft_last: Gauge,
     commits: Commits,
     flushes: Flushes,
+}
+
+#[derive(Clone, Default)]
+struct Open {
+    records: Family<Labels, Gauge>,
+    memory: Family<Labels, Gauge>,
+    files: Family<Labels, Gauge>,
+    chunks: Family<Labels, Gauge>,
+    chunk_memory: Family<Labels, Gauge>,
 }
 
 #[derive(Clone)]
@@ -70,8 +78,7 @@ impl Metrics {
             queue_depth: Gauge::default(),
             queue_capacity: Gauge::default(),
             queue_used: Gauge::default(),
-            window_records: Family::default(),
-            window_memory: Family::default(),
+            open: Open::default(),
             clock_offsets: Family::default(),
             clock_bound: Gauge::default(),
             raft_last: Gauge::default(),
@@ -136,13 +143,29 @@ impl Metrics {
         to.register(
             "open_window_records",
             "Records in the open windows, by aggregation",
-            self.window_records.clone(),
+            self.open.records.clone(),
         );
         to.register_with_unit(
             "open_window_memory",
             "Memory that the open windows take, by aggregation",
             Unit::Bytes,
-            self.window_memory.clone(),
+            self.open.memory.clone(),
+        );
+        to.register(
+            "files_waiting",
+            "Files that lack a chunk while later ones are there, by aggregation",
+            self.open.files.clone(),
+        );
+        to.register(
+            "chunks_waiting",
+            "Chunks that wait for one before them, by aggregation",
+            self.open.chunks.clone(),
+        );
+        to.register_with_unit(
+            "chunks_waiting_memory",
+            "Memory that these take, by aggregation",
+            Unit::Bytes,
+            self.open.chunk_memory.clone(),
         );
         to.register_with_unit(
             "clock_offset",
@@ -264,12 +287,21 @@ impl Metrics {
         }
     }
 
-    /// Reports how large the open windows are here.
+    /// Reports here how large what is open is.
     pub fn open_observer(&self) -> folding::Observer {
-        let (records, memory) = (self.window_records.clone(), self.window_memory.clone());
-        Box::new(move |aggregation: &str, open: OpenFigures| {
-            set(&records, "aggregation", aggregation, open.records);
-            set(&memory, "aggregation", aggregation, open.memory_bytes as u64);
+        let Open { records, memory, files, chunks, chunk_memory } = self.open.clone();
+        Box::new(move |open: &OpenFigures| {
+            // What has no slots here any more must not stay as it was.
+            [&records, &memory, &files, &chunks, &chunk_memory].map(Family::clear);
+            for (aggregation, figures) in &open.windows {
+                set(&records, "aggregation", aggregation, figures.records);
+                set(&memory, "aggregation", aggregation, figures.memory_bytes as u64);
+            }
+            for (aggregation, figures) in &open.files {
+                set(&files, "aggregation", aggregation, figures.files);
+                set(&chunks, "aggregation", aggregation, figures.chunks);
+                set(&chunk_memory, "aggregation", aggregation, figures.memory_bytes);
+            }
         })
     }
 

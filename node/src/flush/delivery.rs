@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sheaf_proto::statistics::WindowCounts;
 use tokio::sync::mpsc;
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::aggregation::SlotTotals;
 use crate::aggregation::distinct_logs::{Closed, OpenWindow};
@@ -245,7 +245,8 @@ impl Delivery {
             completed = self.complete(&found, Shared::Files(&kept), numbers).await?;
             let files = changes.len();
             let chunks: u64 = found.totals.values().map(|totals| totals.distinct).sum();
-            info!(aggregation = %name, cut, slots = %completed, files, chunks, "files kept");
+            // Where this log is followed itself, a line about what came would make more come.
+            debug!(aggregation = %name, cut, slots = %completed, files, chunks, "files kept");
         }
         let given_up = slots.difference(&completed);
         self.folding.closed(group, aggregation, window, given_up);

@@ -47,8 +47,8 @@ pub struct Pending {
     pub repeated: BTreeMap<u32, u64>,
 }
 
-/// Told at every cut how large an aggregation's open windows are; must not block.
-pub type Observer = Box<dyn Fn(&str, OpenFigures) + Send>;
+/// Told at every cut how large what is open is; must not block.
+pub type Observer = Box<dyn Fn(&OpenFigures) + Send>;
 
 /// A handle on the folding thread; cheap to clone. The thread ends with the last one.
 #[derive(Clone)]
@@ -437,13 +437,9 @@ impl Folder {
     }
 
     fn report(&self) {
-        let mut sums: BTreeMap<&str, OpenFigures> = BTreeMap::new();
-        for (aggregation, figures) in self.groups.values().flat_map(Group::figures) {
-            let sum = sums.entry(aggregation.definition.name.as_str()).or_default();
-            sum.records += figures.records;
-            sum.memory_bytes += figures.memory_bytes;
-        }
-        sums.into_iter().for_each(|(name, figures)| (self.parts.observer)(name, figures));
+        let mut open = OpenFigures::default();
+        self.groups.values().for_each(|group| group.add_figures(&mut open));
+        (self.parts.observer)(&open);
         self.reached.send_replace(self.groups.values().map(|group| self.reached(group)).collect());
     }
 }

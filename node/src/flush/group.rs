@@ -10,6 +10,7 @@ use crate::aggregation::distinct_logs::{Counts, OpenWindow};
 use crate::checkpoint::carries::Carry;
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::cuts::Cut;
+use crate::checkpoint::facts::members::{Member, MemberState};
 use crate::event::entry::{Entry, Section};
 use crate::event::fingerprint::slot_of;
 use crate::event::slots::SlotSet;
@@ -21,11 +22,13 @@ use crate::flush::files::{Files, Folded};
 use crate::flush::requests::Decided;
 use crate::flush::{Aggregation, FlushError, FlushSettings};
 use account::Account;
-pub use shelf::Checkpointing;
 use shelf::Shelf;
+pub use shelf::{Checkpointing, FileFigures};
 
 /// How long a slot without open windows stays at a cut, in nanoseconds.
 const IDLE_MAX: u64 = 60 * SECOND;
+/// .. and while a member is being drained, whose journal nobody should need any more.
+const IDLE_MAX_WHILE_DRAINING: u64 = 2 * SECOND;
 /// Bytes of parts that wait until a cut decides on them; no more are taken then.
 const HELD_BYTES_MAX: usize = 64 << 20;
 
@@ -94,9 +97,18 @@ pub struct CurrentWindow {
     pub counts: Counts,
 }
 
+/// How large what is open is, by the aggregation's name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenFigures {
+    /// Open windows.
+    pub windows: BTreeMap<String, WindowFigures>,
+    /// Files that wait for a chunk.
+    pub files: BTreeMap<String, FileFigures>,
+}
+
 /// How large an aggregation's open windows are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OpenFigures {
+pub struct WindowFigures {
     /// Records in them.
     pub records: u64,
     /// Bytes that they take in memory.
@@ -441,12 +453,17 @@ impl Group {
     /// they did not go on from this cut: nothing needs to be kept for that.
     pub fn idle(&self, facts: &Facts, cut: u64) -> Vec<u32> {
         let Some(now) = facts.cut(cut) else { return Vec::new() };
+        let is_draining = |member: &Member| member.state == MemberState::Draining;
+        let most = match facts.members().values().any(is_draining) {
+            true => IDLE_MAX_WHILE_DRAINING,
+            false => IDLE_MAX,
+        };
         let is_late = |number: &u32| {
             let known = facts.aggregations().get(number);
             let carried = |slot| facts.cut(known?.carried(slot));
             let oldest = self.slots.iter().filter_map(carried).min_by_key(|cut| cut.number);
             oldest.is_some_and(|oldest| {
-                oldest.time.0.saturating_add(IDLE_MAX) <= now.time.0 && oldest.counts != now.counts
+                oldest.time.0.saturating_add(most) <= now.time.0 && oldest.counts != now.counts
             })
         };
         let counting = self.accounts.iter().filter(|(_, account)| account.is_idle());
@@ -494,16 +511,20 @@ impl Group {
         self.accounts.keys().copied().collect()
     }
 
-    /// How large the open windows are, by aggregation.
-    pub fn figures(&self) -> impl Iterator<Item = (&Aggregation, OpenFigures)> {
-        self.accounts.values().map(|account| {
-            let open = account.windows.values();
-            let figures = open.fold(OpenFigures::default(), |sum, open| OpenFigures {
-                records: sum.records + open.state.records(),
-                memory_bytes: sum.memory_bytes + open.state.memory_bytes(),
-            });
-            (&account.aggregation, figures)
-        })
+    /// Adds how large what is open is.
+    pub fn add_figures(&self, to: &mut OpenFigures) {
+        for account in self.accounts.values() {
+            let name = account.aggregation.definition.name.as_str().to_owned();
+            let sum = to.windows.entry(name).or_default();
+            for open in account.windows.values() {
+                sum.records += open.state.records();
+                sum.memory_bytes += open.state.memory_bytes();
+            }
+        }
+        for shelf in self.shelves.values() {
+            let name = shelf.name().to_owned();
+            shelf.add_figures(to.files.entry(name).or_default());
+        }
     }
 }
 

@@ -59,12 +59,29 @@ impl Known<'_> {
         self.has_destroyed && counts.settled && !counts.lost.is_empty()
     }
 
-    /// Whether a window that overlaps a time lost something. Both ends are part of the time.
+    /// Whether a window that overlaps a time lost something, or was never printed. Both ends are
+    /// part of the time.
     fn loses(&self, from: i128, until: i128) -> bool {
-        self.windows.values().filter(|counts| self.is_lost(counts)).any(|counts| {
-            let WindowSpan { start, end } = counts.window;
+        let lost = self.windows.values().filter(|counts| self.is_lost(counts));
+        let lost = lost.map(|counts| counts.window);
+        let unprinted = ["by-id", "by-group"].into_iter().filter_map(|name| self.unprinted(name));
+        lost.chain(unprinted).any(|WindowSpan { start, end }| {
             start.as_nanosecond() <= until && from < end.as_nanosecond()
         })
+    }
+
+    /// The line that is missing between others: it was agreed on, and not printed when a machine
+    /// went with some of its results. There is one at most.
+    fn unprinted(&self, name: &str) -> Option<WindowSpan> {
+        let own = self.windows.values().filter(|counts| counts.aggregation == name);
+        let spans: Vec<_> = own.map(|counts| counts.window).collect();
+        let gaps = spans.windows(2).filter(|pair| pair[0].end < pair[1].start);
+        let gaps: Vec<_> =
+            gaps.map(|pair| WindowSpan { start: pair[0].end, end: pair[1].start }).collect();
+        let [gap] = gaps[..] else { return None };
+        let window = spans.first()?;
+        let is_one = gap.end.duration_since(gap.start) == window.end.duration_since(window.start);
+        (is_one && self.has_destroyed).then_some(gap)
     }
 
     /// How many records one aggregation may count in this window and the other in another one,

@@ -107,6 +107,7 @@ fn what_a_definition_of_another_version_lets_through_is_refused_with_advice() {
         (lone(json!({"type": "LogFiles"})), "needs the member logFiles"),
         (lone(json!({"distinctLogs": {"attribute": "a"}, "logFiles": {}})), "and no other"),
         (lone(json!({"type": "LogFiles", "logFiles": {"checkpointSeconds": 0}})), "from 1 to 3600"),
+        (lone(json!({"type": "LogFiles", "logFiles": {"checkpointSeconds": 3601}})), "1 to 3600"),
         (json!({"aggregations": [files("a"), files("b")]}), "several are of the type LogFiles"),
     ] {
         let said = refusal(more.clone());

@@ -15,8 +15,10 @@ use crate::machine;
 use crate::scene::{Scene, aggregator, play};
 use writers::Writers;
 
-/// What is in the files of each id; the order does not matter.
+/// What is in the files of each id, in the order in which they were written.
 type Contents = BTreeMap<String, Vec<Vec<u8>>>;
+/// How long they are.
+type Lengths = BTreeMap<String, Vec<usize>>;
 
 #[test]
 #[ignore = "needs a cluster: make e2e"]
@@ -29,7 +31,7 @@ fn logs_of_containers_are_rebuilt_while_nodes_come_go_and_are_killed() {
         let writers = Writers::begin(scene).await;
         scene
             .eventually("file of each writer", async || {
-                (rebuilt::lengths(scene).await?.len() == writers.ids().len()).then_some(())
+                (rebuilt::ids(scene).await? == writers.ids()).then_some(())
             })
             .await;
         scene.scale(5).await;
@@ -57,18 +59,19 @@ async fn kill_an_agent(scene: &Scene) {
     agents::ready(scene).await;
 }
 
-/// Waits until all that was written can be read, and compares it byte for byte.
+/// Waits until every node says that all that was written can be read, and compares it byte for
+/// byte, as one node after the other says it.
 async fn are_rebuilt(scene: &Scene, sources: &Contents) {
-    let wanted = lengths(sources);
+    let wanted: Lengths = sources.iter().map(|(id, files)| (id.clone(), lengths(files))).collect();
     scene
         .eventually("end of all files", async || {
             (rebuilt::lengths(scene).await? == wanted).then_some(())
         })
         .await;
-    let rebuilt = rebuilt::contents(scene).await;
-    for (id, contents) in sources {
+    let pods = scene.pods().await;
+    for ((id, files), pod) in sources.iter().zip(pods.iter().cycle()) {
         // Not printed: they have megabytes.
-        assert!(sorted(&rebuilt[id]) == sorted(contents), "{id} has other bytes");
+        assert!(rebuilt::content(scene, pod, id).await == files.concat(), "{id} has other bytes");
     }
     let bytes: usize = wanted.values().flatten().sum();
     let count: usize = wanted.values().map(Vec::len).sum();
@@ -78,14 +81,6 @@ async fn are_rebuilt(scene: &Scene, sources: &Contents) {
     assert_eq!((ledger.balanced, lost), (true, vec![0]));
 }
 
-/// How long the files of each id are, the shortest first.
-fn lengths(contents: &Contents) -> BTreeMap<String, Vec<usize>> {
-    let lengths = |files: &Vec<Vec<u8>>| sorted(files).iter().map(|file| file.len()).collect();
-    contents.iter().map(|(id, files)| (id.clone(), lengths(files))).collect()
-}
-
-fn sorted(files: &[Vec<u8>]) -> Vec<&Vec<u8>> {
-    let mut sorted: Vec<_> = files.iter().collect();
-    sorted.sort_by_key(|file| (file.len(), *file));
-    sorted
+fn lengths(files: &[Vec<u8>]) -> Vec<usize> {
+    files.iter().map(Vec::len).collect()
 }

@@ -229,6 +229,12 @@ impl Session {
         known + self.late.iter().filter(|late| late.order.stamp < time).count() as u64
     }
 
+    /// Chunks that are behind a gap, and their bytes: all of them are in memory.
+    pub fn held(&self) -> (u64, u64) {
+        let behind = self.places.range(self.tail.next..).flat_map(|(_, place)| place);
+        behind.fold((0, 0), |(chunks, bytes), one| (chunks + 1, bytes + one.bytes()))
+    }
+
     /// Whether something came that no checkpoint has.
     pub fn has_new(&self) -> bool {
         let is_new = |one: &Variant| !one.new.is_empty();

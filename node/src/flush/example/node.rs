@@ -171,7 +171,7 @@ impl Node {
             consensus: Arc::clone(&self.cluster) as _,
             feed: Arc::clone(&self.source) as _,
             flushes,
-            observer: Box::new(|_, _| ()),
+            observer: Box::new(|_| ()),
         };
         (Folder::new(parts, commands).unwrap(), to_flush)
     }

@@ -55,6 +55,17 @@ struct Open {
     content: Option<OpenFile>,
 }
 
+/// What of an aggregation's files waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileFigures {
+    /// Files that lack a chunk while later ones are there.
+    pub files: u64,
+    /// These later ones.
+    pub chunks: u64,
+    /// Bytes that they take in memory.
+    pub memory_bytes: u64,
+}
+
 /// A checkpoint on its way out.
 pub struct Checkpointing {
     /// The aggregation.
@@ -299,6 +310,21 @@ impl Shelf {
             self.retain(|key, _| !settled.contains(key));
             // A checkpoint has them.
             self.files.hide(|key| settled.contains(key));
+        }
+    }
+
+    /// The aggregation's name.
+    pub(super) fn name(&self) -> &str {
+        self.aggregation.definition.name.as_str()
+    }
+
+    /// Adds what waits.
+    pub(super) fn add_figures(&self, to: &mut FileFigures) {
+        for open in self.open.values() {
+            let (chunks, bytes) = open.session.held();
+            to.files += u64::from(chunks > 0);
+            to.chunks += chunks;
+            to.memory_bytes += bytes;
         }
     }
 

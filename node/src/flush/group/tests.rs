@@ -474,3 +474,30 @@ fn what_waits_for_a_cut_is_bounded_and_goes_on_when_the_cut_has_decided() {
     assert_eq!((group.next(segment), group.held_bytes), (next, 0));
     assert_eq!(group.current(9).map(|open| open.counts.records).sum::<u64>(), 50_000);
 }
+
+#[test]
+fn slots_of_which_nothing_is_open_stay_at_a_cut_for_a_minute() {
+    let mut fold = Fold::of(Cluster::of(2));
+    let segment = fold.cluster.open(1);
+    let group = fold.resume(slots("0-6"), Vec::new());
+    let mut idle = |second| {
+        // Slots of others have something.
+        fold.append(segment, second - 1, &[(7, second)]);
+        let cut = fold.cluster.cut(second, &fold.appended.counts());
+        group.idle(&fold.cluster.now(), cut)
+    };
+    assert_eq!([idle(3), idle(40)], [[]; 2]);
+    assert_eq!(idle(70), [0]);
+}
+
+#[test]
+fn slots_of_which_nothing_is_open_go_on_sooner_while_a_member_is_drained() {
+    let mut fold = Fold::of(Cluster::of(2));
+    let segment = fold.cluster.open(1);
+    let group = fold.resume(slots("0-6"), Vec::new());
+    fold.append(segment, 1, &[(7, 1)]);
+    let cut = fold.cluster.cut(3, &fold.appended.counts());
+    assert_eq!(group.idle(&fold.cluster.now(), cut), []);
+    fold.cluster.apply(Command::Drain { node: NodeId(2) });
+    assert_eq!(group.idle(&fold.cluster.now(), cut), [0]);
+}

@@ -215,6 +215,20 @@ fn a_window_loses_something_only_with_a_machine_that_is_gone_with_all_it_had() {
 }
 
 #[test]
+fn one_line_may_go_with_a_machine_that_had_some_of_its_results() {
+    let then = |had_all, lines: i64| {
+        let mut history = honest();
+        history[2].event = printed("by-id", (9, 10), 0, &[]);
+        history.push(at(18, printed("by-id", (10 + lines, 11 + lines), 0, &[])));
+        history.push(at(19, Event::Left { node: 2, had_all }));
+        checks(&history)
+    };
+    assert_eq!(then(true, 1), Vec::<String>::new());
+    assert!(then(true, 2).contains(&"lost".to_owned()));
+    assert!(then(false, 1).contains(&"lost".to_owned()));
+}
+
+#[test]
 fn where_a_request_is_lost_its_repetition_counts() {
     let mut history = honest();
     history.push(at(9, Event::Left { node: 2, had_all: true }));

@@ -1,5 +1,7 @@
 //! Pods that write numbered lines, one on every machine, and their logs there.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::api::PostParams;
@@ -56,7 +58,7 @@ impl Writers {
     }
 
     /// What their logs are called.
-    pub(super) fn ids(&self) -> Vec<String> {
+    pub(super) fn ids(&self) -> BTreeSet<String> {
         let of = |pod: &Pod| CONTAINERS.map(|(container, _)| id(pod, container));
         self.pods.iter().flat_map(of).collect()
     }
@@ -96,7 +98,7 @@ fn id(pod: &Pod, container: &str) -> String {
     format!("{}/{namespace}/{}/{container}", machine::machine(pod), pod.name_any())
 }
 
-/// The logs of a container on its machine, once the last line is there.
+/// The logs of a container on its machine, the oldest first, once the last line is there.
 async fn logs(scene: &Scene, pod: &Pod, container: &str) -> Vec<Vec<u8>> {
     let (namespace, name, uid) = (&scene.namespace, pod.name_any(), pod.uid().unwrap());
     let folder = format!("/var/log/pods/{namespace}_{name}_{uid}/{container}");
@@ -108,8 +110,11 @@ async fn logs(scene: &Scene, pod: &Pod, container: &str) -> Vec<Vec<u8>> {
         })
         .await;
     let found = String::from_utf8(output(machine, &["find", &folder, "-type", "f"]).await).unwrap();
+    // What was rotated is named after its time, and came before what is not.
+    let mut paths: Vec<&str> = found.lines().collect();
+    paths.sort_by_key(|path| (path.ends_with(".log"), *path));
     let mut logs = Vec::new();
-    for path in found.lines() {
+    for path in paths {
         logs.push(output(machine, &["cat", path]).await);
     }
     logs
