@@ -486,7 +486,7 @@ fn slots_of_which_nothing_is_open_stay_at_a_cut_for_a_minute() {
         let cut = fold.cluster.cut(second, &fold.appended.counts());
         group.idle(&fold.cluster.now(), cut)
     };
-    assert_eq!([idle(3), idle(40)], [[]; 2]);
+    assert!([idle(3), idle(40)].iter().all(Vec::is_empty));
     assert_eq!(idle(70), [0]);
 }
 
@@ -497,7 +497,7 @@ fn slots_of_which_nothing_is_open_go_on_sooner_while_a_member_is_drained() {
     let group = fold.resume(slots("0-6"), Vec::new());
     fold.append(segment, 1, &[(7, 1)]);
     let cut = fold.cluster.cut(3, &fold.appended.counts());
-    assert_eq!(group.idle(&fold.cluster.now(), cut), []);
+    assert!(group.idle(&fold.cluster.now(), cut).is_empty());
     fold.cluster.apply(Command::Drain { node: NodeId(2) });
     assert_eq!(group.idle(&fold.cluster.now(), cut), [0]);
 }
