@@ -292,7 +292,7 @@ impl Metrics {
         let Open { records, memory, files, chunks, chunk_memory } = self.open.clone();
         Box::new(move |open: &OpenFigures| {
             // What has no slots here any more must not stay as it was.
-            [&records, &memory, &files, &chunks, &chunk_memory].map(Family::clear);
+            [&records, &memory, &files, &chunks, &chunk_memory].into_iter().for_each(Family::clear);
             for (aggregation, figures) in &open.windows {
                 set(&records, "aggregation", aggregation, figures.records);
                 set(&memory, "aggregation", aggregation, figures.memory_bytes as u64);

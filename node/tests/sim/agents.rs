@@ -62,11 +62,6 @@ struct Written {
 }
 
 impl Sources {
-    /// Whether all that was cut was acknowledged.
-    pub(crate) fn are_answered(&self) -> bool {
-        self.0.lock().unwrap().unanswered.is_empty()
-    }
-
     /// Whether a file begins with these bytes.
     pub(crate) fn has(&self, file: &File, bytes: &[u8]) -> bool {
         let written = self.0.lock().unwrap();

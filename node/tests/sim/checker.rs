@@ -175,7 +175,9 @@ fn read<'a>(history: &'a [Happened], found: &mut Vec<Contradiction>) -> Known<'a
             }
             Event::Failed { node, error } => found.push(format!("halted: node {node}: {error}")),
             Event::Left { node, had_all } => {
-                known.files.values_mut().for_each(|file| drop(file.checkpointed.remove(node)));
+                for file in known.files.values_mut() {
+                    file.checkpointed.remove(node);
+                }
                 known.has_left = true;
                 known.has_destroyed |= had_all;
             }

@@ -486,7 +486,7 @@ fn slots_of_which_nothing_is_open_stay_at_a_cut_for_a_minute() {
         let cut = fold.cluster.cut(second, &fold.appended.counts());
         group.idle(&fold.cluster.now(), cut)
     };
-    assert_eq!([idle(3), idle(40)], [[]; 2]);
+    assert!([idle(3), idle(40)].iter().all(Vec::is_empty));
     assert_eq!(idle(70), [0]);
 }
 
@@ -504,7 +504,7 @@ fn slots_of_which_nothing_is_open_let_go_of_a_journal_that_only_a_drained_member
         let cut = fold.cluster.cut(second, &fold.appended.counts());
         group.idle(&fold.cluster.now(), cut)
     };
-    assert_eq!(idle(3), [], "it may still grow");
+    assert!(idle(3).is_empty(), "it may still grow");
     fold.cluster.seal(leaving, 1, 3);
     assert_eq!(idle(4), [0]);
 }
