@@ -20,7 +20,7 @@ const FILES: u8 = 3;
 const ROTATED: u8 = 24;
 /// One in so many chunks that were acknowledged is sent again all the same.
 const AGAIN: u8 = 8;
-const CHUNK_BYTES_MAX: u128 = 400;
+const CHUNK_BYTES_MAX: u128 = 200;
 
 /// A chunk, and where it belongs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,7 +119,7 @@ impl Agent {
     /// Sends until it is dropped; what was not sent before only as long as the files grow.
     pub(crate) async fn run(mut self, grow: impl Fn() -> bool) {
         loop {
-            sleep(Duration::from_millis(self.rng.u64(5..500))).await;
+            sleep(Duration::from_millis(self.rng.u64(5..1000))).await;
             let old = if self.rng.bool() { self.sources.old(&mut self.rng) } else { None };
             match old {
                 Some(piece) => self.send(piece).await,

@@ -10,6 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use sheaf_node::event::time::UnixNanos;
 use turmoil::Sim;
 
+use super::agents::Sources;
 use super::checker::{Contradiction, contradictions};
 use super::clock;
 use super::faults::{CLOCK_BOUND, Changes, Choice, Fault};
@@ -60,6 +61,8 @@ pub(crate) struct Plan {
     changes: Changes,
     /// Whether one machine is absent for so long that windows are printed without it.
     is_long: bool,
+    /// Whether files are rebuilt beside the counts.
+    has_files: bool,
 }
 
 impl Plan {
@@ -74,7 +77,10 @@ impl Plan {
         };
         let copies = if founders > 1 { [2, 1, 3][(seed % 3) as usize] } else { 1 };
         let is_long = founders > 1 && copies == 1 && changes == Changes::None;
-        Plan { seed, founders, copies, changes, is_long }
+        // Where nodes come and go, slots are folded in so many parts that a minute is not enough
+        // for what waits by then.
+        let has_files = changes == Changes::None;
+        Plan { seed, founders, copies, changes, is_long, has_files }
     }
 }
 
@@ -152,7 +158,7 @@ impl Cluster<'_> {
             machines: Vec::new(),
             addresses: Vec::new(),
             homes: BTreeMap::new(),
-            world: World::default(),
+            world: World { sources: plan.has_files.then(Sources::default), ..World::default() },
             undo: BinaryHeap::new(),
             done: Vec::new(),
             down: BTreeMap::new(),

@@ -38,6 +38,8 @@ use super::torn;
 const PEER_PORT: u16 = 9465;
 /// Journal above which open windows are carried.
 const JOURNAL_BYTES: u64 = 8_000;
+/// The same where files are in it too.
+const JOURNAL_BYTES_WITH_FILES: u64 = 20_000;
 /// How many send to each node.
 const SENDERS: u64 = 2;
 /// How many send it chunks of files.
@@ -65,8 +67,8 @@ impl FormatTime for SimulatedTime {
 pub(crate) struct World {
     pub(crate) history: History,
     pub(crate) numbers: Numbers,
-    /// What the agents read.
-    pub(crate) sources: Sources,
+    /// What the agents read, if there are any.
+    pub(crate) sources: Option<Sources>,
     /// Whether the senders send, and files grow.
     pub(crate) is_sending: Arc<AtomicBool>,
     /// Which nodes are to go.
@@ -80,7 +82,7 @@ impl Default for World {
         World {
             history: History::default(),
             numbers: Numbers::default(),
-            sources: Sources::default(),
+            sources: None,
             is_sending: Arc::new(AtomicBool::new(true)),
             orders: Orders::default(),
             prints: Prints::default(),
@@ -117,7 +119,7 @@ impl Machine {
             disk: Disk::default(),
             skew: Arc::default(),
             is_full: Arc::default(),
-            settings: settings(folder.path(), own, initial, copies),
+            settings: settings(folder.path(), own, initial, copies, world.sources.is_some()),
             world: world.clone(),
             folder: Arc::new(folder),
         }
@@ -150,7 +152,9 @@ impl Machine {
             let is_sending = Arc::clone(&self.world.is_sending);
             tokio::spawn(agent.run(move || is_sending.load(Ordering::Relaxed)));
         }
-        tokio::spawn(self.clone().read_files(node.answers()));
+        if let Some(sources) = self.world.sources.clone() {
+            tokio::spawn(self.clone().read_files(node.answers(), sources));
+        }
         tokio::spawn(self.clone().balance(node.answers()));
         tokio::spawn(self.world.orders.clone().carry_out(node.answers()));
         if let Err(error) = node.supervise(&off).await {
@@ -177,17 +181,19 @@ impl Machine {
     }
 
     fn agents(&self, node: &Node) -> impl Iterator<Item = Agent> {
-        let lives = fastrand::u64(..);
-        (0..AGENTS).map(move |agent| Agent {
+        let sources = self.world.sources.clone();
+        let lives = sources.as_ref().map_or(0, |_| fastrand::u64(..));
+        let agents = (0..AGENTS).flat_map(move |agent| Some((agent, sources.clone()?)));
+        agents.map(move |(agent, sources)| Agent {
             intake: node.intake(),
             history: self.world.history.clone(),
-            sources: self.world.sources.clone(),
+            sources,
             rng: fastrand::Rng::with_seed(lives.wrapping_add(agent)),
         })
     }
 
     /// Notes what can be read of files here, and by way of this node, again and again.
-    async fn read_files(self, node: Arc<dyn admin::Node>) {
+    async fn read_files(self, node: Arc<dyn admin::Node>, sources: Sources) {
         for scope in [Scope::Node, Scope::Cluster].into_iter().cycle() {
             sleep(ASK_AGAIN).await;
             let (id, prefix, after, limit) = (None, String::new(), None, usize::MAX);
@@ -198,7 +204,7 @@ impl Machine {
                 let file = File { id, session };
                 let Some(content) = content(&*node, scope, &file).await else { continue };
                 let (node, bytes) = (self.number, content.len() as u64);
-                let is_prefix = self.world.sources.has(&file, &content);
+                let is_prefix = sources.has(&file, &content);
                 let checkpointed = (scope == Scope::Node).then_some(checkpointed_bytes);
                 let read = Event::Read { node, file, bytes, checkpointed, is_prefix };
                 self.world.history.add(true_time(), read);
@@ -265,13 +271,20 @@ fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> 
     })
 }
 
-fn settings(folder: &Path, own: IpAddr, initial: &[IpAddr], copies: usize) -> Settings {
+fn settings(
+    folder: &Path,
+    own: IpAddr,
+    initial: &[IpAddr],
+    copies: usize,
+    rebuilds: bool,
+) -> Settings {
+    let files = "  - {name: files, type: LogFiles, logFiles: {checkpointSeconds: 4}}\n";
+    let files = if rebuilds { files } else { "" };
     let file = format!(
         "aggregations:
   - {{name: by-id, type: DistinctLogs, distinctLogs: {{attribute: {ID}, windowSeconds: 2}}}}
   - {{name: by-group, type: DistinctLogs, distinctLogs: {{attribute: {GROUP}, windowSeconds: 4}}}}
-  - {{name: files, type: LogFiles, logFiles: {{checkpointSeconds: 4}}}}
-"
+{files}"
     );
     // One that joins is in the list as well, as if a name stood for all.
     let members: BTreeSet<_> = initial.iter().chain([&own]).collect();
@@ -291,6 +304,9 @@ fn settings(folder: &Path, own: IpAddr, initial: &[IpAddr], copies: usize) -> Se
     let arguments = ["sheaf-node"].into_iter().chain(arguments.as_flattened().iter().copied());
     match Settings::load(arguments.map(Into::into), [], |_: &Path| Ok(file)).unwrap() {
         // Of what is folded in some seconds, open windows are carried.
+        Command::Run(settings) if rebuilds => {
+            Settings { journal_limit: JOURNAL_BYTES_WITH_FILES, ..*settings }
+        }
         Command::Run(settings) => Settings { journal_limit: JOURNAL_BYTES, ..*settings },
         Command::Print(text) => panic!("{text}"),
     }

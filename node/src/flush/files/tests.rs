@@ -123,6 +123,24 @@ async fn a_file_is_there_at_once_and_in_a_checkpoint_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_begins_at_another_time_makes_checkpoints_at_the_same_cuts() {
+    let it = Setting::new();
+    it.cluster.apply(register(4));
+    it.cut(3).await;
+    let life = it.node.start();
+    it.append(4, ("a", 1), "one");
+    it.cut(5).await;
+    assert_eq!(it.kept("a"), Some((3, 0)), "the cut of second 4 is not there: it is the first");
+    it.append(6, ("a", 2), "two");
+    it.cut(6).await;
+    it.cut(7).await;
+    assert_eq!(it.kept("a"), Some((3, 0)));
+    it.cut(8).await;
+    assert_eq!(it.kept("a"), Some((6, 0)));
+    runs(life).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_claimed_while_nothing_comes() {
     let it = Setting::new();
     let life = it.node.start();

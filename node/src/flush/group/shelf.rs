@@ -37,8 +37,8 @@ pub(super) struct Shelf {
     open: BTreeMap<FileKey, Open>,
     /// How many of them are open to be written.
     written: usize,
-    /// The number of the cut up to which a checkpoint was begun, and its time.
-    closed: (u64, UnixNanos),
+    /// The number of the cut up to which a checkpoint was begun.
+    closed: u64,
     /// Bytes of chunks that came since.
     bytes: u64,
     /// Whether some came that no checkpoint has.
@@ -108,8 +108,7 @@ impl Shelf {
         let progress = |slot| known.map(|known| known.progress(slot));
         let completed = slots.iter().filter_map(|slot| Some((slot, progress(slot)?.number())));
         let carried = slots.iter().next().and_then(|slot| Some(known?.carried(slot)));
-        let carried = carried.unwrap_or(facts.latest_cut().number);
-        let time = facts.cut(carried).map_or(facts.latest_cut().time, |cut| cut.time);
+        let closed = carried.unwrap_or(facts.latest_cut().number);
         let mut shelf = Shelf {
             aggregation,
             begin,
@@ -118,7 +117,7 @@ impl Shelf {
             completed: completed.collect(),
             open: BTreeMap::new(),
             written: 0,
-            closed: (carried, time),
+            closed,
             bytes: 0,
             is_fresh: false,
             closing: BTreeMap::new(),
@@ -248,7 +247,7 @@ impl Shelf {
         let numbers = slots.iter().map(number).collect();
         self.bytes = 0;
         self.is_fresh = self.open.values().any(|open| open.session.has_new());
-        self.closed = (cut.number, cut.time);
+        self.closed = cut.number;
         self.closing
             .insert(window, totals.values().map(|totals: &SlotTotals| totals.records).sum());
         let aggregation = self.aggregation.clone();
@@ -264,8 +263,8 @@ impl Shelf {
         Ok((Some(checkpoint), !is_reached(facts.latest_cut())))
     }
 
-    /// The cut at which a checkpoint is due: one that was claimed, or that has been waited for
-    /// for long enough, or has much, or the aggregation's last one.
+    /// The cut at which a checkpoint is due: one that was claimed, or that begins another interval,
+    /// or has much, or the aggregation's last one.
     fn due<'a>(
         &self,
         facts: &'a Facts,
@@ -273,24 +272,33 @@ impl Shelf {
         is_reached: &impl Fn(&Cut) -> bool,
     ) -> Option<Due<'a>> {
         let known = facts.aggregations().get(&self.aggregation.number)?;
-        let (closed, time) = self.closed;
         let claims = slots.iter().filter_map(|slot| known.progress(slot).claimed);
-        let claimed = claims.filter(|claim| claim.cut > closed).min_by_key(|claim| claim.cut);
+        let claimed = claims.filter(|claim| claim.cut > self.closed).min_by_key(|claim| claim.cut);
         if let Some(claim) = claimed {
             return Some(Due { cut: facts.cut(claim.cut)?, window: claim.window });
         }
         let last = known.until.and_then(|until| facts.cut(until));
-        let newest = facts.cuts().filter(|cut| cut.number > closed && is_reached(cut)).last()?;
-        let interval = self.aggregation.definition.kind.checkpoint_seconds();
-        let interval = u64::from(interval.unwrap_or_default()) * SECOND;
-        let is_late = newest.time.0 >= time.0.saturating_add(interval);
+        let reached = || facts.cuts().filter(|cut| cut.number > self.closed && is_reached(cut));
         let cut = match last {
-            Some(last) if last.number <= newest.number && last.number > closed => last,
-            _ if self.bytes > BYTES_MAX || (self.is_fresh && is_late) => newest,
+            Some(last) if last.number > self.closed && is_reached(last) => last,
+            _ if self.bytes > BYTES_MAX => reached().last()?,
+            _ if self.is_fresh => {
+                reached().filter(|cut| self.begins_interval(facts, cut)).last()?
+            }
             _ => return None,
         };
         let start = UnixNanos(cut.time.0.saturating_sub(SECOND));
         Some(Due { cut, window: Window { start, end: cut.time } })
+    }
+
+    /// Whether a cut is the first one of an interval between checkpoints. Intervals are the same
+    /// for all slots: those that go on from the same cut are folded as one, wherever they come
+    /// from.
+    fn begins_interval(&self, facts: &Facts, cut: &Cut) -> bool {
+        let seconds = self.aggregation.definition.kind.checkpoint_seconds().unwrap_or(1);
+        let interval = |cut: &Cut| cut.time.0 / (u64::from(seconds) * SECOND);
+        let before = cut.number.checked_sub(1).and_then(|number| facts.cut(number));
+        before.is_some_and(|before| interval(before) < interval(cut))
     }
 
     /// Whether nothing came since the last checkpoint, and none is on its way out.
