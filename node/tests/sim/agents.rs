@@ -85,10 +85,11 @@ impl Sources {
         piece
     }
 
-    /// A chunk that was cut before, and may be on its way.
-    fn old(&self, rng: &mut fastrand::Rng) -> Option<Piece> {
+    /// A chunk that was cut before, and may be on its way; also one that was acknowledged, as
+    /// long as the files grow.
+    fn old(&self, grow: bool, rng: &mut fastrand::Rng) -> Option<Piece> {
         let mut written = self.0.lock().unwrap();
-        if let Some(piece) = written.again.pop_first() {
+        if let Some(piece) = written.again.pop_first().filter(|_| grow) {
             return Some(piece);
         }
         let unanswered = written.unanswered.len();
@@ -120,7 +121,7 @@ impl Agent {
     pub(crate) async fn run(mut self, grow: impl Fn() -> bool) {
         loop {
             sleep(Duration::from_millis(self.rng.u64(5..1000))).await;
-            let old = if self.rng.bool() { self.sources.old(&mut self.rng) } else { None };
+            let old = if self.rng.bool() { self.sources.old(grow(), &mut self.rng) } else { None };
             match old {
                 Some(piece) => self.send(piece).await,
                 None if grow() => {

@@ -37,8 +37,8 @@ pub(super) struct Shelf {
     open: BTreeMap<FileKey, Open>,
     /// How many of them are open to be written.
     written: usize,
-    /// The number of the cut up to which a checkpoint was begun.
-    closed: u64,
+    /// The number of the cut up to which a checkpoint was begun, and its time.
+    closed: (u64, UnixNanos),
     /// Bytes of chunks that came since.
     bytes: u64,
     /// Whether some came that no checkpoint has.
@@ -108,7 +108,8 @@ impl Shelf {
         let progress = |slot| known.map(|known| known.progress(slot));
         let completed = slots.iter().filter_map(|slot| Some((slot, progress(slot)?.number())));
         let carried = slots.iter().next().and_then(|slot| Some(known?.carried(slot)));
-        let closed = carried.unwrap_or(facts.latest_cut().number);
+        let carried = carried.unwrap_or(facts.latest_cut().number);
+        let time = facts.cut(carried).map_or(facts.latest_cut().time, |cut| cut.time);
         let mut shelf = Shelf {
             aggregation,
             begin,
@@ -117,7 +118,7 @@ impl Shelf {
             completed: completed.collect(),
             open: BTreeMap::new(),
             written: 0,
-            closed,
+            closed: (carried, time),
             bytes: 0,
             is_fresh: false,
             closing: BTreeMap::new(),
@@ -247,7 +248,7 @@ impl Shelf {
         let numbers = slots.iter().map(number).collect();
         self.bytes = 0;
         self.is_fresh = self.open.values().any(|open| open.session.has_new());
-        self.closed = cut.number;
+        self.closed = (cut.number, cut.time);
         self.closing
             .insert(window, totals.values().map(|totals: &SlotTotals| totals.records).sum());
         let aggregation = self.aggregation.clone();
@@ -272,18 +273,22 @@ impl Shelf {
         is_reached: &impl Fn(&Cut) -> bool,
     ) -> Option<Due<'a>> {
         let known = facts.aggregations().get(&self.aggregation.number)?;
+        let (closed, interval) = (self.closed.0, self.interval(self.closed.1));
         let claims = slots.iter().filter_map(|slot| known.progress(slot).claimed);
-        let claimed = claims.filter(|claim| claim.cut > self.closed).min_by_key(|claim| claim.cut);
+        let claimed = claims.filter(|claim| claim.cut > closed).min_by_key(|claim| claim.cut);
         if let Some(claim) = claimed {
             return Some(Due { cut: facts.cut(claim.cut)?, window: claim.window });
         }
         let last = known.until.and_then(|until| facts.cut(until));
-        let reached = || facts.cuts().filter(|cut| cut.number > self.closed && is_reached(cut));
+        let reached = || facts.cuts().filter(|cut| cut.number > closed && is_reached(cut));
         let cut = match last {
-            Some(last) if last.number > self.closed && is_reached(last) => last,
+            Some(last) if last.number > closed && is_reached(last) => last,
             _ if self.bytes > BYTES_MAX => reached().last()?,
             _ if self.is_fresh => {
-                reached().filter(|cut| self.begins_interval(facts, cut)).last()?
+                let first = reached().filter(|cut| self.begins_interval(facts, cut)).last();
+                // What is folded late may come after the cut is forgotten.
+                let late = || reached().last().filter(|cut| self.interval(cut.time) > interval);
+                first.or_else(late)?
             }
             _ => return None,
         };
@@ -295,10 +300,14 @@ impl Shelf {
     /// for all slots: those that go on from the same cut are folded as one, wherever they come
     /// from.
     fn begins_interval(&self, facts: &Facts, cut: &Cut) -> bool {
-        let seconds = self.aggregation.definition.kind.checkpoint_seconds().unwrap_or(1);
-        let interval = |cut: &Cut| cut.time.0 / (u64::from(seconds) * SECOND);
         let before = cut.number.checked_sub(1).and_then(|number| facts.cut(number));
-        before.is_some_and(|before| interval(before) < interval(cut))
+        before.is_some_and(|before| self.interval(before.time) < self.interval(cut.time))
+    }
+
+    /// The number of the interval that a time is in.
+    fn interval(&self, time: UnixNanos) -> u64 {
+        let seconds = self.aggregation.definition.kind.checkpoint_seconds().unwrap_or(1);
+        time.0 / (u64::from(seconds) * SECOND)
     }
 
     /// Whether nothing came since the last checkpoint, and none is on its way out.
