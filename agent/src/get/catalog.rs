@@ -59,7 +59,7 @@ pub(super) async fn print(
         let next = page.next.take();
         // A page of which nothing matches is not worth a word, if there are others.
         if is_json || !page.files.is_empty() || (is_first && next.is_none()) {
-            let text = if is_json { json(&page) } else { table(&page.files) };
+            let text = if is_json { json(&page)? } else { table(&page.files) };
             output::result(&text).map_err(GetError::Print)?;
             is_first = false;
         }
@@ -77,8 +77,8 @@ pub(super) async fn print(
     }
 }
 
-fn json(page: &RebuiltFiles) -> String {
-    serde_json::to_string(page).unwrap_or_default()
+fn json(page: &RebuiltFiles) -> Result<String, GetError> {
+    serde_json::to_string(page).map_err(|error| GetError::Print(error.into()))
 }
 
 fn table(files: &[RebuiltFile]) -> String {

@@ -185,6 +185,12 @@ impl Facts {
         &self.aggregations.known
     }
 
+    /// Those of them that rebuild files from chunks.
+    pub fn rebuilding(&self) -> impl DoubleEndedIterator<Item = (u32, &Aggregation)> {
+        let known = self.aggregations.known.iter();
+        known.filter(|(_, known)| known.takes_chunks()).map(|(&number, known)| (number, known))
+    }
+
     /// All aggregations with a lower number are active, or have ended; nobody has a higher one.
     pub fn next_aggregation(&self) -> u32 {
         self.aggregations.next

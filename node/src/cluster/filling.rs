@@ -14,7 +14,6 @@ use tracing::{debug, info};
 use crate::aggregation::distinct_logs::FoldError;
 use crate::blocking;
 use crate::checkpoint::carries::Carry;
-use crate::checkpoint::facts::aggregations::Aggregation;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::facts::{Facts, Slot};
 use crate::cluster::copying::{ANSWER_WAIT, CopyError, Copying, pace};
@@ -127,7 +126,7 @@ impl Filling {
     /// between copying what is new of these and saying so.
     async fn say(&self, mut slots: BTreeMap<Slot, u64>) -> Result<(), FillError> {
         for _ in 0..TRIES {
-            let has_files = self.facts().aggregations().values().any(Aggregation::takes_chunks);
+            let has_files = self.facts().rebuilding().next().is_some();
             let at_once = if has_files { SLOTS_AT_ONCE } else { SLOTS };
             let all: Vec<_> = slots.iter().map(|(&slot, &since)| (slot, since)).collect();
             for some in all.chunks(at_once) {
@@ -158,8 +157,7 @@ impl Filling {
         let fetching = &self.keeping.fetching;
         let of: SlotSet = slots.keys().copied().collect();
         let mut files: BTreeMap<u32, BTreeMap<Slot, u64>> = BTreeMap::new();
-        let rebuilding = facts.aggregations().iter().filter(|(_, known)| known.takes_chunks());
-        for (&number, known) in rebuilding {
+        for (number, known) in facts.rebuilding() {
             for (primary, led) in primaries(facts, of) {
                 let led: Vec<_> = led.iter().collect();
                 for some in led.chunks(SLOTS_AT_ONCE) {

@@ -65,8 +65,7 @@ impl Forgetting {
     fn forget(&self, facts: &Facts, slot: Slot, most: usize) -> Result<usize, FilesError> {
         let mut removed = 0;
         let may_forget = |slot| is_others(&self.facts.borrow(), self.node, slot);
-        let rebuilding = facts.aggregations().iter().filter(|(_, known)| known.takes_chunks());
-        for (&number, _) in rebuilding {
+        for (number, _) in facts.rebuilding() {
             let forget = || self.files.forget(number, slot, most - removed, may_forget);
             removed += blocking::in_place(forget)?;
         }

@@ -101,8 +101,7 @@ fn can_move(facts: &Facts, slot: Slot) -> bool {
 
 /// Whether a checkpoint has something of files of a slot: they are in no journal any more.
 fn has_files(facts: &Facts, slot: Slot) -> bool {
-    let mut rebuilding = facts.aggregations().values().filter(|known| known.takes_chunks());
-    rebuilding.any(|known| known.progress(slot).number() > 0)
+    facts.rebuilding().any(|(_, known)| known.progress(slot).number() > 0)
 }
 
 #[cfg(test)]

@@ -327,8 +327,7 @@ impl Reading {
 
 /// The aggregation that rebuilds files; of several, the newest.
 fn rebuilding(facts: &Facts) -> Option<u32> {
-    let known = facts.aggregations().iter().filter(|(_, known)| known.takes_chunks());
-    known.map(|(&number, _)| number).next_back()
+    facts.rebuilding().next_back().map(|(number, _)| number)
 }
 
 /// By owner, the slots of which it is the one of that rank, from 0 for the primary.

@@ -284,12 +284,11 @@ impl Files {
     }
 
     /// Makes durable what a checkpoint found, whose number each slot has: first the files, and
-    /// then how far it has them.
+    /// then how far it has them. What another node has made of it since, as the slot is its own,
+    /// stays.
     ///
     /// # Errors
     /// When a file cannot be synced, or the database fails. Then nothing of it counts.
-    ///
-    /// What another node has made of it since, as the slot is its own, stays.
     pub fn keep(
         &self,
         changes: &[Change],

@@ -148,11 +148,11 @@ impl Machine {
                 tokio::select! { () = sender.run() => {}, () = over => {} }
             });
         }
-        for agent in self.agents(&node) {
-            let is_sending = Arc::clone(&self.world.is_sending);
-            tokio::spawn(agent.run(move || is_sending.load(Ordering::Relaxed)));
-        }
         if let Some(sources) = self.world.sources.clone() {
+            for agent in self.agents(&node, &sources) {
+                let is_sending = Arc::clone(&self.world.is_sending);
+                tokio::spawn(agent.run(move || is_sending.load(Ordering::Relaxed)));
+            }
             tokio::spawn(self.clone().read_files(node.answers(), sources));
         }
         tokio::spawn(self.clone().balance(node.answers()));
@@ -180,14 +180,12 @@ impl Machine {
         })
     }
 
-    fn agents(&self, node: &Node) -> impl Iterator<Item = Agent> {
-        let sources = self.world.sources.clone();
-        let lives = sources.as_ref().map_or(0, |_| fastrand::u64(..));
-        let agents = (0..AGENTS).flat_map(move |agent| Some((agent, sources.clone()?)));
-        agents.map(move |(agent, sources)| Agent {
+    fn agents(&self, node: &Node, sources: &Sources) -> impl Iterator<Item = Agent> {
+        let lives = fastrand::u64(..);
+        (0..AGENTS).map(move |agent| Agent {
             intake: node.intake(),
             history: self.world.history.clone(),
-            sources,
+            sources: sources.clone(),
             rng: fastrand::Rng::with_seed(lives.wrapping_add(agent)),
         })
     }
@@ -302,12 +300,10 @@ fn settings(
         ["--clock-bound", "2s"],
     ];
     let arguments = ["sheaf-node"].into_iter().chain(arguments.as_flattened().iter().copied());
+    let journal_limit = if rebuilds { JOURNAL_BYTES_WITH_FILES } else { JOURNAL_BYTES };
     match Settings::load(arguments.map(Into::into), [], |_: &Path| Ok(file)).unwrap() {
         // Of what is folded in some seconds, open windows are carried.
-        Command::Run(settings) if rebuilds => {
-            Settings { journal_limit: JOURNAL_BYTES_WITH_FILES, ..*settings }
-        }
-        Command::Run(settings) => Settings { journal_limit: JOURNAL_BYTES, ..*settings },
+        Command::Run(settings) => Settings { journal_limit, ..*settings },
         Command::Print(text) => panic!("{text}"),
     }
 }

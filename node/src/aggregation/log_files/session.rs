@@ -229,10 +229,10 @@ impl Session {
         known + self.late.iter().filter(|late| late.order.stamp < time).count() as u64
     }
 
-    /// Chunks that are behind a gap, and their bytes: all of them are in memory.
-    pub fn held(&self) -> (u64, u64) {
+    /// Bytes of what came behind a gap: all of it is in memory.
+    pub fn held_bytes(&self) -> u64 {
         let behind = self.places.range(self.tail.next..).flat_map(|(_, place)| place);
-        behind.fold((0, 0), |(chunks, bytes), one| (chunks + 1, bytes + one.bytes()))
+        behind.map(Variant::bytes).sum()
     }
 
     /// Whether something came that no checkpoint has.

@@ -114,9 +114,8 @@ impl Facts {
 
     /// Whether these checkpoints of files are the last ones of a slot.
     fn has_all_files(&self, slot: Slot, files: &BTreeMap<u32, BTreeMap<Slot, u64>>) -> bool {
-        let has = |number: &u32| files.get(number)?.get(&slot).copied();
-        let mut rebuilding =
-            self.aggregations.known.iter().filter(|(_, known)| known.takes_chunks());
+        let has = |number| files.get(&number)?.get(&slot).copied();
+        let mut rebuilding = self.rebuilding();
         rebuilding.all(|(number, known)| known.progress(slot).number() <= has(number).unwrap_or(0))
     }
 

@@ -122,10 +122,10 @@ impl Files {
         let tails = self.tails();
         let of = tails.iter().filter(|(key, _)| {
             let is_named = match wanted.named {
-                Named::Prefix(_) => wanted.slots.contains(key.slot()),
-                Named::Hash(hash) => wanted.slots.contains(key.slot()) && key.hash == hash,
+                Named::Prefix(_) => true,
+                Named::Hash(hash) => key.hash == hash,
             };
-            key.aggregation == wanted.aggregation && is_named
+            key.aggregation == wanted.aggregation && wanted.slots.contains(key.slot()) && is_named
         });
         of.map(|(key, tail)| (*key, tail.clone())).collect()
     }

@@ -338,10 +338,10 @@ impl Shelf {
     /// Adds what waits.
     pub(super) fn add_figures(&self, to: &mut FileFigures) {
         for open in self.open.values() {
-            let (chunks, bytes) = open.session.held();
+            let chunks = open.session.behind_a_gap();
             to.files += u64::from(chunks > 0);
             to.chunks += chunks;
-            to.memory_bytes += bytes;
+            to.memory_bytes += open.session.held_bytes();
         }
     }
 
