@@ -1,9 +1,11 @@
-//! The thread that hands out what a cut has closed: claim -> deliver -> complete -> trim, one
-//! window after the other. Nobody waits for it to fold on.
+//! The thread that hands out what a cut has closed: claim -> deliver -> complete -> trim, of each
+//! slot one window after the other. Nobody waits for it to fold on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use sheaf_proto::statistics::WindowCounts;
 use tokio::sync::mpsc;
 use tracing::{debug, info};
@@ -34,6 +36,10 @@ use crate::flush::statistics::statistics;
 use crate::flush::{Aggregation, FlushError};
 use crate::journal::Journal;
 use crate::journal::copies::Copies;
+
+/// How many flushes are handed out at the same time, at most. Each waits most of its time for
+/// others to agree; how many there are is how many parts the slots are folded in.
+const AT_ONCE: usize = 16;
 
 /// What is to be handed out or kept.
 pub enum Flush {
@@ -75,6 +81,14 @@ impl Flush {
         }
     }
 
+    fn slots(&self) -> SlotSet {
+        match self {
+            Flush::Window { closing, .. } => closing.due.slots,
+            Flush::Files { checkpoint, .. } => checkpoint.slots,
+            Flush::Carry { slots, .. } => *slots,
+        }
+    }
+
     /// The same, but for these slots.
     fn without(mut self, left_out: &SlotSet) -> Flush {
         let slots = match &mut self {
@@ -85,6 +99,17 @@ impl Flush {
         *slots = slots.difference(left_out);
         self
     }
+}
+
+/// Takes out the first one of which no slot is busy, nor in one that has waited for longer.
+fn next(waiting: &mut VecDeque<Flush>, busy: &SlotSet) -> Option<Flush> {
+    let mut before = *busy;
+    let free = waiting.iter().position(|flush| {
+        let is_free = before.intersection(&flush.slots()).is_empty();
+        before = before.union(&flush.slots());
+        is_free
+    });
+    free.and_then(|place| waiting.remove(place))
 }
 
 /// What a flush did, for the metrics.
@@ -154,39 +179,52 @@ impl Delivery {
     ///
     /// # Errors
     /// When a window cannot be handed out; it will be after the next start.
-    pub async fn run(
-        mut self,
-        mut flushes: mpsc::UnboundedReceiver<Flush>,
-    ) -> Result<(), FlushError> {
+    pub async fn run(self, mut flushes: mpsc::UnboundedReceiver<Flush>) -> Result<(), FlushError> {
         // Of a slot that was given up, what its group hands on later lacks a window: also when
         // the slot has come back, and another group folds it.
         let mut given_up: BTreeMap<u64, SlotSet> = BTreeMap::new();
-        while let Some(flush) = flushes.recv().await {
-            let group = flush.group();
-            let left_out = given_up.entry(group).or_default();
-            match flush.without(left_out) {
-                Flush::Window { closing, .. } => {
-                    *left_out = left_out.union(&self.hand_out(group, *closing).await?);
+        let (mut waiting, mut busy) = (VecDeque::new(), SlotSet::default());
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while under_way.len() < AT_ONCE
+                && let Some(flush) = next(&mut waiting, &busy)
+            {
+                let (group, slots) = (flush.group(), flush.slots());
+                busy = busy.union(&slots);
+                let flush = flush.without(given_up.entry(group).or_default());
+                let delivery = &self;
+                under_way.push(async move { (group, slots, delivery.flush(flush).await) });
+            }
+            tokio::select! {
+                Some(flush) = flushes.recv() => waiting.push_back(flush),
+                Some((group, slots, gave_up)) = under_way.next() => {
+                    busy = busy.difference(&slots);
+                    let left_out = given_up.entry(group).or_default();
+                    *left_out = left_out.union(&gave_up?);
                     self.trim()?;
                 }
-                Flush::Files { checkpoint, .. } => {
-                    *left_out = left_out.union(&self.hand_out_files(group, *checkpoint).await?);
-                    self.trim()?;
-                }
-                Flush::Carry { slots, aggregations, cut, windows, .. } => {
-                    self.carry(slots, aggregations, cut).await?;
-                    self.trim()?;
-                    if windows > 0 {
-                        info!(windows, "open windows carried, and the journal trimmed");
-                    }
-                }
+                else => return Ok(()),
             }
         }
-        Ok(())
+    }
+
+    /// Hands out what is flushed, and returns the slots that were given up.
+    async fn flush(&self, flush: Flush) -> Result<SlotSet, FlushError> {
+        match flush {
+            Flush::Window { group, closing } => self.hand_out(group, *closing).await,
+            Flush::Files { group, checkpoint } => self.hand_out_files(group, *checkpoint).await,
+            Flush::Carry { slots, aggregations, cut, windows, .. } => {
+                self.carry(slots, aggregations, cut).await?;
+                if windows > 0 {
+                    info!(windows, "open windows carried");
+                }
+                Ok(SlotSet::default())
+            }
+        }
     }
 
     /// Hands out a window, and returns the slots that were given up.
-    async fn hand_out(&mut self, group: u64, closing: Closing) -> Result<SlotSet, FlushError> {
+    async fn hand_out(&self, group: u64, closing: Closing) -> Result<SlotSet, FlushError> {
         let Closing { aggregation, due: Due { window, slots, .. }, state, .. } = closing;
         let number = aggregation.number;
         let spills = state.as_ref().map_or(0, OpenWindow::spills);
@@ -224,7 +262,7 @@ impl Delivery {
 
     /// Makes a checkpoint of rebuilt files, and returns the slots that were given up.
     async fn hand_out_files(
-        &mut self,
+        &self,
         group: u64,
         checkpoint: Checkpointing,
     ) -> Result<SlotSet, FlushError> {
@@ -343,7 +381,7 @@ impl Delivery {
     /// Completes claims once all owners have what is kept, but for those of slots that are
     /// another node's by now: it will. Returns the others.
     async fn complete(
-        &mut self,
+        &self,
         found: &Found,
         shared: Shared<'_>,
         mut numbers: BTreeMap<Slot, u64>,
@@ -389,7 +427,7 @@ impl Delivery {
 
     /// Has the cluster know what is kept of open windows once all owners have it.
     async fn carry(
-        &mut self,
+        &self,
         slots: SlotSet,
         aggregations: Vec<u32>,
         cut: u64,

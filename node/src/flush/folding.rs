@@ -8,6 +8,7 @@ use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::debug;
 
 use crate::aggregation::distinct_logs;
 use crate::checkpoint::facts::Facts;
@@ -18,7 +19,7 @@ use crate::flush::carried::{CarriedWindows, carried};
 use crate::flush::delivery::Flush;
 use crate::flush::feed::{Batch, Consensus, Disagreement, Feed, pass_on};
 use crate::flush::files::Files;
-use crate::flush::group::{CurrentWindow, Group, OpenFigures, alike};
+use crate::flush::group::{CurrentWindow, Group, OpenFigures, alike, joint};
 use crate::flush::learning::{Learned, Learning};
 use crate::flush::requests::{self, Decided};
 use crate::flush::{FlushError, FlushSettings};
@@ -170,6 +171,8 @@ pub struct Folder {
     /// By number, which is never used again.
     groups: BTreeMap<u64, Group>,
     groups_made: u64,
+    /// The number of the cut at which it was last seen which of them can be one.
+    joined_at: u64,
     /// One for each group and segment.
     streams: BTreeMap<(u64, u64), AbortOnDropHandle<()>>,
     sender: mpsc::Sender<Result<Received, JournalError>>,
@@ -201,7 +204,7 @@ impl Folder {
         let learning = Learning::new(Arc::clone(&parts.feed), recorded, commands.decided.clone());
         let (sender, received) = mpsc::channel(BATCHES_MAX);
         let (groups, streams) = (BTreeMap::new(), BTreeMap::new());
-        let (groups_made, waiting, is_behind) = (0, None, false);
+        let (groups_made, joined_at, waiting, is_behind) = (0, 0, None, false);
         Ok(Folder {
             parts,
             facts,
@@ -209,6 +212,7 @@ impl Folder {
             reached: commands.reached.clone(),
             groups,
             groups_made,
+            joined_at,
             streams,
             sender,
             received,
@@ -321,6 +325,7 @@ impl Folder {
         self.parts.settings.divide_memory(counting.count());
         self.groups.retain(|_, group| !group.has_lost(&facts));
         self.follow_owners(&facts)?;
+        self.join(&facts)?;
         self.learning.decide(&facts);
         for group in self.groups.values_mut() {
             group.register(&facts, &self.parts.settings)?;
@@ -348,15 +353,46 @@ impl Folder {
         if !new.is_empty() {
             let kept = self.parts.carried.all()?;
             for slots in alike(facts, &new, &kept) {
-                self.begin(slots, facts)?;
+                self.begin(slots, BTreeMap::new(), facts)?;
             }
         }
         Ok(())
     }
 
-    fn begin(&mut self, slots: SlotSet, facts: &Facts) -> Result<(), FlushError> {
+    /// Begins anew with groups that can be one by now, as their windows were flushed at the same
+    /// cuts: each of them reads all segments, and hands out for itself. What is open of them is
+    /// folded again.
+    fn join(&mut self, facts: &Facts) -> Result<(), FlushError> {
+        let cut = facts.latest_cut().number;
+        if self.groups.len() < 2 || self.joined_at == cut {
+            return Ok(());
+        }
+        self.joined_at = cut;
+        let mut beginnings = Vec::new();
+        for (&number, group) in &self.groups {
+            let Some(beginning) = group.beginning(facts) else { continue };
+            if self.parts.carried.of(&beginning.slots())?.is_empty() {
+                beginnings.push((number, beginning));
+            }
+        }
+        for (numbers, beginning) in joint(facts, beginnings.into_iter()) {
+            debug!(groups = numbers.len(), slots = %beginning.slots(), "folded as one");
+            // Nobody is to fold the slots when the new group begins to.
+            self.groups.retain(|number, _| !numbers.contains(number));
+            self.begin(beginning.slots(), beginning.newest(), facts)?;
+        }
+        Ok(())
+    }
+
+    fn begin(
+        &mut self,
+        slots: SlotSet,
+        from: BTreeMap<u32, u64>,
+        facts: &Facts,
+    ) -> Result<(), FlushError> {
         let own = self.parts.carried.of(&slots)?;
-        let group = Group::resume(slots, own, facts, &self.parts.settings, &self.parts.files)?;
+        let Parts { settings, files, .. } = &self.parts;
+        let group = Group::resume(slots, from, own, facts, settings, files)?;
         self.groups.insert(self.groups_made, group);
         self.groups_made += 1;
         Ok(())

@@ -1,6 +1,7 @@
 //! Slots that are folded together, since they go on from the same cuts.
 
 mod account; // one aggregation's open windows
+mod beginning; // which slots can be folded together, and from where
 mod shelf; // one aggregation's open files
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -24,6 +25,7 @@ use crate::flush::files::{Files, Folded};
 use crate::flush::requests::Decided;
 use crate::flush::{Aggregation, FlushError, FlushSettings};
 use account::Account;
+pub use beginning::{Beginning, alike, joint};
 use shelf::Shelf;
 pub use shelf::{Checkpointing, FileFigures};
 
@@ -56,6 +58,8 @@ pub struct Group {
     folded: Folded,
     /// All aggregations with a lower number are known, or were flushed and forgotten.
     known_below: u32,
+    /// The cuts that aggregations go on from, where the facts have an older one of some slots.
+    from: BTreeMap<u32, u64>,
     /// Carries that were not taken up yet.
     carries: Vec<Carry>,
     /// Bytes of all parts that were folded in this life.
@@ -116,12 +120,14 @@ pub struct WindowFigures {
 }
 
 impl Group {
-    /// Slots that go on from what the facts say, and from what was carried of them.
+    /// Slots that go on from what the facts say, or from these later cuts of some aggregations,
+    /// and from what was carried of them.
     ///
     /// # Errors
     /// When what was carried is not there, or a definition is not known.
     pub fn resume(
         slots: SlotSet,
+        from: BTreeMap<u32, u64>,
         carries: Vec<Carry>,
         facts: &Facts,
         settings: &FlushSettings,
@@ -138,6 +144,7 @@ impl Group {
             files: files.clone(),
             folded: files.fold(slots),
             known_below: 0,
+            from,
             carries,
             bytes: 0,
             lost: lost(facts),
@@ -200,8 +207,8 @@ impl Group {
                 account.end = end;
             } else if let Some(shelf) = self.shelves.get_mut(&number) {
                 shelf.follow(&aggregation.definition, end);
-            } else if let Some(begin) = self.begin(facts, number) {
-                self.add(aggregation, begin, facts, settings)?;
+            } else if let Some(cut) = self.begin(facts, number) {
+                self.add(aggregation, cut, facts, settings)?;
             }
         }
         let knows_all = facts.aggregations().keys().all(|&number| self.knows(number));
@@ -214,17 +221,18 @@ impl Group {
     fn add(
         &mut self,
         aggregation: Aggregation,
-        begin: Positions,
+        from: &Cut,
         facts: &Facts,
         settings: &FlushSettings,
     ) -> Result<(), FlushError> {
         let number = aggregation.number;
         if aggregation.definition.kind.takes_chunks() {
             let files = self.files.clone();
-            let shelf = Shelf::resume(aggregation, begin, &self.slots, facts, files)?;
+            let shelf = Shelf::resume(aggregation, from, &self.slots, facts, files)?;
             self.shelves.insert(number, shelf);
             return Ok(());
         }
+        let begin = positions(from);
         let mut account = Account::new(aggregation, begin, end(facts, number));
         for carry in self.carries.extract_if(.., |carry| carry.aggregation == number) {
             account.take_up(carry, settings)?;
@@ -238,14 +246,14 @@ impl Group {
     }
 
     /// Where the slots go on in an aggregation: all of them at the same cut.
-    fn begin(&self, facts: &Facts, number: u32) -> Option<Positions> {
+    fn begin<'a>(&self, facts: &'a Facts, number: u32) -> Option<&'a Cut> {
         let first = self.slots.iter().next()?;
-        let (carried, latest) =
-            (facts.aggregations().get(&number)?.carried(first), facts.latest_cut());
+        let carried = facts.aggregations().get(&number)?.carried(first);
+        let (from, latest) = (self.from.get(&number).copied(), facts.latest_cut());
+        let from = from.unwrap_or(carried);
         // Of an aggregation that has ended, the cut that has all of it is not kept for long.
-        let has_all = || (carried < latest.number).then_some(latest);
-        let cut = facts.cut(carried).or_else(has_all)?;
-        Some(cut.counts.iter().map(|(&segment, extent)| (segment, extent.entries)).collect())
+        let has_all = || (from < latest.number).then_some(latest);
+        facts.cut(from).or_else(has_all)
     }
 
     /// The first entry of each segment that some account needs.
@@ -529,6 +537,11 @@ impl Group {
     }
 }
 
+/// The first entry of each segment that is not below a cut.
+fn positions(cut: &Cut) -> Positions {
+    cut.counts.iter().map(|(&segment, extent)| (segment, extent.entries)).collect()
+}
+
 /// When an aggregation has ended, if it has.
 fn end(facts: &Facts, number: u32) -> Option<UnixNanos> {
     let until = facts.aggregations().get(&number)?.until?;
@@ -552,32 +565,6 @@ fn leaving(facts: &Facts) -> Vec<(SegmentId, u64)> {
 fn lost(facts: &Facts) -> BTreeSet<u64> {
     let losses = facts.aggregations().values().flat_map(|known| &known.losses);
     losses.flat_map(|loss| loss.segments.iter().copied()).collect()
-}
-
-/// Where a slot begins.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Beginning {
-    /// The cut that it goes on from, and the one at which files are claimed, in each aggregation.
-    cuts: Vec<(u64, Option<u64>)>,
-    /// Which carries it has.
-    carries: BTreeSet<usize>,
-}
-
-/// The slots that can be folded together: those that go on from the same cuts, of whose open
-/// windows the same was carried, and of whose files a checkpoint is claimed at the same cut.
-pub fn alike(facts: &Facts, slots: &SlotSet, carries: &[Carry]) -> Vec<SlotSet> {
-    let mut alike: BTreeMap<Beginning, Vec<u8>> = BTreeMap::new();
-    for slot in slots.iter() {
-        let from = facts.aggregations().values().map(|known| {
-            let claimed = known.progress(slot).claimed.filter(|_| known.takes_chunks());
-            (known.carried(slot), claimed.map(|claim| claim.cut))
-        });
-        let kept = carries.iter().enumerate().filter(|(_, carry)| carry.slots.contains(slot));
-        let kept = kept.map(|(place, _)| place).collect();
-        let beginning = Beginning { cuts: from.collect(), carries: kept };
-        alike.entry(beginning).or_default().push(slot);
-    }
-    alike.into_values().map(SlotSet::from_iter).collect()
 }
 
 #[cfg(test)]

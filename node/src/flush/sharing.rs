@@ -6,7 +6,7 @@
 //! until it has them all, and is told nothing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
@@ -127,7 +127,7 @@ pub struct Sharing {
     others: Arc<dyn Others>,
     carried: CarriedWindows,
     /// What others have of that, as far as they said so in this life.
-    known: BTreeMap<NodeId, Vec<Carry>>,
+    known: Mutex<BTreeMap<NodeId, Vec<Carry>>>,
 }
 
 /// What one round of sending is about.
@@ -149,7 +149,7 @@ impl Sharing {
         others: Arc<dyn Others>,
         carried: CarriedWindows,
     ) -> Sharing {
-        Sharing { node, consensus, others, carried, known: BTreeMap::new() }
+        Sharing { node, consensus, others, carried, known: Mutex::default() }
     }
 
     /// Waits until all owners of those of the slots that are this node's have what is shared, and
@@ -159,7 +159,7 @@ impl Sharing {
     /// # Errors
     /// When the database fails, or the node takes no part any more.
     pub async fn share(
-        &mut self,
+        &self,
         aggregation: u32,
         shared: Shared<'_>,
         slots: &SlotSet,
@@ -192,7 +192,7 @@ impl Sharing {
 
     /// Sends to all others at once what they lack. Returns those who did not take it.
     async fn send(
-        &mut self,
+        &self,
         round: &mut Round<'_>,
         others: &BTreeMap<NodeId, SlotSet>,
     ) -> Result<Vec<NodeId>, FlushError> {
@@ -205,10 +205,9 @@ impl Sharing {
             |carry: &&Carry| carry.aggregation == round.aggregation && Some(carry.window) != but;
         let carries: Vec<_> = all.iter().filter(is_needed).collect();
         // What is not here any more nobody asks for.
-        self.known.values_mut().for_each(|known| {
-            known
-                .retain(|carry| all.iter().any(|now| now.of(&carry.slots).as_ref() == Some(carry)));
-        });
+        let is_here =
+            |carry: &Carry| all.iter().any(|now| now.of(&carry.slots).as_ref() == Some(carry));
+        self.known().values_mut().for_each(|known| known.retain(is_here));
         let sent = others.iter().map(|(&node, slots)| {
             let has = round.have.get(&node) == Some(slots);
             let shared = if has { Shared::Nothing } else { round.shared };
@@ -219,7 +218,7 @@ impl Sharing {
         });
         let mut failed = Vec::new();
         for (node, slots, (carries, result)) in join_all(sent).await {
-            self.known.entry(node).or_default().extend(carries);
+            self.known().entry(node).or_default().extend(carries);
             match result {
                 Ok(()) => drop(round.have.insert(node, slots)),
                 Err(error) => {
@@ -232,7 +231,12 @@ impl Sharing {
     }
 
     fn has(&self, node: NodeId, carry: &Carry) -> bool {
-        self.known.get(&node).is_some_and(|known| known.contains(carry))
+        self.known().get(&node).is_some_and(|known| known.contains(carry))
+    }
+
+    /// Nothing panics half-way through a change of it.
+    fn known(&self) -> MutexGuard<'_, BTreeMap<NodeId, Vec<Carry>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the cluster count on the other owners alone: whoever comes back copies what it

@@ -1,3 +1,5 @@
+use futures::future::BoxFuture;
+
 use super::*;
 use crate::aggregation::distinct_logs::MemoryLimit;
 use crate::aggregation::distinct_logs::count_table::{Table, merge};
@@ -6,12 +8,14 @@ use crate::checkpoint::facts::windows::WindowFact;
 use crate::event::entry::EntryWriter;
 use crate::event::time::{Clock, UnixNanos};
 use crate::flush::FlushSettings;
+use crate::flush::example::node::everybody_waits;
 use crate::flush::example::{
     Appended, Cluster, Lost, alone, at, entry, packed, register, slots, window,
 };
 use crate::flush::folding::Commands;
 use crate::flush::group::{Group, alike};
 use crate::flush::results::ResultsError;
+use crate::flush::sharing::{NotKept, Others};
 use crate::journal::Replay;
 use crate::store::{Disk, Store};
 
@@ -88,7 +92,8 @@ impl Node {
             let own = |carry: &&Carry| slots.iter().any(|slot| carry.slots.contains(slot));
             let own = kept.iter().filter(own).cloned().collect();
             let mut group =
-                Group::resume(slots, own, &facts, &self.settings(), &self.files()).unwrap();
+                Group::resume(slots, BTreeMap::new(), own, &facts, &self.settings(), &self.files())
+                    .unwrap();
             for (segment, _) in self.appended.counts() {
                 let batch = self.appended.batch(segment, 0, usize::MAX, &slots);
                 assert!(group.fold(segment, &batch, &self.settings()).unwrap());
@@ -494,4 +499,88 @@ async fn a_slot_is_kept_by_what_is_carried_of_an_open_window_and_not_by_what_is_
         let progress = node.cluster.now().aggregations()[&0].progress(7);
         assert_eq!((progress.through, progress.keeps), (at(20), keeps));
     }
+}
+
+/// Nothing of a window, in some slots.
+fn nothing(node: &Node, group: u64, of: &str, window: Window) -> Flush {
+    let aggregation = crate::flush::aggregations(&node.cluster.now()).unwrap().remove(0);
+    let due = Due { window, cut: node.end(), slots: slots(of) };
+    let closing = Closing { aggregation, due, state: None, carries: Vec::new() };
+    Flush::Window { group, closing: Box::new(closing) }
+}
+
+#[test]
+fn what_waits_for_no_busy_slot_is_next_and_passes_nothing_of_its_own_slots() {
+    let node = Node::new();
+    let waiting = [(1, "0-9"), (2, "10-19"), (3, "5-14"), (4, "20-29"), (5, "10")];
+    let waiting = waiting.map(|(group, of)| nothing(&node, group, of, FIRST));
+    let mut waiting = VecDeque::from(waiting);
+    let mut next = |busy: &str| super::next(&mut waiting, &slots(busy)).map(|flush| flush.group());
+    assert_eq!(next("0-255"), None);
+    assert_eq!(next("3"), Some(2));
+    assert_eq!(next("3,10-19"), Some(4), "the third waits for the first, and the fifth for it");
+    assert_eq!(next("3,10-29"), None);
+    assert_eq!([next(""), next(""), next(""), next("")], [Some(1), Some(3), Some(5), None]);
+}
+
+/// An owner that keeps nothing of slot 0 until it is let.
+struct Slow {
+    gate: Arc<tokio::sync::Semaphore>,
+}
+
+impl Others for Slow {
+    fn keep_table<'a>(
+        &'a self,
+        _: NodeId,
+        _: &'a Kept,
+        of: SlotSet,
+    ) -> BoxFuture<'a, Result<(), NotKept>> {
+        Box::pin(async move {
+            if of.contains(0) {
+                drop(self.gate.acquire().await.unwrap());
+            }
+            Ok(())
+        })
+    }
+
+    fn keep_carry<'a>(&'a self, _: NodeId, _: &'a Carry) -> BoxFuture<'a, Result<(), NotKept>> {
+        panic!("nothing is carried");
+    }
+
+    fn keep_files<'a>(
+        &'a self,
+        _: NodeId,
+        _: &'a KeptFiles,
+        _: SlotSet,
+    ) -> BoxFuture<'a, Result<(), NotKept>> {
+        panic!("there are no files");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_that_wait_for_an_owner_hold_up_their_own_windows_and_no_others() {
+    let node = Node::in_cluster(Cluster::of(2));
+    node.cluster.own("0-255", &[1, 2]);
+    node.cluster.cut(20, &[(node.segment, 3)]);
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let others = Arc::new(Slow { gate: Arc::clone(&gate) });
+    let (delivery, _commands) = node.delivery();
+    let sharing = Sharing::new(NodeId(1), Arc::clone(&node.cluster) as _, others, node.carried());
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let delivering = tokio::spawn(Delivery { sharing, ..delivery }.run(receiver));
+    let second = window(10, 20);
+    for (group, of, window) in
+        [(0, "0-9", FIRST), (0, "0-9", second), (1, "10-19", FIRST), (1, "10-19", second)]
+    {
+        sender.send(nothing(&node, group, of, window)).ok().unwrap();
+    }
+    drop(sender);
+    everybody_waits().await;
+    let number = |slot| node.cluster.now().aggregations()[&0].progress(slot).number();
+    let claimed = |slot| node.cluster.now().aggregations()[&0].progress(slot).claimed;
+    assert_eq!((number(0), number(10)), (0, 2));
+    assert_eq!(claimed(0).map(|claim| claim.window), Some(FIRST));
+    gate.add_permits(1);
+    delivering.await.unwrap().unwrap();
+    assert_eq!((number(0), number(10)), (2, 2));
 }

@@ -1,6 +1,7 @@
 mod repeats; // requests that come twice
 
 use super::*;
+use crate::checkpoint::facts::command::Command as Proposed;
 use crate::event::entry::EntryWriter;
 use crate::flush::example::node::{Node, Source, everybody_waits};
 use crate::flush::example::{Cluster, at, entry, packed, register, slots, window};
@@ -135,6 +136,7 @@ async fn slots_that_are_lost_are_given_up_and_those_that_are_gained_begin() {
     let segment = it.cluster.open(1);
     let (life, mut to_flush) = it.node.fold();
     it.append(segment, 5, &[(7, 1), (200, 1)]);
+    it.cut(8);
     everybody_waits().await;
     it.cluster.place("100-255", 2);
     everybody_waits().await;
@@ -151,6 +153,40 @@ async fn slots_that_are_lost_are_given_up_and_those_that_are_gained_begin() {
     everybody_waits().await;
     assert_eq!((it.source.readers(segment), it.source.folded(segment)), (0, Some(u64::MAX)));
     life.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_that_were_flushed_at_the_same_cut_are_folded_as_one_from_then_on() {
+    let it = Setting::new();
+    it.cluster.place("100-255", 2);
+    let segment = it.cluster.open(1);
+    let mut life = it.node.start();
+    it.append(segment, 5, &[(7, 1), (200, 1)]);
+    it.cut(8);
+    everybody_waits().await;
+    it.cluster.place("100-255", 1);
+    everybody_waits().await;
+    let of = |from, slots: &str| (segment, from, slots.to_owned());
+    let apart = [of(0, "0-99"), of(0, "100-255")];
+    assert_eq!(it.source.followed(), apart);
+    it.cut(10);
+    everybody_waits().await;
+    assert_eq!(it.source.followed(), apart, "their windows were open at that cut");
+
+    it.append(segment, 12, &[(7, 2), (200, 2)]);
+    it.cut(13);
+    everybody_waits().await;
+    assert_eq!(it.source.followed().last(), Some(&of(1, "0-255")));
+    it.cut(20);
+    everybody_waits().await;
+    let facts = it.cluster.now();
+    let windows = facts.aggregations()[&0].windows.values();
+    let counted: Vec<_> = windows.map(|window| (window.records, window.waiting.len())).collect();
+    assert_eq!(counted, [(2, 0), (2, 0)]);
+    let is_claim = |proposed: &Proposed| matches!(proposed, Proposed::Claim { .. });
+    let claims = it.cluster.proposed().into_iter().filter(is_claim);
+    assert_eq!(claims.count(), 3, "the second window is claimed once");
+    assert!(life.failed().await.is_none());
 }
 
 #[tokio::test(start_paused = true)]

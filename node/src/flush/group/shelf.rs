@@ -92,13 +92,13 @@ struct Due<'a> {
 }
 
 impl Shelf {
-    /// Goes on where the slots' last checkpoints have left off.
+    /// Goes on from a cut, with what the slots' last checkpoints have.
     ///
     /// # Errors
     /// When what they say of files cannot be read.
     pub(super) fn resume(
         aggregation: Aggregation,
-        begin: Positions,
+        from: &Cut,
         slots: &SlotSet,
         facts: &Facts,
         files: Files,
@@ -107,18 +107,15 @@ impl Shelf {
         let known = facts.aggregations().get(&number);
         let progress = |slot| known.map(|known| known.progress(slot));
         let completed = slots.iter().filter_map(|slot| Some((slot, progress(slot)?.number())));
-        let carried = slots.iter().next().and_then(|slot| Some(known?.carried(slot)));
-        let carried = carried.unwrap_or(facts.latest_cut().number);
-        let time = facts.cut(carried).map_or(facts.latest_cut().time, |cut| cut.time);
         let mut shelf = Shelf {
             aggregation,
-            begin,
+            begin: super::positions(from),
             end: super::end(facts, number),
             files,
             completed: completed.collect(),
             open: BTreeMap::new(),
             written: 0,
-            closed: (carried, time),
+            closed: (from.number, from.time),
             bytes: 0,
             is_fresh: false,
             closing: BTreeMap::new(),
@@ -313,6 +310,11 @@ impl Shelf {
     /// Whether nothing came since the last checkpoint, and none is on its way out.
     pub(super) fn is_idle(&self) -> bool {
         !self.is_fresh && self.closing.is_empty()
+    }
+
+    /// Whether a checkpoint is on its way out.
+    pub(super) fn is_closing(&self) -> bool {
+        !self.closing.is_empty()
     }
 
     /// A checkpoint was handed out, or is not this node's to hand out any more.

@@ -28,9 +28,13 @@ impl Fold {
     }
 
     fn resume(&self, slots: SlotSet, carries: Vec<Carry>) -> Group {
+        self.resume_from(slots, BTreeMap::new(), carries)
+    }
+
+    fn resume_from(&self, slots: SlotSet, from: BTreeMap<u32, u64>, carries: Vec<Carry>) -> Group {
         let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
         let files = Files::new(self.scratch.path().join("files"), store);
-        Group::resume(slots, carries, &self.cluster.now(), &self.settings(0), &files).unwrap()
+        Group::resume(slots, from, carries, &self.cluster.now(), &self.settings(0), &files).unwrap()
     }
 
     fn begin(&self) -> Group {
@@ -507,4 +511,69 @@ fn slots_of_which_nothing_is_open_let_go_of_a_journal_that_only_a_drained_member
     assert!(idle(3).is_empty(), "it may still grow");
     fold.cluster.seal(leaving, 1, 3);
     assert_eq!(idle(4), [0]);
+}
+
+/// The oldest and the newest cut from which each aggregation of a group may begin anew.
+fn beginning(fold: &Fold, group: &Group) -> Option<Vec<(u64, u64)>> {
+    let beginning = group.beginning(&fold.cluster.now())?;
+    Some(beginning.cuts.values().map(|cuts| (*cuts.start(), *cuts.end())).collect())
+}
+
+#[test]
+fn slots_begin_anew_where_they_were_flushed_or_later_if_nothing_is_open() {
+    let mut fold = Fold::of(Cluster::of(1));
+    let segment = fold.cluster.open(1);
+    let mut group = fold.begin();
+    let cut = fold.cluster.cut(3, &[]);
+    assert_eq!(beginning(&fold, &group), Some(vec![(1, cut)]));
+    fold.append(segment, 5, &[(7, 1)]);
+    fold.fold(&mut group, segment);
+    assert_eq!(beginning(&fold, &group), Some(vec![(1, 1)]));
+
+    let end = fold.cluster.cut(10, &fold.appended.counts());
+    assert_eq!(fold.close(&mut group).len(), 1);
+    assert_eq!(beginning(&fold, &group), None, "the window is on its way out");
+    fold.cluster.flush(1, "0-255", FIRST, end);
+    group.closed(0, FIRST);
+    let latest = fold.cluster.cut(11, &[]);
+    assert_eq!(beginning(&fold, &group), Some(vec![(end, latest)]));
+    let claimed = fold.cluster.cut(20, &[]);
+    fold.cluster.claim(1, "7", window(10, 20), claimed);
+    assert_eq!(beginning(&fold, &group), None, "somebody has claimed it");
+}
+
+#[test]
+fn groups_are_one_where_there_is_a_cut_for_all_that_is_not_long_ago() {
+    let cluster = Cluster::of(1);
+    let cuts: Vec<u64> = (10..20).map(|second| cluster.cut(second, &[])).collect();
+    let facts = cluster.now();
+    let group = |number: u64, oldest: usize, newest: usize| {
+        let slots = SlotSet::from_iter([number as u8]);
+        (number, Beginning { slots, cuts: [(0, cuts[oldest]..=cuts[newest])].into() })
+    };
+    let found = |groups: &[&(u64, Beginning)]| -> Vec<(Vec<u64>, String, u64)> {
+        let joint = joint(&facts, groups.iter().copied().cloned()).into_iter();
+        joint.map(|(numbers, of)| (numbers, of.slots().to_string(), of.newest()[&0])).collect()
+    };
+    let (ended_at_7, idle_since_1) = (group(1, 7, 7), group(2, 1, 9));
+    let both = (vec![1, 2], "1-2".to_owned(), cuts[7]);
+    assert_eq!(found(&[&ended_at_7, &idle_since_1]), std::slice::from_ref(&both));
+    let others = [&ended_at_7, &group(3, 8, 8), &idle_since_1, &group(4, 8, 9)];
+    let expected = [both, (vec![3, 4], "3-4".to_owned(), cuts[8])];
+    assert_eq!(found(&others), expected);
+    assert_eq!(found(&[&group(1, 3, 3), &group(2, 3, 3)]), [], "much is to be folded again");
+    assert_eq!(found(&[&ended_at_7]), []);
+}
+
+#[test]
+fn slots_that_begin_at_a_later_cut_fold_nothing_from_before_it() {
+    let mut fold = Fold::of(Cluster::of(1));
+    let segment = fold.cluster.open(1);
+    fold.append(segment, 2, &[(7, 1)]);
+    let cut = fold.cluster.cut(3, &fold.appended.counts());
+    fold.append(segment, 4, &[(7, 2)]);
+    let mut group = fold.resume_from(slots("0-255"), [(0, cut)].into(), Vec::new());
+    assert_eq!(group.next(segment), 1);
+    fold.fold(&mut group, segment);
+    assert_eq!(group.current(9).map(|open| open.counts.records).sum::<u64>(), 1);
 }

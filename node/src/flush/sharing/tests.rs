@@ -123,7 +123,7 @@ fn carry(of: &str, end: u64) -> Carry {
 
 #[tokio::test(start_paused = true)]
 async fn each_other_owner_gets_its_own_slots_and_nobody_else_anything() {
-    let Setting { notes, mut sharing, .. } = setting();
+    let Setting { notes, sharing, .. } = setting();
     sharing.share(0, Shared::Table(&TABLE), &slots("5-30")).await.unwrap();
     assert_eq!(notes.sent(), ["2: table 7 of 5-9", "3: table 7 of 10-19"]);
     sharing.share(0, Shared::Table(&TABLE), &slots("20-255")).await.unwrap();
@@ -132,7 +132,7 @@ async fn each_other_owner_gets_its_own_slots_and_nobody_else_anything() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_is_about_to_be_an_owner_gets_what_the_owners_get() {
-    let Setting { cluster, notes, mut sharing, .. } = setting();
+    let Setting { cluster, notes, sharing, .. } = setting();
     place(&cluster, "0", &[1, 2], &[4, 1]);
     sharing.share(0, Shared::Table(&TABLE), &slots("0")).await.unwrap();
     assert_eq!(notes.sent(), ["2: table 7 of 0", "4: table 7 of 0"]);
@@ -143,7 +143,7 @@ async fn whoever_is_about_to_be_an_owner_gets_what_the_owners_get() {
 
 #[tokio::test(start_paused = true)]
 async fn owners_are_told_which_files_have_changed_and_whoever_fills_is_not() {
-    let Setting { cluster, notes, mut sharing, .. } = setting();
+    let Setting { cluster, notes, sharing, .. } = setting();
     place(&cluster, "0", &[1, 2], &[4, 1]);
     let key = |slot: u8| FileKey { aggregation: 1, hash: u128::from(slot) << 120, session: 7 };
     let (files, checkpoints) = (vec![key(0), key(0), key(10), key(99)], [(0, 3), (10, 4), (99, 5)]);
@@ -154,7 +154,7 @@ async fn owners_are_told_which_files_have_changed_and_whoever_fills_is_not() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_told_in_an_epoch_whose_owners_do_not_have_it() {
-    let Setting { cluster, notes, mut sharing, .. } = setting();
+    let Setting { cluster, notes, sharing, .. } = setting();
     notes.silence(2);
     let all = slots("0-19");
     let mut shared = Box::pin(sharing.share(0, Shared::Table(&TABLE), &all));
@@ -167,7 +167,7 @@ async fn nothing_is_told_in_an_epoch_whose_owners_do_not_have_it() {
 
 #[tokio::test(start_paused = true)]
 async fn an_owner_that_takes_nothing_is_an_owner_no_longer_after_a_while() {
-    let Setting { cluster, notes, mut sharing, .. } = setting();
+    let Setting { cluster, notes, sharing, .. } = setting();
     notes.silence(2);
     let began = Instant::now();
     sharing.share(0, Shared::Table(&TABLE), &slots("0-19")).await.unwrap();
@@ -184,7 +184,7 @@ async fn an_owner_that_takes_nothing_is_an_owner_no_longer_after_a_while() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_carried_is_sent_once_in_a_life_and_to_whoever_comes_later() {
-    let Setting { cluster, notes, carried, mut sharing } = setting();
+    let Setting { cluster, notes, carried, sharing } = setting();
     carried.carries.record(&[carry("0-255", 20), carry("0-255", 10)]).unwrap();
     let (table, all) = (Shared::Table(&TABLE), slots("0-255"));
     sharing.share(0, table, &all).await.unwrap();
@@ -203,7 +203,7 @@ async fn what_is_carried_is_sent_once_in_a_life_and_to_whoever_comes_later() {
     carried.carries.record(&[Carry { next: BTreeMap::from([(1, 6)]), ..again }]).unwrap();
     sharing.share(0, Shared::Nothing, &all).await.unwrap();
     assert_eq!(notes.sent(), ["2: carry of 0-9 until 20"]);
-    let mut sharing = self::sharing(&cluster, &notes, &carried);
+    let sharing = self::sharing(&cluster, &notes, &carried);
     sharing.share(0, Shared::Nothing, &all).await.unwrap();
     assert_eq!(notes.sent().len(), 6);
 }
