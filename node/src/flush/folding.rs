@@ -171,6 +171,9 @@ pub struct Folder {
     /// By number, which is never used again.
     groups: BTreeMap<u64, Group>,
     groups_made: u64,
+    /// Those that have folded what is lost by now, and have something on its way out. Nobody else
+    /// folds their slots until then: without what is lost, files would be shorter.
+    ending: BTreeMap<u64, Group>,
     /// The number of the cut at which it was last seen which of them can be one.
     joined_at: u64,
     /// One for each group and segment.
@@ -203,7 +206,7 @@ impl Folder {
         let recorded = requests::recorded(parts.carried.carries.store())?;
         let learning = Learning::new(Arc::clone(&parts.feed), recorded, commands.decided.clone());
         let (sender, received) = mpsc::channel(BATCHES_MAX);
-        let (groups, streams) = (BTreeMap::new(), BTreeMap::new());
+        let (groups, ending, streams) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (groups_made, joined_at, waiting, is_behind) = (0, 0, None, false);
         Ok(Folder {
             parts,
@@ -212,6 +215,7 @@ impl Folder {
             reached: commands.reached.clone(),
             groups,
             groups_made,
+            ending,
             joined_at,
             streams,
             sender,
@@ -248,12 +252,14 @@ impl Folder {
 
     fn obey(&mut self, command: Command) -> Result<(), FlushError> {
         match command {
-            Command::Closed { group, aggregation, window, given_up } => {
-                if let Some(group) = self.groups.get_mut(&group) {
+            Command::Closed { group: number, aggregation, window, given_up } => {
+                let Folder { groups, ending, .. } = self;
+                if let Some(group) = groups.get_mut(&number).or_else(|| ending.get_mut(&number)) {
                     group.closed(aggregation, window);
                     group.retain(|slot| !given_up.contains(slot));
                 }
-                if !given_up.is_empty() {
+                let has_ended = ending.extract_if(.., |_, group| !group.is_closing()).count() > 0;
+                if has_ended || !given_up.is_empty() {
                     self.follow_facts()?;
                 }
             }
@@ -271,6 +277,9 @@ impl Folder {
         let facts = self.facts.borrow().clone();
         let cut = facts.latest_cut();
         let mut records = BTreeMap::new();
+        if !self.ending.is_empty() {
+            return None;
+        }
         for group in self.groups.values() {
             if group.newest_reached(&facts) != Some(cut.number) {
                 return None;
@@ -323,7 +332,8 @@ impl Folder {
         let facts = self.facts.borrow_and_update().clone();
         let counting = facts.aggregations().values().filter(|known| known.until.is_none());
         self.parts.settings.divide_memory(counting.count());
-        self.groups.retain(|_, group| !group.has_lost(&facts));
+        let lost = self.groups.extract_if(.., |_, group| group.has_lost(&facts));
+        self.ending.extend(lost.filter(|(_, group)| group.is_closing()));
         self.follow_owners(&facts)?;
         self.join(&facts)?;
         self.learning.decide(&facts);
@@ -344,12 +354,12 @@ impl Folder {
     /// Gives up slots that belong to others now, and begins with those that are new.
     fn follow_owners(&mut self, facts: &Facts) -> Result<(), FlushError> {
         let owned = facts.primary_of(self.parts.node);
-        for group in self.groups.values_mut() {
-            group.retain(|slot| owned.contains(slot));
+        for groups in [&mut self.groups, &mut self.ending] {
+            groups.values_mut().for_each(|group| group.retain(|slot| owned.contains(slot)));
+            groups.retain(|_, group| !group.slots().is_empty());
         }
-        self.groups.retain(|_, group| !group.slots().is_empty());
-        let folded = |slot| self.groups.values().any(|group| group.slots().contains(slot));
-        let new: SlotSet = owned.iter().filter(|&slot| !folded(slot)).collect();
+        let folded = self.groups.values().chain(self.ending.values()).map(Group::slots);
+        let new = folded.fold(owned, |left, slots| left.difference(&slots));
         if !new.is_empty() {
             let kept = self.parts.carried.all()?;
             for slots in alike(facts, &new, &kept) {

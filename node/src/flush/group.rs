@@ -195,6 +195,12 @@ impl Group {
         !lost(facts).is_subset(&self.lost)
     }
 
+    /// Whether something is on its way out.
+    pub fn is_closing(&self) -> bool {
+        self.accounts.values().any(|account| !account.closing.is_empty())
+            || self.shelves.values().any(Shelf::is_closing)
+    }
+
     /// Folds for the aggregations that the facts tell of from now on, if the cut is known
     /// from which on they count; what is open of others stays as it is.
     ///

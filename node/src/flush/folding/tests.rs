@@ -190,6 +190,29 @@ async fn slots_that_were_flushed_at_the_same_cut_are_folded_as_one_from_then_on(
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_lost_is_left_out_once_what_had_it_was_handed_out() {
+    let it = Setting::new();
+    let (own, lost) = (it.cluster.open(1), it.cluster.open(2));
+    let (life, mut to_flush) = it.node.fold();
+    it.append(own, 5, &[(7, 1)]);
+    it.append(lost, 5, &[(7, 2)]);
+    it.cut(10);
+    everybody_waits().await;
+    assert_eq!(closings(&mut to_flush), [all(0, FIRST, 2)]);
+    it.cluster.seal(lost, 1, 10);
+    it.cluster.apply(Proposed::Forget { node: NodeId(2) });
+    let followed = it.source.followed().len();
+    it.cut(11);
+    everybody_waits().await;
+    assert_eq!(it.source.followed().len(), followed, "the window is on its way out");
+    assert_eq!((closings(&mut to_flush), life.folding.pending().await), (vec![], None));
+    life.folding.closed(0, 0, FIRST, slots(""));
+    everybody_waits().await;
+    assert!(it.source.followed().len() > followed);
+    life.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn slots_that_were_given_up_while_a_window_was_handed_out_begin_again() {
     let it = Setting::new();
     let segment = it.cluster.open(1);
