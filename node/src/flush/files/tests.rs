@@ -72,6 +72,13 @@ impl Setting {
         Some((version.reached.length, version.waiting.len()))
     }
 
+    /// Chunks behind gaps, their bytes, and those of them that are in memory.
+    fn waiting(&self) -> (u64, u64, u64) {
+        let open = self.node.open.lock().unwrap();
+        let files = open.files.values().next().copied().unwrap_or_default();
+        (files.chunks, files.bytes, files.memory_bytes)
+    }
+
     /// Chunks in all checkpoints, and those of them that are in files.
     pub(in crate::flush) fn flushed(&self) -> (u64, u64) {
         let ledger = self.cluster.now().aggregations()[&FILES].ledger;
@@ -183,6 +190,35 @@ async fn what_waits_behind_a_gap_outlives_the_journal() {
     it.cut(8).await;
     let left = it.node.files().with_gaps(FILES, Setting::key("a").slot()).unwrap();
     assert!(left.is_empty());
+    runs(life).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_checkpoint_has_behind_a_gap_takes_no_memory() {
+    let it = Setting::new();
+    let life = it.node.start();
+    it.append(3, ("a", 3), "three");
+    it.append(3, ("a", 2), "two ");
+    everybody_waits().await;
+    it.cut(3).await;
+    assert_eq!(it.waiting(), (2, 9, 9));
+    it.cut(4).await;
+    it.append(5, ("a", 5), "five");
+    everybody_waits().await;
+    it.cut(5).await;
+    assert_eq!(it.waiting(), (3, 13, 4));
+    life.end().await.unwrap();
+    let life = it.node.start();
+    it.cut(6).await;
+    it.cut(7).await;
+    assert_eq!(it.waiting(), (3, 13, 0), "nor does it in another life");
+    it.append(8, ("a", 1), "one ");
+    it.cut(8).await;
+    assert_eq!((it.read("a"), it.kept("a")), ("one two three".to_owned(), Some((13, 1))));
+    it.append(9, ("a", 4), " four ");
+    everybody_waits().await;
+    it.cut(9).await;
+    assert_eq!((it.read("a"), it.waiting()), ("one two three four five".to_owned(), (0, 0, 0)));
     runs(life).await;
 }
 
