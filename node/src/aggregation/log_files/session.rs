@@ -262,6 +262,11 @@ impl Session {
         self.waiting().filter(is_held).map(Variant::bytes).sum()
     }
 
+    /// Whether some of it is in a checkpoint.
+    pub fn has_waited(&self) -> bool {
+        self.waiting().any(|one| one.is_chosen)
+    }
+
     /// What came behind a gap.
     fn waiting(&self) -> impl Iterator<Item = &Variant> {
         self.places.range(self.tail.next..).flat_map(|(_, place)| place)

@@ -17,6 +17,7 @@ use crate::failpoint::is_to_fail;
 use crate::flush::Aggregation;
 use crate::flush::feed::Part;
 use crate::flush::files::{Change, FileKey, Files, FilesError, Kept, OpenFile};
+use crate::flush::gaps::{CHUNK_BYTES, Gap};
 use crate::journal::Position;
 
 /// Files that are open to be written at the same time.
@@ -364,6 +365,18 @@ impl Shelf {
             to.bytes += open.session.waiting_bytes();
             to.memory_bytes += open.session.held_bytes();
         }
+    }
+
+    /// The files of some slots that lack a chunk which may come.
+    pub(super) fn gaps(&self, slots: &SlotSet) -> impl Iterator<Item = Gap> {
+        let open = self.open.iter().filter(|_| self.end.is_none());
+        let open = open.filter(|(key, _)| slots.contains(key.slot()));
+        open.filter_map(|(&FileKey { hash, session, .. }, open)| {
+            let (next, chunks) = (open.session.tail().next, open.session.behind_a_gap());
+            let bytes = open.session.waiting_bytes() + chunks * CHUNK_BYTES;
+            let has_lasted = open.session.has_waited();
+            (chunks > 0).then_some(Gap { hash, session, next, bytes, has_lasted })
+        })
     }
 
     /// Chunks that were stamped before a time and that no checkpoint among the facts settles.
