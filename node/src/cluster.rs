@@ -6,8 +6,8 @@ pub mod printing; // the leader's lines
 pub mod view; // the cluster as a node knows it, for people
 
 pub mod gathering; // the results of all slots, added up
-pub mod live;
-pub mod reading; // rebuilt files, whoever has them // what is counted and not flushed yet, added up
+pub mod live; // what is counted and not flushed yet, added up
+pub mod reading; // rebuilt files, whoever has them
 
 pub mod awareness; // from when on a node packs what is new
 
@@ -19,6 +19,7 @@ pub mod cutting; // the leader's cuts
 pub mod fetching; // rebuilt files from other members
 pub mod filling; // what owners of slots have, to a node that is to be one
 pub mod forgetting; // rebuilt files of slots that others own
+pub mod gaps; // of which files only what closes their gaps is taken
 pub mod keeping; // what is kept of slots that others lead
 pub mod leases; // who may stamp until when
 pub mod leaving; // how a node gets away

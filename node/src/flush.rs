@@ -17,6 +17,7 @@ pub mod carried; // what is kept of open windows, with its files
 pub mod due; // which windows a cut has closed
 pub mod feed; // where entries come from
 pub mod files; // rebuilt files, and how far checkpoints have them
+pub mod gaps; // files behind whose gaps too much waits
 pub mod requests; // which entries repeat a request
 pub mod results; // what came of closed windows, on disk
 pub mod statistics; // counts as statistics carry them

@@ -119,7 +119,7 @@ async fn an_entry_that_is_larger_than_its_request_is_charged_as_a_whole() {
     let grows = request(10_000);
     let rest = admission.admit(QUEUE_BYTES - 2 * grows.len()).await.unwrap();
     let refused = life.send(grows.clone()).await.unwrap_err();
-    assert!(matches!(refused, IntakeError::Busy(busy) if busy.why == Why::Full), "{refused:?}");
+    assert!(matches!(refused, IntakeError::Busy(ref busy) if busy.why == Why::Full), "{refused:?}");
     assert_eq!(life.reader().lending.journal.events().records, 0);
     drop(rest);
     life.send(grows).await.unwrap();

@@ -282,7 +282,7 @@ fn a_node_takes_chunks_if_it_rebuilds_files() {
     told("all chunks", "sheaf_chunks_total 2");
     told("a file that waits", "sheaf_files_waiting{aggregation=\"files\"} 1");
     told("what waits", "sheaf_chunks_waiting{aggregation=\"files\"} 2");
-    told("its size", "sheaf_chunks_waiting_memory_bytes{aggregation=\"files\"} 4");
+    told("its size", "sheaf_chunks_waiting_bytes{aggregation=\"files\"} 4");
     assert!(node.terminate().status.success());
 
     let mut node = start(&folder.path().join("other"), &[]);

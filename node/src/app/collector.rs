@@ -31,6 +31,10 @@ impl Collect for Collector {
     }
 
     async fn collect(&self, chunk: Chunk, permit: Permit) -> Result<(), Busy> {
+        if let Some(next) = self.statistics.lacks(&chunk) {
+            let Chunk { id, session, .. } = chunk;
+            return Err(self.intake.admission().refuse(Why::Gap { id, session, next }));
+        }
         self.intake.collect(chunk, permit).await
     }
 

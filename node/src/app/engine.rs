@@ -38,6 +38,7 @@ use crate::cluster::departures::Departures;
 use crate::cluster::fetching::Fetching;
 use crate::cluster::filling::Filling;
 use crate::cluster::forgetting::Forgetting;
+use crate::cluster::gaps::{Asking, KnownGaps};
 use crate::cluster::gathering::Gathering;
 use crate::cluster::keeping::Keeping;
 use crate::cluster::leases::Silent;
@@ -118,8 +119,10 @@ pub struct Reader {
     pub clocks: Clocks,
     /// The node's database.
     pub store: Arc<Store>,
-    /// The files that all nodes rebuild.
+    /// The files that all nodes rebuild ..
     pub reading: Reading,
+    /// .. and those of them of which too much waits.
+    pub gaps: KnownGaps,
 }
 
 /// What requests are packed for.
@@ -345,11 +348,15 @@ impl Engine {
         let stamping = Stamping { node, own: lending.clone(), members: members.clone() };
         let key = identity.fingerprint_key;
         let reading = Reading::new(lending.clone(), members.clone(), key);
+        let gaps = KnownGaps::new(node, key, lending.folding.clone(), facts.clone());
+        let asking = Asking { known: gaps.clone(), members: members.clone() };
+        parts.run("gaps", async move { match asking.run().await {} })?;
         let cutter =
             Cutter::new(lead, Arc::new(stamping), Arc::new(members), silent, clocks.clone());
         let cutter = Arc::new(tokio::sync::Mutex::new(cutter));
         let packed = Mutex::default();
-        let reader = Reader { lending, gathering, departures, proposals, clocks, store, reading };
+        let reader =
+            Reader { lending, gathering, departures, proposals, clocks, store, reading, gaps };
         Ok(Engine {
             node,
             journal,

@@ -49,6 +49,7 @@ struct Open {
     memory: Family<Labels, Gauge>,
     files: Family<Labels, Gauge>,
     chunks: Family<Labels, Gauge>,
+    chunk_bytes: Family<Labels, Gauge>,
     chunk_memory: Family<Labels, Gauge>,
 }
 
@@ -162,8 +163,14 @@ impl Metrics {
             self.open.chunks.clone(),
         );
         to.register_with_unit(
+            "chunks_waiting",
+            "What is in these, by aggregation",
+            Unit::Bytes,
+            self.open.chunk_bytes.clone(),
+        );
+        to.register_with_unit(
             "chunks_waiting_memory",
-            "Memory that these take, by aggregation",
+            "What of it is in memory, by aggregation",
             Unit::Bytes,
             self.open.chunk_memory.clone(),
         );
@@ -289,10 +296,12 @@ impl Metrics {
 
     /// Reports here how large what is open is.
     pub fn open_observer(&self) -> folding::Observer {
-        let Open { records, memory, files, chunks, chunk_memory } = self.open.clone();
+        let Open { records, memory, files, chunks, chunk_bytes, chunk_memory } = self.open.clone();
+        let all =
+            [&records, &memory, &files, &chunks, &chunk_bytes, &chunk_memory].map(Family::clone);
         Box::new(move |open: &OpenFigures| {
             // What has no slots here any more must not stay as it was.
-            [&records, &memory, &files, &chunks, &chunk_memory].into_iter().for_each(Family::clear);
+            all.iter().for_each(Family::clear);
             for (aggregation, figures) in &open.windows {
                 set(&records, "aggregation", aggregation, figures.records);
                 set(&memory, "aggregation", aggregation, figures.memory_bytes as u64);
@@ -300,6 +309,7 @@ impl Metrics {
             for (aggregation, figures) in &open.files {
                 set(&files, "aggregation", aggregation, figures.files);
                 set(&chunks, "aggregation", aggregation, figures.chunks);
+                set(&chunk_bytes, "aggregation", aggregation, figures.bytes);
                 set(&chunk_memory, "aggregation", aggregation, figures.memory_bytes);
             }
         })

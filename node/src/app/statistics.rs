@@ -37,6 +37,7 @@ use crate::cluster::printing::tell;
 use crate::cluster::proposals::{ProposalError, Proposals};
 use crate::cluster::standing::Standing;
 use crate::cluster::view::view;
+use crate::event::chunk::{Chunk, Sequence};
 use crate::event::fingerprint::digest;
 use crate::event::node::NodeId;
 use crate::event::time::{SECOND, UnixNanos, Window};
@@ -89,6 +90,12 @@ impl Statistics {
     /// While no engine runs.
     pub fn proposals(&self) -> Result<Proposals, AdminError> {
         Ok(self.reader()?.proposals)
+    }
+
+    /// The chunk that a file lacks, if so much waits behind it that this one is not to be taken.
+    pub fn lacks(&self, chunk: &Chunk) -> Option<Sequence> {
+        let reader = self.reader.read().unwrap_or_else(PoisonError::into_inner);
+        reader.as_ref()?.gaps.lacks(chunk)
     }
 
     async fn closed(&self, scope: Scope, limit: usize) -> Result<Vec<Box<RawValue>>, AdminError> {

@@ -23,6 +23,7 @@ use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
 use crate::flush::folding::Folding;
+use crate::flush::gaps::Gaps;
 use crate::flush::requests::Decided;
 use crate::flush::results::{Results, ResultsError};
 use crate::journal::copies::Copies;
@@ -236,6 +237,10 @@ impl Holdings for Lending {
             Ok(piece.transpose().map_err(not_now)?.map(|piece| (piece, pieces)))
         });
         Ok(bytes.boxed())
+    }
+
+    fn gaps(&self) -> Arc<Gaps> {
+        self.folding.gaps()
     }
 
     fn live(&self, limit: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {

@@ -20,6 +20,7 @@ use crate::cluster::peers::{
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::{Clock, UnixNanos};
+use crate::flush::gaps::Gaps;
 use crate::flush::requests::Decided;
 use attached::Attached;
 
@@ -257,6 +258,10 @@ impl Answers for Standing {
         let lent = self.attached.borrow()?;
         let bytes = lent.holdings.read(piece)?;
         Ok(lent.stream(bytes))
+    }
+
+    fn gaps(&self) -> Result<Arc<Gaps>, Declined> {
+        Ok(self.attached.borrow()?.holdings.gaps())
     }
 
     async fn live(&self, limit: u32) -> Result<Bytes, Declined> {

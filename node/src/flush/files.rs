@@ -21,7 +21,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::aggregation::log_files::names::path_of;
-use crate::aggregation::log_files::session::{Found, Held, Reached};
+use crate::aggregation::log_files::session::{Found, Held, Reached, Recorded};
 use crate::checkpoint::facts::Slot;
 use crate::event::chunk::{Sequence, StreamId};
 use crate::event::fingerprint::slot_of;
@@ -29,6 +29,7 @@ use crate::event::slots::SlotSet;
 use crate::failpoint::is_to_fail;
 use crate::store::{Store, StoreError, Table, folder, keys};
 pub use content::OpenFile;
+use content::Waiting;
 pub use lent::{Asked, FilePart, Known};
 pub use received::Incoming;
 use shown::Tail;
@@ -175,6 +176,15 @@ fn row_of(Held { fingerprint, payload }: &Held) -> Vec<u8> {
     [&fingerprint.to_be_bytes()[..], payload].concat()
 }
 
+/// A chunk that waits in the database.
+fn waiting_chunk(store: &Store, key: &FileKey, seq: Sequence) -> Result<Held, StoreError> {
+    let missing = || store.missing("a chunk that waits behind a gap");
+    let row = store.get(Table::Files, &key.waiting(seq))?.ok_or_else(missing)?;
+    let fingerprint = *row.first_chunk::<16>().ok_or_else(missing)?;
+    let payload = Bytes::from(row).slice(16..);
+    Ok(Held { fingerprint: u128::from_be_bytes(fingerprint), payload })
+}
+
 fn system<'a>(
     operation: &'static str,
     path: &'a Path,
@@ -272,13 +282,22 @@ impl Files {
         key: &FileKey,
         version: &Version,
     ) -> Result<BTreeMap<Sequence, Held>, StoreError> {
+        let read = |&seq: &Sequence| Ok((seq, waiting_chunk(&self.store, key, seq)?));
+        version.waiting.iter().map(read).collect()
+    }
+
+    /// The same without what is in them, of which only one is in memory at a time.
+    ///
+    /// # Errors
+    /// As [`Files::waiting`].
+    pub fn recorded(
+        &self,
+        key: &FileKey,
+        version: &Version,
+    ) -> Result<BTreeMap<Sequence, Recorded>, StoreError> {
         let read = |&seq: &Sequence| {
-            let row = self.store.get(Table::Files, &key.waiting(seq))?;
-            let missing = || self.store.missing("a chunk that waits behind a gap");
-            let row = row.ok_or_else(missing)?;
-            let (fingerprint, payload) = row.split_first_chunk::<16>().ok_or_else(missing)?;
-            let payload = Bytes::copy_from_slice(payload);
-            Ok((seq, Held { fingerprint: u128::from_be_bytes(*fingerprint), payload }))
+            let Held { fingerprint, payload } = waiting_chunk(&self.store, key, seq)?;
+            Ok((seq, Recorded { fingerprint, bytes: payload.len() as u64 }))
         };
         version.waiting.iter().map(read).collect()
     }
@@ -383,7 +402,8 @@ impl Files {
         for folder in [path.parent(), index.parent()].into_iter().flatten() {
             folder::create(folder).map_err(system("make", folder))?;
         }
-        OpenFile::open(path, index, tail.length, reached.next)
+        let waiting = Waiting { key: *key, store: Arc::clone(&self.store) };
+        OpenFile::open(path, index, tail.length, reached.next, waiting)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::flush::carried::{CarriedWindows, carried};
 use crate::flush::delivery::Flush;
 use crate::flush::feed::{Batch, Consensus, Disagreement, Feed, pass_on};
 use crate::flush::files::Files;
+use crate::flush::gaps::Gaps;
 use crate::flush::group::{CurrentWindow, Group, OpenFigures, alike, joint};
 use crate::flush::learning::{Learned, Learning};
 use crate::flush::requests::{self, Decided};
@@ -57,6 +58,7 @@ pub struct Folding {
     commands: mpsc::UnboundedSender<Command>,
     decided: watch::Receiver<Arc<Decided>>,
     reached: watch::Receiver<Vec<Reached>>,
+    gaps: watch::Receiver<Arc<Gaps>>,
     /// The newest cut up to which it was recorded what is decided.
     recorded: Arc<AtomicU64>,
 }
@@ -66,6 +68,7 @@ pub struct Commands {
     received: mpsc::UnboundedReceiver<Command>,
     decided: watch::Sender<Arc<Decided>>,
     reached: watch::Sender<Vec<Reached>>,
+    gaps: watch::Sender<Arc<Gaps>>,
 }
 
 /// Up to which time some slots are folded.
@@ -80,13 +83,20 @@ impl Folding {
         let (commands, received) = mpsc::unbounded_channel();
         let (decided, told) = watch::channel(Arc::default());
         let (reached, shown) = watch::channel(Vec::new());
-        let folding = Folding { commands, decided: told, reached: shown, recorded: Arc::default() };
-        (folding, Commands { received, decided, reached })
+        let (gaps, over) = watch::channel(Arc::default());
+        let recorded = Arc::default();
+        let folding = Folding { commands, decided: told, reached: shown, gaps: over, recorded };
+        (folding, Commands { received, decided, reached, gaps })
     }
 
     /// Which entries repeat a request, as far as it is decided.
     pub fn decided(&self) -> Arc<Decided> {
         Arc::clone(&self.decided.borrow())
+    }
+
+    /// The files of which only what closes their gaps is to be taken, as of the newest cut.
+    pub fn gaps(&self) -> Arc<Gaps> {
+        Arc::clone(&self.gaps.borrow())
     }
 
     /// How many slots were folded up to a cut at this time or later, as of the newest cut.
@@ -131,6 +141,11 @@ impl Folding {
 
 #[cfg(test)]
 impl Commands {
+    /// Tells of these gaps.
+    pub(crate) fn tell(&self, gaps: Gaps) {
+        gaps.tell(&self.gaps);
+    }
+
     /// The windows that were handed out, and the slots that were given up.
     pub(super) fn closed(&mut self) -> Vec<(Window, SlotSet)> {
         let received = std::iter::from_fn(|| self.received.try_recv().ok());
@@ -168,6 +183,7 @@ pub struct Folder {
     facts: watch::Receiver<Arc<Facts>>,
     learning: Learning,
     reached: watch::Sender<Vec<Reached>>,
+    gaps: watch::Sender<Arc<Gaps>>,
     /// By number, which is never used again.
     groups: BTreeMap<u64, Group>,
     groups_made: u64,
@@ -213,6 +229,7 @@ impl Folder {
             facts,
             learning,
             reached: commands.reached.clone(),
+            gaps: commands.gaps.clone(),
             groups,
             groups_made,
             ending,
@@ -486,6 +503,7 @@ impl Folder {
         let mut open = OpenFigures::default();
         self.groups.values().for_each(|group| group.add_figures(&mut open));
         (self.parts.observer)(&open);
+        Gaps::over(self.groups.values().flat_map(Group::gaps)).tell(&self.gaps);
         self.reached.send_replace(self.groups.values().map(|group| self.reached(group)).collect());
     }
 }

@@ -22,6 +22,7 @@ use crate::failpoint::is_to_fail;
 use crate::flush::due::{Due, due, is_reached, newest_reached};
 use crate::flush::feed::{Batch, Part};
 use crate::flush::files::{Files, Folded};
+use crate::flush::gaps::Gap;
 use crate::flush::requests::Decided;
 use crate::flush::{Aggregation, FlushError, FlushSettings};
 use account::Account;
@@ -524,6 +525,11 @@ impl Group {
     /// The numbers of the aggregations that count, and whose open windows can be carried.
     pub fn aggregations(&self) -> Vec<u32> {
         self.accounts.keys().copied().collect()
+    }
+
+    /// The files that lack a chunk.
+    pub fn gaps(&self) -> impl Iterator<Item = Gap> {
+        self.shelves.values().flat_map(|shelf| shelf.gaps(&self.slots))
     }
 
     /// Adds how large what is open is.

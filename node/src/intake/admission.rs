@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::event::chunk::{Sequence, StreamId};
 use drain::DrainRate;
 use usage::Usage;
 
@@ -27,6 +28,8 @@ pub const ADMIT_WAIT: Duration = Duration::from_secs(1);
 pub const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 /// The most that a sender is told to stay away.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+/// A sender whose file lacks a chunk is told to stay away for so long: the chunk has to come first.
+const GAP_WAIT: Duration = Duration::from_secs(5);
 /// A delay is stretched by a random factor below this, so that senders refused together do not return together.
 const JITTER: u32 = 2;
 const _: () = assert!(RETRY_AFTER_MIN.as_secs() * JITTER as u64 <= RETRY_AFTER_MAX.as_secs());
@@ -83,17 +86,34 @@ impl Closed {
 }
 
 /// Why a request was refused; the same request may succeed later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
     /// No room in the budget within [`ADMIT_WAIT`].
     Full,
     /// The node takes no requests for now.
     Closed(Closed),
+    /// A file lacks a chunk, and so much came behind it that no more is taken.
+    Gap {
+        /// What the file is called.
+        id: StreamId,
+        /// Which file of that name.
+        session: u64,
+        /// The chunk that it lacks.
+        next: Sequence,
+    },
 }
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Why::Gap { id, session, next } => {
+                let next = next.number();
+                return write!(
+                    f,
+                    "the file {id} of session {session} lacks chunk {next}, and too much waits \
+                     already: send that chunk first"
+                );
+            }
             Why::Full => "the node is busy",
             Why::Closed(Closed::Starting) => "the node is starting",
             Why::Closed(Closed::Draining) => "the node is shutting down",
@@ -118,7 +138,7 @@ impl fmt::Display for Why {
 }
 
 /// The request was not taken, and nothing of it was kept: send it again after the delay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
 pub struct Busy {
     /// When to come back; already jittered, between [`RETRY_AFTER_MIN`] and [`RETRY_AFTER_MAX`].
@@ -287,8 +307,9 @@ impl Admission {
     /// The answer for a request that cannot be taken for this reason.
     pub fn refuse(&self, why: Why) -> Busy {
         self.0.refused.fetch_add(1, Ordering::Relaxed);
-        let delay = match why {
+        let delay = match &why {
             Why::Closed(closed) => closed.usually_lasts(),
+            Why::Gap { .. } => GAP_WAIT,
             Why::Full => {
                 let mut state = self.lock();
                 state.observe(self.0.capacity);

@@ -299,6 +299,23 @@ async fn a_busy_node_says_when_to_come_back_in_the_body_too() {
 }
 
 #[tokio::test]
+async fn a_sender_is_told_to_come_back_with_what_follows_on_a_chunk_that_the_file_lacks() {
+    let node = Node::start().await;
+    node.lack(Some(2));
+    let answer = call(&node, post(), part(3, "x").encode()).await;
+    let seconds: u64 = answer.header(RETRY_AFTER).parse().unwrap();
+    assert!((5..=10).contains(&seconds), "{seconds}");
+    assert_eq!(said(&answer), (503, format!("Throttle: {seconds}").as_str()));
+    for seq in [1, 2] {
+        assert_eq!(call(&node, post(), part(seq, "x").encode()).await.status, 200);
+    }
+    node.lack(None);
+    assert_eq!(call(&node, post(), part(3, "x").encode()).await.status, 200);
+    assert_eq!(node.taken().len(), 3);
+    node.budget_is_free().await;
+}
+
+#[tokio::test]
 async fn a_sender_that_does_not_listen_while_it_sends_still_gets_the_answer() {
     const MORE_THAN_SOCKETS_HOLD: usize = 15 << 20;
     let node = Node::start().await;

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use sheaf_node::event::chunk::Chunk;
+use sheaf_node::event::chunk::{Chunk, Sequence};
 use sheaf_node::intake::admission::{Admission, Busy, Permit, Why};
 use sheaf_node::source::Limits;
 use sheaf_node::source::chunks::{Collect, serve};
@@ -32,6 +32,8 @@ struct Shared {
     throttle: AtomicU32,
     /// Those with a larger `seq` find the node busy.
     last_seq: AtomicU64,
+    /// Every file lacks this chunk, and no later one is taken.
+    lacks: Mutex<Option<Sequence>>,
     leads: Mutex<bool>,
     gate: Semaphore,
 }
@@ -44,6 +46,10 @@ impl Collect for Memory {
     async fn collect(&self, chunk: Chunk, permit: Permit) -> Result<(), Busy> {
         assert!(permit.bytes() >= chunk.payload.len(), "{} are charged", permit.bytes());
         let seq = chunk.seq.number();
+        if let Some(next) = self.0.lacks.lock().unwrap().filter(|next| *next < chunk.seq) {
+            let Chunk { id, session, .. } = chunk;
+            return Err(self.0.admission.refuse(Why::Gap { id, session, next }));
+        }
         self.0.taken.lock().unwrap().push(chunk);
         if seq > self.0.last_seq.load(Ordering::Relaxed) {
             return Err(self.0.admission.refuse(Why::Full));
@@ -99,6 +105,7 @@ impl Node {
             unusable: AtomicU64::new(0),
             throttle: AtomicU32::new(0),
             last_seq: AtomicU64::new(u64::MAX),
+            lacks: Mutex::default(),
             leads: Mutex::new(true),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
         }));
@@ -141,6 +148,11 @@ impl Node {
     /// Has the node busy for chunks with a larger `seq`.
     pub(crate) fn take_up_to(&self, seq: u64) {
         self.memory.0.last_seq.store(seq, Ordering::Relaxed);
+    }
+
+    /// Every file lacks this chunk, and no later one is taken; or all are.
+    pub(crate) fn lack(&self, seq: Option<i64>) {
+        *self.memory.0.lacks.lock().unwrap() = seq.map(|seq| seq.try_into().unwrap());
     }
 
     /// Nobody decides on the throttle any more.

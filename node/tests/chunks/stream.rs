@@ -289,6 +289,21 @@ async fn a_stream_ends_where_the_node_is_busy_and_what_came_before_is_answered()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_ends_where_a_file_lacks_a_chunk_and_says_which() {
+    let node = Node::start().await;
+    node.lack(Some(2));
+    let end = answer_to(&node, messages(&chunks(5))).await;
+    assert_eq!(end.answered, 2);
+    assert!((RETRY_AFTER_MIN..=RETRY_AFTER_MAX).contains(&come_back(&end.status)));
+    let lacks = "the file log1.log of session 7 lacks chunk 2, and too much waits already";
+    assert!(end.status.message().starts_with(lacks), "{}", end.status.message());
+    node.lack(None);
+    let end = answer_to(&node, messages(&chunks(5))).await;
+    assert_eq!((end.answered, end.status.code()), (5, Code::Ok));
+    node.budget_is_free().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_finds_no_room_within_a_second_is_told_when_to_come_back() {
     let node = Node::start().await;
     let mut stream = Stream::open(&node).await;

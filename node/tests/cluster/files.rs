@@ -27,6 +27,11 @@ const IDS: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "host
 const DRAINING: Duration = Duration::from_secs(120);
 /// Chunks are sent in an order that is random within so many.
 const DISORDER: usize = 8;
+/// A file with large chunks.
+const LARGE: &str = "large";
+const LARGE_CHUNK: usize = 1 << 20;
+/// What may wait behind its gap.
+const WAITING_MAX: usize = 64 << 20;
 
 /// Nodes, and what was sent to them.
 struct Rebuilding {
@@ -84,10 +89,26 @@ impl Rebuilding {
 
     fn is_taken(&mut self, part: &Part) -> bool {
         let nodes: Vec<_> = self.running.iter_mut().flatten().collect();
-        let node = self.rng.choice(nodes).unwrap();
-        let connection = Connection::open(node.chunks().unwrap());
-        let answer = connection.and_then(|mut open| open.send("POST", "/data", &part.encode()));
-        answer.is_ok_and(|answer| answer.status == 200)
+        answer(self.rng.choice(nodes).unwrap(), part) == Some(200)
+    }
+
+    /// Sends a chunk again and again, until all nodes that run answer so.
+    fn all_answer(&mut self, part: &Part, status: u16) {
+        for node in self.running.iter_mut().flatten() {
+            eventually("the same answer of all nodes", || {
+                (answer(node, part) == Some(status)).then_some(())
+            });
+        }
+    }
+
+    /// What all nodes that run tell of the aggregation of files, added up.
+    fn sum(&mut self, metric: &str) -> f64 {
+        let line = format!("sheaf_{metric}{{aggregation=\"files\"}} ");
+        let told = self.running.iter_mut().flatten().filter_map(|node| {
+            let metrics = Connection::open(node.admin()?).ok()?.get("/metrics").ok()?.body;
+            metrics.lines().find_map(|told| told.strip_prefix(&line)?.parse::<f64>().ok())
+        });
+        told.sum()
     }
 
     /// Waits until so many nodes have all of each file in a checkpoint, and compares.
@@ -160,6 +181,19 @@ impl Rebuilding {
         });
         leaving.terminate();
     }
+}
+
+/// The status that a node answers to a chunk.
+fn answer(node: &mut Process, part: &Part) -> Option<u16> {
+    let mut connection = Connection::open(node.chunks()?).ok()?;
+    Some(connection.send("POST", "/data", &part.encode()).ok()?.status)
+}
+
+/// A chunk of the file that has large ones.
+fn large(seq: i64) -> Part {
+    let mut payload = vec![0; LARGE_CHUNK];
+    fastrand::Rng::with_seed(seq.cast_unsigned()).fill(&mut payload);
+    Part { id: LARGE, session: SESSION, seq, payload: payload.into() }
 }
 
 /// Whether a node has so many bytes of a file in a checkpoint.
@@ -297,6 +331,49 @@ fn a_file_that_grows_is_read_as_long_as_it_was_when_the_answer_began() {
         assert!(it.sources[0].starts_with(&bytes), "{} bytes are other ones", bytes.len());
     }
     it.check_readers();
+}
+
+#[test]
+fn what_waits_behind_a_gap_is_bounded_until_the_chunk_comes_that_the_file_lacks() {
+    let mut it = Rebuilding::begin(Nodes::new(3), 3);
+    it.wait_for_owners(2);
+    let mut refused = 2;
+    while refused as usize * LARGE_CHUNK <= WAITING_MAX {
+        eventually("a chunk that is taken", || it.is_taken(&large(refused)).then_some(()));
+        refused += 1;
+    }
+    while it.is_taken(&large(refused)) {
+        refused += 1;
+        assert!(refused < 400, "all is taken");
+    }
+    it.all_answer(&large(refused), 503);
+    // What may close the gap is taken, and so are other files.
+    it.all_answer(&large(16), 200);
+    for id in IDS {
+        let payload = Bytes::from_static(b"x");
+        it.all_answer(&Part { id, session: SESSION, seq: 2, payload }, 200);
+    }
+    let waiting = (refused as usize - 2) * LARGE_CHUNK + IDS.len();
+    eventually("no payload in memory", || {
+        let (all, held) = (it.sum("chunks_waiting_bytes"), it.sum("chunks_waiting_memory_bytes"));
+        (all >= waiting as f64 && held == 0.0).then_some(())
+    });
+
+    let killed = it.rng.usize(..3);
+    drop(it.running[killed].take().unwrap().kill());
+    it.all_answer(&large(refused), 503);
+    it.all_answer(&large(1), 200);
+    it.all_answer(&large(refused), 200);
+    let source: Vec<u8> = (1..=refused).flat_map(|seq| large(seq).payload).collect();
+    for node in it.running.iter_mut().flatten() {
+        eventually("all bytes in a checkpoint", || {
+            let files = list(node, "")?.files;
+            let file = files.iter().find(|file| file.id == LARGE)?;
+            (file.checkpointed_bytes == source.len() as u64).then_some(())
+        });
+        let mut admin = Connection::open(node.admin().unwrap()).unwrap();
+        assert!(admin.read(&path(LARGE), None).unwrap() == source, "another file");
+    }
 }
 
 #[test]

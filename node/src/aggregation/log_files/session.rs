@@ -1,10 +1,10 @@
 //! What came of one file, and how far it reaches without a gap.
 //!
 //! Chunks come in any order, some of them twice. The next one goes behind the file at once, so
-//! that it can be read; whatever comes after a gap is held. At a checkpoint only those count that
-//! the cut does, and of several for one place the first by their entries' order: so what a
-//! checkpoint makes of a file depends on the checkpoint before and on the set of entries below its
-//! cut, and never on the order of arrival.
+//! that it can be read; whatever comes after a gap is held, until the database has it. At a
+//! checkpoint only those count that the cut does, and of several for one place the first by their
+//! entries' order: so what a checkpoint makes of a file depends on the checkpoint before and on the
+//! set of entries below its cut, and never on the order of arrival.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,6 +70,15 @@ pub struct Held {
     pub payload: Bytes,
 }
 
+/// A chunk that waits behind a gap, and that the database has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Tells its payload from all others.
+    pub fingerprint: u128,
+    /// How long its payload is.
+    pub bytes: u64,
+}
+
 /// The chunks of one place that have the same content.
 #[derive(Debug)]
 struct Variant {
@@ -79,11 +88,17 @@ struct Variant {
     new: Vec<Order>,
     /// Whether it is the place's: a checkpoint has it, behind a gap.
     is_chosen: bool,
+    /// Whether the database has it: nothing of it needs to be in memory.
+    is_recorded: bool,
 }
 
 #[derive(Debug)]
 enum Payload {
     Held(Bytes),
+    /// In the database alone.
+    Recorded {
+        bytes: u64,
+    },
     /// In the file, behind what the last checkpoint has.
     Written {
         at: u64,
@@ -181,6 +196,12 @@ pub trait Content {
     /// When the file cannot be read.
     fn read(&mut self, at: u64, bytes: u64) -> Result<Bytes, Self::Error>;
 
+    /// The payload of a chunk that waits behind a gap, from the database.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn recorded(&mut self, seq: Sequence) -> Result<Bytes, Self::Error>;
+
     /// The fingerprint of a chunk that a checkpoint has.
     ///
     /// # Errors
@@ -190,10 +211,11 @@ pub trait Content {
 
 impl Session {
     /// Goes on where a checkpoint has left it, with the chunks that wait behind a gap.
-    pub fn resume(reached: Reached, waiting: BTreeMap<Sequence, Held>) -> Session {
-        let places = waiting.into_iter().map(|(seq, Held { fingerprint, payload })| {
-            let (payload, new, is_chosen) = (Payload::Held(payload), Vec::new(), true);
-            (seq, vec![Variant { fingerprint, payload, new, is_chosen }])
+    pub fn resume(reached: Reached, waiting: BTreeMap<Sequence, Recorded>) -> Session {
+        let places = waiting.into_iter().map(|(seq, Recorded { fingerprint, bytes })| {
+            let (payload, new) = (Payload::Recorded { bytes }, Vec::new());
+            let one = Variant { fingerprint, payload, new, is_chosen: true, is_recorded: true };
+            (seq, vec![one])
         });
         Session { reached, tail: reached, places: places.collect(), late: Vec::new() }
     }
@@ -229,10 +251,38 @@ impl Session {
         known + self.late.iter().filter(|late| late.order.stamp < time).count() as u64
     }
 
-    /// Bytes of what came behind a gap: all of it is in memory.
+    /// Bytes of what came behind a gap.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.waiting().map(Variant::bytes).sum()
+    }
+
+    /// Of these, those that are in memory.
     pub fn held_bytes(&self) -> u64 {
-        let behind = self.places.range(self.tail.next..).flat_map(|(_, place)| place);
-        behind.map(Variant::bytes).sum()
+        let is_held = |one: &&Variant| matches!(one.payload, Payload::Held(_));
+        self.waiting().filter(is_held).map(Variant::bytes).sum()
+    }
+
+    /// Whether some of it is in a checkpoint.
+    pub fn has_waited(&self) -> bool {
+        self.waiting().any(|one| one.is_chosen)
+    }
+
+    /// What came behind a gap.
+    fn waiting(&self) -> impl Iterator<Item = &Variant> {
+        self.places.range(self.tail.next..).flat_map(|(_, place)| place)
+    }
+
+    /// The database has the chunks of these places that wait in a checkpoint.
+    pub fn record(&mut self, places: impl IntoIterator<Item = Sequence>) {
+        for seq in places {
+            let place = self.places.get_mut(&seq).into_iter().flatten();
+            for one in place.filter(|one| one.is_chosen) {
+                one.is_recorded = true;
+                if let Payload::Held(payload) = &one.payload {
+                    one.payload = Payload::Recorded { bytes: payload.len() as u64 };
+                }
+            }
+        }
     }
 
     /// Whether something came that no checkpoint has.
@@ -262,8 +312,9 @@ impl Session {
         match place.iter_mut().find(|one| one.fingerprint == fingerprint) {
             Some(known) => known.new.push(order),
             None => {
-                let payload = Payload::Held(payload);
-                place.push(Variant { fingerprint, payload, new: vec![order], is_chosen: false });
+                let (payload, new) = (Payload::Held(payload), vec![order]);
+                let (is_chosen, is_recorded) = (false, false);
+                place.push(Variant { fingerprint, payload, new, is_chosen, is_recorded });
             }
         }
         self.write(content)
@@ -298,7 +349,8 @@ impl Session {
         for seq in chosen.range(self.reached.next..) {
             let place = self.places.get(seq).into_iter().flatten();
             for one in place.filter(|one| one.is_chosen) {
-                found.waiting.insert(*seq, one.held(content)?);
+                let (fingerprint, payload) = (one.fingerprint, one.payload(*seq, content)?);
+                found.waiting.insert(*seq, Held { fingerprint, payload });
             }
         }
         self.write(content)?;
@@ -350,8 +402,8 @@ impl Session {
             let (seq, at) = (self.reached.next, self.reached.length);
             let (fingerprint, bytes) = (chosen.fingerprint, chosen.bytes());
             let after = self.reached.extended(fingerprint, bytes);
-            if let Payload::Held(payload) = &chosen.payload {
-                let payload = payload.clone();
+            if !chosen.is_written() {
+                let payload = chosen.payload(seq, content)?;
                 self.take_back(after.next, content)?;
                 content.write(at, &payload)?;
                 self.tail = after;
@@ -368,11 +420,15 @@ impl Session {
         Ok(())
     }
 
-    /// Holds what was written from a place on: other bytes belong before it.
+    /// Holds what was written from a place on, unless the database has it: other bytes belong
+    /// before it.
     fn take_back<C: Content>(&mut self, from: Sequence, content: &mut C) -> Result<(), C::Error> {
         for one in self.places.range_mut(from..).flat_map(|(_, place)| place) {
             if let Payload::Written { at, bytes } = one.payload {
-                one.payload = Payload::Held(content.read(at, bytes)?);
+                one.payload = match one.is_recorded {
+                    true => Payload::Recorded { bytes },
+                    false => Payload::Held(content.read(at, bytes)?),
+                };
             }
         }
         Ok(())
@@ -383,9 +439,12 @@ impl Session {
         while let Some(place) = self.places.get_mut(&self.tail.next) {
             let first = |one: &&mut Variant| (!one.is_chosen, one.new.iter().min().copied());
             let Some(one) = place.iter_mut().min_by_key(first) else { return Ok(()) };
-            let Payload::Held(payload) = &one.payload else { return Ok(()) };
+            if one.is_written() {
+                return Ok(());
+            }
+            let payload = one.payload(self.tail.next, content)?;
             let (at, bytes) = (self.tail.length, payload.len() as u64);
-            content.write(at, payload)?;
+            content.write(at, &payload)?;
             one.payload = Payload::Written { at, bytes };
             self.tail = self.tail.extended(one.fingerprint, bytes);
         }
@@ -394,12 +453,13 @@ impl Session {
 }
 
 impl Variant {
-    fn held<C: Content>(&self, content: &mut C) -> Result<Held, C::Error> {
-        let payload = match &self.payload {
-            Payload::Held(payload) => payload.clone(),
-            &Payload::Written { at, bytes } => content.read(at, bytes)?,
-        };
-        Ok(Held { fingerprint: self.fingerprint, payload })
+    /// What is in it, at this place.
+    fn payload<C: Content>(&self, seq: Sequence, content: &mut C) -> Result<Bytes, C::Error> {
+        match self.payload {
+            Payload::Held(ref payload) => Ok(payload.clone()),
+            Payload::Recorded { .. } => content.recorded(seq),
+            Payload::Written { at, bytes } => content.read(at, bytes),
+        }
     }
 
     fn is_written(&self) -> bool {
@@ -409,7 +469,7 @@ impl Variant {
     fn bytes(&self) -> u64 {
         match &self.payload {
             Payload::Held(payload) => payload.len() as u64,
-            Payload::Written { bytes, .. } => *bytes,
+            Payload::Recorded { bytes } | Payload::Written { bytes, .. } => *bytes,
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::cluster::peers::{
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::{Clock, UnixNanos};
+use crate::flush::gaps::Gaps;
 use crate::flush::requests::Decided;
 
 /// Who is where.
@@ -182,6 +183,10 @@ impl Answers for Lent {
 
     fn read(&self, piece: FilePiece) -> Result<Chunks, Declined> {
         self.holdings.read(piece)
+    }
+
+    fn gaps(&self) -> Result<Arc<Gaps>, Declined> {
+        Ok(self.holdings.gaps())
     }
 
     async fn live(&self, limit: u32) -> Result<Bytes, Declined> {

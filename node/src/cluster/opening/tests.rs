@@ -14,6 +14,7 @@ use crate::cluster::peers::{
 use crate::event::slots::SlotSet;
 use crate::event::time::{Clock, UnixNanos};
 use crate::flush::example::{Cluster, at, framed};
+use crate::flush::gaps::Gaps;
 use crate::flush::requests::Decided;
 use crate::journal::copies::Copies as Taken;
 use crate::journal::{Events, Extent, Position, Replay};
@@ -103,6 +104,10 @@ impl Holdings for Arc<Taker> {
     }
 
     fn decided(&self) -> Arc<Decided> {
+        Arc::default()
+    }
+
+    fn gaps(&self) -> Arc<Gaps> {
         Arc::default()
     }
 

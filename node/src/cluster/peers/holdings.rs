@@ -19,6 +19,7 @@ use crate::event::time::{UnixNanos, Window};
 pub use crate::flush::feed::{Batch, Part};
 use crate::flush::files::Shown;
 pub use crate::flush::files::{Asked, FilePart, Wanted};
+use crate::flush::gaps::Gaps;
 use crate::flush::requests::Decided;
 use crate::flush::sharing::KeptFiles;
 pub use crate::journal::Stamped;
@@ -190,6 +191,10 @@ pub trait Holdings: Send + Sync + 'static {
     /// # Errors
     /// When the file cannot be opened.
     fn read(&self, piece: FilePiece) -> Result<Chunks, Declined>;
+
+    /// The files of the slots that the node folds of which only what closes their gaps is to be
+    /// taken.
+    fn gaps(&self) -> Arc<Gaps>;
 
     /// What the node has accepted, refused, and counted so far in the windows that are open,
     /// in JSON, with at most `limit` counts for each.

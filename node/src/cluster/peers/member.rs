@@ -24,6 +24,7 @@ use crate::checkpoint::raft::{Decision, Rpc, Transport, TransportError};
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
+use crate::flush::gaps::Gaps;
 use crate::flush::requests::Decided;
 
 /// Batches as they arrive. After an error there are no more; whoever wants them asks
@@ -305,6 +306,17 @@ impl Other<'_> {
         let mut client = self.member.peers.streams(self.address)?;
         let messages = answer(within, client.read(request)).await?;
         Ok(messages.map_ok(|message| message.bytes).map_err(PeerError::from).boxed())
+    }
+
+    /// The files of the slots that it folds of which only what closes their gaps is to be taken.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says.
+    pub async fn gaps(self, within: Duration) -> Result<Gaps, PeerError> {
+        let request = peer::GapsRequest { caller: self.caller() };
+        // There may be many: what Raft says does not wait for them.
+        let mut client = self.member.peers.streams(self.address)?;
+        Ok(wire::gaps(answer(within, client.gaps(request)).await?)?)
     }
 
     /// What it has accepted, refused, and counted so far in the windows that are open, in

@@ -36,6 +36,7 @@ use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
 use crate::event::time::UnixNanos;
 use crate::failpoint::is_to_fail;
+use crate::flush::gaps::Gaps;
 use crate::flush::requests::Decided;
 
 /// How long to wait when a connection cannot be accepted, for lack of file descriptors, say.
@@ -172,6 +173,12 @@ pub trait Answers: Send + Sync + 'static {
     /// # Errors
     /// As it says, and while the node does not have its files.
     fn read(&self, piece: FilePiece) -> Result<Chunks, Declined>;
+
+    /// As [`Holdings::gaps`](super::Holdings::gaps).
+    ///
+    /// # Errors
+    /// While the node does not have its journals.
+    fn gaps(&self) -> Result<Arc<Gaps>, Declined>;
 
     /// As [`Holdings::live`](super::Holdings::live).
     fn live(&self, limit: u32) -> impl Future<Output = Result<Bytes, Declined>> + Send;
@@ -498,6 +505,14 @@ impl<A: Answers> Peer for Server<A> {
         let bytes = self.answers.read(piece)?;
         let messages = bytes.map_ok(|bytes| peer::ReadResponse { bytes });
         Ok(Response::new(messages.map_err(Status::from).boxed()))
+    }
+
+    async fn gaps(
+        &self,
+        request: Request<peer::GapsRequest>,
+    ) -> Result<Response<peer::GapsResponse>, Status> {
+        self.admit(request.into_inner().caller)?;
+        Ok(Response::new(wire::to_gaps(&*self.answers.gaps()?)))
     }
 
     async fn live(

@@ -4,6 +4,7 @@
 //! its meaning. The golden tests hold the bytes.
 
 mod files; // what is told of rebuilt files
+mod gaps; // files behind whose gaps too much waits
 mod holdings; // what is told of journals and results
 mod keeping; // what is kept of slots that others lead
 mod listing; // what readers are told of rebuilt files
@@ -22,6 +23,7 @@ use crate::cluster::formation::{Hello, State};
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::node::NodeId;
 pub(super) use files::{asked, file_part, to_file_part, to_files_request};
+pub(super) use gaps::{gaps, to_gaps};
 pub(super) use holdings::{
     Copied, batch, decided, one_stamped, slots, stamped, tables, to_batches, to_copies, to_decided,
     to_one_stamped, to_slots, to_stamped, to_tables, whole_second,

@@ -18,6 +18,7 @@ use crate::event::fingerprint::slot_of;
 use crate::event::time::{Clock, UnixNanos};
 use crate::flush::example::{Appended, Cluster, at, entry, framed, slots};
 use crate::flush::feed::Consensus as _;
+use crate::flush::gaps::Gaps;
 use crate::flush::requests::Decided;
 use crate::journal::copies::Copies;
 use crate::journal::{Events, Opening, Replay, Stamped};
@@ -126,6 +127,10 @@ impl Holdings for Arc<Holder> {
     }
 
     fn decided(&self) -> Arc<Decided> {
+        Arc::default()
+    }
+
+    fn gaps(&self) -> Arc<Gaps> {
         Arc::default()
     }
 

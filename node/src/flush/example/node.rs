@@ -22,6 +22,7 @@ use crate::flush::delivery::{Delivery, Flush};
 use crate::flush::feed::{Feed, Followed, Told};
 use crate::flush::files::Files;
 use crate::flush::folding::{Commands, Folder, Folding, Parts};
+use crate::flush::group::OpenFigures;
 use crate::flush::requests::Decided;
 use crate::flush::results::Results;
 use crate::flush::sharing::{Others, Sharing};
@@ -129,6 +130,8 @@ pub(crate) struct Node {
     pub(crate) store: Arc<Store>,
     pub(crate) scratch: Arc<tempfile::TempDir>,
     rebuilt: Files,
+    /// How large was what is open, at the newest cut.
+    pub(crate) open: Arc<Mutex<OpenFigures>>,
     _rebuilt: Arc<tempfile::TempDir>,
     journal_bytes_max: u64,
 }
@@ -151,7 +154,8 @@ impl Node {
         let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
         let [scratch, _rebuilt] = [(); 2].map(|()| Arc::new(tempfile::tempdir().unwrap()));
         let rebuilt = Files::new(_rebuilt.path().to_owned(), Arc::clone(&store));
-        Node { id, cluster, source, store, scratch, rebuilt, _rebuilt, journal_bytes_max }
+        let open = Arc::default();
+        Node { id, cluster, source, store, scratch, rebuilt, open, _rebuilt, journal_bytes_max }
     }
 
     /// What folds behind a handle, and what it hands on.
@@ -163,6 +167,7 @@ impl Node {
             scratch: self.scratch.path().to_owned(),
             journal_bytes_max: self.journal_bytes_max,
         };
+        let open = Arc::clone(&self.open);
         let parts = Parts {
             node: NodeId(self.id),
             settings,
@@ -171,7 +176,7 @@ impl Node {
             consensus: Arc::clone(&self.cluster) as _,
             feed: Arc::clone(&self.source) as _,
             flushes,
-            observer: Box::new(|_| ()),
+            observer: Box::new(move |figures| open.lock().unwrap().clone_from(figures)),
         };
         (Folder::new(parts, commands).unwrap(), to_flush)
     }

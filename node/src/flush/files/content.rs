@@ -1,26 +1,35 @@
 //! One rebuilt file and its index.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{FilesError, system};
+use super::{FileKey, FilesError, system, waiting_chunk};
 use crate::aggregation::log_files::session::Content;
 use crate::event::chunk::Sequence;
 use crate::failpoint::is_to_fail;
+use crate::store::Store;
 
 const FINGERPRINT_BYTES: u64 = 16;
 
 /// A file that chunks are written to, with its index.
-#[derive(Debug)]
 pub struct OpenFile {
     path: PathBuf,
     file: File,
     index_path: PathBuf,
     index: File,
+    waiting: Waiting,
+}
+
+/// The chunks of a file that wait in the database.
+pub(super) struct Waiting {
+    pub(super) key: FileKey,
+    pub(super) store: Arc<Store>,
 }
 
 impl OpenFile {
@@ -29,10 +38,11 @@ impl OpenFile {
         index_path: PathBuf,
         length: u64,
         next: Sequence,
+        waiting: Waiting,
     ) -> Result<OpenFile, FilesError> {
         let file = open_at(&path, length)?;
         let index = open_at(&index_path, index_length(next))?;
-        Ok(OpenFile { path, file, index_path, index })
+        Ok(OpenFile { path, file, index_path, index, waiting })
     }
 
     /// Writes the fingerprints of chunks from one on, which a checkpoint has.
@@ -76,6 +86,12 @@ impl OpenFile {
     }
 }
 
+impl fmt::Debug for OpenFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 fn read(file: &File, at: u64, bytes: u64) -> io::Result<Bytes> {
     let mut read = vec![0; bytes as usize];
     file.read_exact_at(&mut read, at)?;
@@ -99,6 +115,11 @@ impl Content for OpenFile {
 
     fn read(&mut self, at: u64, bytes: u64) -> Result<Bytes, FilesError> {
         self.bytes(at, at + bytes)
+    }
+
+    fn recorded(&mut self, seq: Sequence) -> Result<Bytes, FilesError> {
+        let Waiting { key, store } = &self.waiting;
+        Ok(waiting_chunk(store, key, seq)?.payload)
     }
 
     fn fingerprint(&mut self, seq: Sequence) -> Result<u128, FilesError> {

@@ -8,7 +8,7 @@ use crate::aggregation::definition::Definition;
 use crate::aggregation::log_files::session::{Found, Held, Order, Session};
 use crate::checkpoint::facts::cuts::Cut;
 use crate::checkpoint::facts::{Facts, Slot};
-use crate::event::chunk::StreamId;
+use crate::event::chunk::{Sequence, StreamId};
 use crate::event::entry::chunk::ChunkSection;
 use crate::event::fingerprint::digest;
 use crate::event::slots::SlotSet;
@@ -17,6 +17,7 @@ use crate::failpoint::is_to_fail;
 use crate::flush::Aggregation;
 use crate::flush::feed::Part;
 use crate::flush::files::{Change, FileKey, Files, FilesError, Kept, OpenFile};
+use crate::flush::gaps::{CHUNK_BYTES, Gap};
 use crate::journal::Position;
 
 /// Files that are open to be written at the same time.
@@ -43,9 +44,17 @@ pub(super) struct Shelf {
     bytes: u64,
     /// Whether some came that no checkpoint has.
     is_fresh: bool,
-    /// Checkpoints that are being handed out, with the chunks that they settle. What they have
-    /// of a file is known here only.
-    closing: BTreeMap<Window, u64>,
+    /// Checkpoints that are being handed out. What they have of a file is known here only.
+    closing: BTreeMap<Window, Closing>,
+}
+
+/// What is to be known of a checkpoint until it was handed out.
+#[derive(Default)]
+struct Closing {
+    /// How many chunks it settles.
+    settled: u64,
+    /// The chunks that begin to wait in it.
+    waiting: Vec<(FileKey, Vec<Sequence>)>,
 }
 
 /// A file of which more may come.
@@ -62,7 +71,9 @@ pub struct FileFigures {
     pub files: u64,
     /// These later ones.
     pub chunks: u64,
-    /// Bytes that they take in memory.
+    /// Their bytes.
+    pub bytes: u64,
+    /// Of these, those in memory.
     pub memory_bytes: u64,
 }
 
@@ -151,7 +162,7 @@ impl Shelf {
     fn resumed(&self, key: &FileKey, kept: Option<&Kept>) -> Result<Session, FilesError> {
         let checkpoint = self.completed.get(&key.slot()).copied().unwrap_or(0);
         let version = kept.map(|kept| kept.as_of(checkpoint)).unwrap_or_default();
-        let waiting = self.files.waiting(key, &version)?;
+        let waiting = self.files.recorded(key, &version)?;
         Ok(Session::resume(version.reached, waiting))
     }
 
@@ -220,6 +231,7 @@ impl Shelf {
             return Ok((None, true));
         }
         let (mut totals, mut changes) = (BTreeMap::new(), Vec::new());
+        let mut closing = Closing::default();
         let is_below = |at: Position| {
             at.index < cut.count(at.segment).entries || is_to_fail("planted-file-beyond-cut")
         };
@@ -236,6 +248,10 @@ impl Shelf {
                 open.content = None;
             }
             if !found.is_empty() {
+                closing.settled += found.settled();
+                if !found.waiting.is_empty() {
+                    closing.waiting.push((key, found.waiting.keys().copied().collect()));
+                }
                 add(&mut totals, &key, &found);
                 changes.push(Change { key, id: open.id.clone(), found });
             }
@@ -246,8 +262,7 @@ impl Shelf {
         self.bytes = 0;
         self.is_fresh = self.open.values().any(|open| open.session.has_new());
         self.closed = (cut.number, cut.time);
-        self.closing
-            .insert(window, totals.values().map(|totals: &SlotTotals| totals.records).sum());
+        self.closing.insert(window, closing);
         let aggregation = self.aggregation.clone();
         let checkpoint = Checkpointing {
             aggregation,
@@ -319,8 +334,14 @@ impl Shelf {
 
     /// A checkpoint was handed out, or is not this node's to hand out any more.
     pub(super) fn closed(&mut self, window: Window) {
-        if self.closing.remove(&window).is_some() {
+        if let Some(Closing { waiting, .. }) = self.closing.remove(&window) {
             self.completed.values_mut().for_each(|number| *number += 1);
+            // Of a slot that was given up they may be in no database, and nothing more is done.
+            for (key, places) in waiting {
+                if let Some(open) = self.open.get_mut(&key) {
+                    open.session.record(places);
+                }
+            }
         }
         if self.closing.is_empty() {
             let is_settled = |(_, open): &(&FileKey, &Open)| open.session.unsettled() == 0;
@@ -343,8 +364,21 @@ impl Shelf {
             let chunks = open.session.behind_a_gap();
             to.files += u64::from(chunks > 0);
             to.chunks += chunks;
+            to.bytes += open.session.waiting_bytes();
             to.memory_bytes += open.session.held_bytes();
         }
+    }
+
+    /// The files of some slots that lack a chunk which may come.
+    pub(super) fn gaps(&self, slots: &SlotSet) -> impl Iterator<Item = Gap> {
+        let open = self.open.iter().filter(|_| self.end.is_none());
+        let open = open.filter(|(key, _)| slots.contains(key.slot()));
+        open.filter_map(|(&FileKey { hash, session, .. }, open)| {
+            let (next, chunks) = (open.session.tail().next, open.session.behind_a_gap());
+            let bytes = open.session.waiting_bytes() + chunks * CHUNK_BYTES;
+            let has_lasted = open.session.has_waited();
+            (chunks > 0).then_some(Gap { hash, session, next, bytes, has_lasted })
+        })
     }
 
     /// Chunks that were stamped before a time and that no checkpoint among the facts settles.
@@ -358,7 +392,7 @@ impl Shelf {
             })
         };
         let closing = self.closing.iter().filter(|(window, _)| !is_flushed(**window));
-        open + closing.map(|(_, chunks)| chunks).sum::<u64>()
+        open + closing.map(|(_, closing)| closing.settled).sum::<u64>()
     }
 }
 

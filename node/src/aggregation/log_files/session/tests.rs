@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::convert::Infallible;
 
 use proptest::prelude::*;
@@ -10,6 +11,10 @@ struct Memory {
     bytes: Vec<u8>,
     /// The fingerprints of the chunks that checkpoints have.
     index: Vec<u128>,
+    /// What waits in the last checkpoint.
+    waiting: BTreeMap<Sequence, Held>,
+    /// How often one of these was read.
+    read_back: usize,
 }
 
 impl Content for Memory {
@@ -27,6 +32,11 @@ impl Content for Memory {
         Ok(Bytes::copy_from_slice(&self.bytes[at as usize..(at + bytes) as usize]))
     }
 
+    fn recorded(&mut self, seq: Sequence) -> Result<Bytes, Infallible> {
+        self.read_back += 1;
+        Ok(self.waiting[&seq].payload.clone())
+    }
+
     fn fingerprint(&mut self, seq: Sequence) -> Result<u128, Infallible> {
         Ok(self.index[seq.number() as usize - 1])
     }
@@ -37,14 +47,12 @@ struct File {
     session: Session,
     memory: Memory,
     entries: u64,
-    /// What waits in the last checkpoint.
-    waiting: BTreeMap<Sequence, Held>,
 }
 
 impl File {
     fn new() -> File {
         let session = Session::resume(Reached::default(), BTreeMap::new());
-        File { session, memory: Memory::default(), entries: 0, waiting: BTreeMap::new() }
+        File { session, memory: Memory::default(), entries: 0 }
     }
 
     /// The next entry has a chunk.
@@ -66,14 +74,25 @@ impl File {
         let Ok(found) = self.session.close(|at| at.index < entries, &mut self.memory);
         self.memory.index.extend(&found.appended);
         assert_eq!(self.memory.index.len() as u64, found.reached.next.number() - 1);
-        found.placed.iter().for_each(|seq| drop(self.waiting.remove(seq)));
-        self.waiting.extend(found.waiting.clone());
+        let waiting = &mut self.memory.waiting;
+        found.placed.iter().for_each(|seq| drop(waiting.remove(seq)));
+        waiting.extend(found.waiting.clone());
         found
+    }
+
+    /// The database has what a checkpoint found.
+    fn record(&mut self, found: &Found) {
+        self.session.record(found.waiting.keys().copied());
     }
 
     /// As another node goes on from the last checkpoint.
     fn resume(&mut self, reached: Reached) {
-        self.session = Session::resume(reached, self.waiting.clone());
+        let recorded = |(&seq, held): (&Sequence, &Held)| {
+            let (fingerprint, bytes) = (held.fingerprint, held.payload.len() as u64);
+            (seq, Recorded { fingerprint, bytes })
+        };
+        let waiting = self.memory.waiting.iter().map(recorded).collect();
+        self.session = Session::resume(reached, waiting);
     }
 
     fn text(&self) -> &str {
@@ -103,6 +122,56 @@ fn what_is_behind_a_gap_is_held_until_that_is_closed() {
     assert_eq!(held(&file), (2, 6));
     file.take(2, "two");
     assert_eq!(held(&file), (0, 0));
+}
+
+#[test]
+fn what_the_database_has_is_held_no_longer_and_read_back_when_the_gap_is_closed() {
+    let mut file = File::new();
+    let waiting = |file: &File| (file.session.waiting_bytes(), file.session.held_bytes());
+    file.take(3, "three");
+    file.take(4, "4");
+    let found = file.close(1);
+    file.record(&found);
+    assert_eq!(waiting(&file), (6, 1), "the other is in no checkpoint");
+    let found = file.close(2);
+    file.record(&found);
+    file.take(3, "three");
+    file.take(3, "THREE");
+    assert_eq!(waiting(&file), (11, 5), "what contradicts is in the journal alone");
+    assert_eq!(file.close(4).settled(), 2);
+    file.take(1, "one");
+    assert_eq!((waiting(&file), file.memory.read_back), ((6, 0), 0));
+    file.take(2, "two");
+    assert_eq!((waiting(&file), file.text()), ((0, 0), "onetwothree4"));
+    assert_eq!(file.memory.read_back, 2);
+    assert_eq!(file.close(6).placed, [3, 4].map(sequence));
+}
+
+#[test]
+fn what_is_taken_back_and_in_the_database_is_read_there_again() {
+    let mut file = File::new();
+    file.take_at(0, 2, "-two");
+    let found = file.close(1);
+    file.take_at(6, 1, "late");
+    file.record(&found);
+    assert_eq!(file.text(), "late-two");
+    file.take_at(3, 1, "one");
+    let found = file.close(7);
+    assert_eq!((file.text(), found.contradicting), ("one-two", 1));
+    assert_eq!(file.memory.read_back, 1);
+}
+
+#[test]
+fn whoever_resumes_reads_what_waits_when_the_gap_is_closed() {
+    let mut file = File::new();
+    file.take(2, "two");
+    let found = file.close(1);
+    file.resume(found.reached);
+    assert_eq!((file.session.waiting_bytes(), file.session.held_bytes()), (3, 0));
+    assert_eq!(file.memory.read_back, 0);
+    file.take(1, "one");
+    assert_eq!(file.text(), "onetwo");
+    assert_eq!(file.close(2).appended.len(), 2);
 }
 
 #[test]
@@ -231,6 +300,8 @@ proptest! {
         cuts in proptest::collection::vec(0..45_u64, 0..5),
         seed: u64,
         resumes: bool,
+        // After how many checkpoints the database has one.
+        lag in prop::option::of(0..3_usize),
     ) {
         let mut cuts = cuts;
         cuts.push(chunks.len() as u64);
@@ -242,7 +313,7 @@ proptest! {
             one.take_at(index as u64, seq, payload(seq, is_other));
         }
         let mut random = fastrand::Rng::with_seed(seed);
-        let (mut told, mut settled) = (0, 0);
+        let (mut told, mut settled, mut kept) = (0, 0, VecDeque::new());
         for cut in cuts {
             let mut indices: Vec<_> = (told..cut.min(chunks.len() as u64)).collect();
             told = told.max(cut.min(chunks.len() as u64));
@@ -254,10 +325,17 @@ proptest! {
             let (found, same) = (one.close(cut), other.close(cut));
             prop_assert_eq!(&found, &same);
             settled += found.settled();
+            kept.push_back(same.clone());
+            if let Some(lag) = lag && kept.len() > lag {
+                kept.pop_front().iter().for_each(|found| other.record(found));
+            }
             let length = found.reached.length as usize;
             prop_assert_eq!(&one.memory.bytes[..length], &other.memory.bytes[..length]);
             if resumes {
                 other.resume(same.reached);
+            }
+            if resumes || lag == Some(0) {
+                prop_assert_eq!(other.session.held_bytes(), 0);
             }
         }
         prop_assert_eq!(settled + one.session.unsettled(), chunks.len() as u64);

@@ -9,6 +9,7 @@ use super::*;
 use crate::checkpoint::carries::Carry;
 use crate::event::time::Window;
 use crate::flush::files::Named;
+use crate::flush::gaps::Gaps;
 use crate::flush::requests::Decided;
 use crate::journal::Extent;
 
@@ -178,6 +179,14 @@ async fn files_are_listed_and_read_piece_by_piece() {
 }
 
 #[tokio::test]
+async fn a_node_tells_of_which_files_it_wants_only_what_closes_their_gaps() {
+    let gaps: Gaps = [(u128::MAX, 7, 5_i64.try_into().unwrap())].into_iter().collect();
+    let node = Node::start(Script { gaps: Ok(gaps.clone()), ..Script::member() });
+    assert_eq!(member().other(ASKED, &node.address).gaps(DEADLINE).await, Ok(gaps));
+    assert_eq!(node.heard(), ["gaps"]);
+}
+
+#[tokio::test]
 async fn what_a_node_has_at_the_moment_is_told() {
     let live = Bytes::from_static(b"{}");
     let node = Node::start(Script { live: Ok(live.clone()), ..Script::member() });
@@ -202,6 +211,7 @@ async fn what_a_node_does_not_have_is_declined_before_a_stream_begins() {
         follow: Arc::new(|_| Err(Declined::Never(NEVER.to_owned()))),
         results: Arc::new(|| Err(Declined::NotNow(NOT_NOW.to_owned()))),
         tables: Err(Declined::NotNow(NOT_NOW.to_owned())),
+        gaps: Err(Declined::NotNow(NOT_NOW.to_owned())),
         live: Err(Declined::Never(NEVER.to_owned())),
         ..Script::member()
     });
@@ -216,5 +226,6 @@ async fn what_a_node_does_not_have_is_declined_before_a_stream_begins() {
     assert_eq!(trouble(member.other(ASKED, address).tables(1, start, DEADLINE).await), NOT_NOW);
     let results = member.other(ASKED, address).results((1, start, 1), slots, DEADLINE).await;
     assert_eq!(trouble(results.map(drop)), NOT_NOW);
+    assert_eq!(trouble(member.other(ASKED, address).gaps(DEADLINE).await), NOT_NOW);
     assert_eq!(refusal(member.other(ASKED, address).live(1, DEADLINE).await), NEVER);
 }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::*;
+use crate::flush::gaps::Gaps;
 use crate::flush::requests::Decided;
 
 /// What a node answers.
@@ -39,6 +40,8 @@ pub(super) struct Script {
     pub(super) carried: [CarriedPart; 2],
     /// Its files.
     pub(super) list: Result<Told, Declined>,
+    /// Of which files it wants only what closes their gaps.
+    pub(super) gaps: Result<Gaps, Declined>,
     /// What it has at the moment.
     pub(super) live: Result<Bytes, Declined>,
     /// What it was asked, apart from hellos.
@@ -62,6 +65,7 @@ impl Script {
             keep: Ok(()),
             carried: [b"one", b"two"].map(|chunk| CarriedPart::Chunk(Bytes::from_static(chunk))),
             list: Ok(Told::default()),
+            gaps: Ok(Gaps::default()),
             live: Ok(Bytes::new()),
             silent: false,
             gate: None,
@@ -198,6 +202,11 @@ impl Answers for Script {
     fn read(&self, piece: FilePiece) -> Result<Chunks, Declined> {
         self.hear(format!("read {:?} of {} {}", piece.part, piece.id, piece.session));
         (self.results)()
+    }
+
+    fn gaps(&self) -> Result<Arc<Gaps>, Declined> {
+        self.hear("gaps".to_owned());
+        self.gaps.clone().map(Arc::new)
     }
 
     async fn live(&self, limit: u32) -> Result<Bytes, Declined> {

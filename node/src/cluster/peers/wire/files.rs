@@ -13,7 +13,7 @@ use crate::event::chunk::Sequence;
 use crate::flush::files::{FileKey, Known};
 use crate::flush::sharing::KeptFiles;
 
-fn sequence(number: u64, field: &'static str) -> Result<Sequence, Malformed> {
+pub(super) fn sequence(number: u64, field: &'static str) -> Result<Sequence, Malformed> {
     let number = i64::try_from(number).map_err(|_| Malformed(field))?;
     Sequence::try_from(number).map_err(|_| Malformed(field))
 }
