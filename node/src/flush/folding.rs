@@ -275,8 +275,9 @@ impl Folder {
                     group.closed(aggregation, window);
                     group.retain(|slot| !given_up.contains(slot));
                 }
-                let has_ended = ending.extract_if(.., |_, group| !group.is_closing()).count() > 0;
-                if has_ended || !given_up.is_empty() {
+                let before = ending.len();
+                ending.retain(|_, group| group.is_closing());
+                if ending.len() < before || !given_up.is_empty() {
                     self.follow_facts()?;
                 }
             }
@@ -349,8 +350,12 @@ impl Folder {
         let facts = self.facts.borrow_and_update().clone();
         let counting = facts.aggregations().values().filter(|known| known.until.is_none());
         self.parts.settings.divide_memory(counting.count());
-        let lost = self.groups.extract_if(.., |_, group| group.has_lost(&facts));
-        self.ending.extend(lost.filter(|(_, group)| group.is_closing()));
+        let (lost, groups) = std::mem::take(&mut self.groups)
+            .into_iter()
+            .partition(|(_, group)| group.has_lost(&facts));
+        self.groups = groups;
+        self.ending.extend(lost);
+        self.ending.retain(|_, group| group.is_closing());
         self.follow_owners(&facts)?;
         self.join(&facts)?;
         self.learning.decide(&facts);

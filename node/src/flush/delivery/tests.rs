@@ -515,7 +515,7 @@ fn what_waits_for_no_busy_slot_is_next_and_passes_nothing_of_its_own_slots() {
     let waiting = [(1, "0-9"), (2, "10-19"), (3, "5-14"), (4, "20-29"), (5, "10")];
     let waiting = waiting.map(|(group, of)| nothing(&node, group, of, FIRST));
     let mut waiting = VecDeque::from(waiting);
-    let mut next = |busy: &str| super::next(&mut waiting, &slots(busy)).map(|flush| flush.group());
+    let mut next = |busy: &str| next(&mut waiting, &slots(busy)).map(|flush| flush.group());
     assert_eq!(next("0-255"), None);
     assert_eq!(next("3"), Some(2));
     assert_eq!(next("3,10-19"), Some(4), "the third waits for the first, and the fifth for it");
