@@ -60,6 +60,8 @@ bench: setup ## Run the benchmarks (docs/performance.md)
 	cargo build --release --package sheaf-node --package sheaf
 	@scripts/bench $(TARGET)/release
 	@scripts/bench-cluster $(TARGET)/release
+	cargo build --release --package sheaf-node --example chunks
+	@scripts/bench-files $(TARGET)/release
 
 # cargo-fuzz sets RUSTFLAGS, which replace those of .cargo/config.toml; with other flags, or
 # with a sanitizer, RocksDB would be compiled anew. What is fuzzed is safe Rust: a panic is

@@ -52,7 +52,7 @@ const PLANTED: [(&str, &str); 33] = [
     ("planted-acknowledge-uncopied", "lost"),
     ("planted-seal-longest", "halted"),
     ("planted-node-id-reused", "stuck"),
-    ("planted-epoch-ignored", "ledger"),
+    ("planted-epoch-ignored", "missing"),
     ("planted-stamp-without-lease", "lost"),
     ("planted-fold-as-it-arrives", "stamp"),
     ("planted-vote-unkept", "halted"),

@@ -15,7 +15,7 @@ pub(crate) const CHECKS: [&str; 13] = [
 ];
 
 /// How long a simulation may take, which usually is over in seconds.
-const SEED_MAX: Duration = Duration::from_secs(300);
+const SEED_MAX: Duration = Duration::from_secs(600);
 
 /// What the environment says.
 pub(crate) fn variable<T: FromStr>(name: &str) -> Option<T> {
