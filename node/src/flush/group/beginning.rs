@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use super::{Account, Group};
+use super::Group;
 use crate::checkpoint::carries::Carry;
 use crate::checkpoint::facts::Facts;
 use crate::event::slots::SlotSet;
@@ -92,16 +92,15 @@ impl Group {
             let is_claimed = self.slots.iter().any(|slot| known.progress(slot).claimed.is_some());
             let newest = self.slots.iter().map(|slot| known.carried(slot)).max()?;
             let is_same = self.slots.iter().all(|slot| known.carried(slot) == newest);
-            let may = match (self.accounts.get(&number), self.shelves.get(&number)) {
-                (Some(account), _) if account.is_idle() => true,
-                (Some(account), _) => account.closing.is_empty() && is_same,
+            let (all, this) = (newest..=reached.max(newest), newest..=newest);
+            let cuts = match (self.accounts.get(&number), self.shelves.get(&number)) {
+                (Some(account), _) if account.is_idle() => all,
+                (Some(account), _) if account.closing.is_empty() && is_same => this,
                 // What is read of a file beyond its checkpoint would be gone for a while.
-                (None, Some(shelf)) => shelf.is_idle(),
-                (None, None) => false,
+                (None, Some(shelf)) if shelf.is_idle() => all,
+                _ => return None,
             };
-            let is_idle = self.accounts.get(&number).is_none_or(Account::is_idle);
-            let until = if is_idle { reached.max(newest) } else { newest };
-            (may && !is_claimed).then_some((number, newest..=until))
+            (!is_claimed).then_some((number, cuts))
         });
         let cuts = cuts.collect::<Option<_>>()?;
         Some(Beginning { slots: self.slots, cuts })

@@ -324,7 +324,7 @@ impl Shelf {
 
     /// Whether nothing came since the last checkpoint, and none is on its way out.
     pub(super) fn is_idle(&self) -> bool {
-        !self.is_fresh && self.closing.is_empty()
+        !self.is_fresh && !self.is_closing()
     }
 
     /// Whether a checkpoint is on its way out.
