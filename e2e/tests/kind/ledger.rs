@@ -34,7 +34,7 @@ pub(crate) async fn audit(scene: &Scene, sent: &[Sent]) -> Result<(), String> {
     }
     let acknowledged: u64 = sent.iter().map(|run| run.summary.acknowledged).sum();
     let ledger = scene
-        .eventually("ledger with everything in printed windows", async || {
+        .eventually("ledger with everything flushed", async || {
             let ledger: Ledger = scene.ask(LEDGER_PATH).await.ok()?;
             let mut accounts = ledger.aggregations.iter();
             let is_done = accounts.all(|it| it.pending == 0 && it.flushed >= acknowledged);
@@ -44,20 +44,29 @@ pub(crate) async fn audit(scene: &Scene, sent: &[Sent]) -> Result<(), String> {
     for account in &ledger.aggregations {
         equal("what was flushed, and lost", (account.flushed, account.lost), (acknowledged, 0))?;
     }
-    let windows: Vec<WindowCounts> = scene.ask(WINDOWS_PATH).await.unwrap();
+    // The last window is printed a moment later, and whoever is asked hears of it later still.
+    let windows = scene
+        .eventually("windows with everything", async || {
+            let windows: Vec<WindowCounts> = scene.ask(WINDOWS_PATH).await.ok()?;
+            (records(&windows) >= acknowledged).then_some(windows)
+        })
+        .await;
     compare(&windows, sent, acknowledged)
 }
 
 fn compare(windows: &[WindowCounts], sent: &[Sent], acknowledged: u64) -> Result<(), String> {
     let is_whole = |window: &WindowCounts| window.complete && window.other.values == 0;
     equal("whether all windows are whole", windows.iter().all(is_whole), true)?;
-    let records: u64 = windows.iter().map(|window| window.records).sum();
-    equal("records in windows", records, acknowledged)?;
+    equal("records in windows", records(windows), acknowledged)?;
     let distinct: u64 = windows.iter().map(|window| window.distinct).sum();
     equal("distinct records", distinct, sent.iter().map(|run| run.expected.distinct).sum())?;
     let counted = windows.iter().flat_map(|window| &window.counts);
     let expected = sent.iter().flat_map(|run| &run.expected.counts);
     equal("counts by value", by_value(counted), by_value(expected))
+}
+
+fn records(windows: &[WindowCounts]) -> u64 {
+    windows.iter().map(|window| window.records).sum()
 }
 
 fn equal<T: Debug + PartialEq>(what: &str, found: T, expected: T) -> Result<(), String> {
