@@ -17,7 +17,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use aggregation::{Aggregation, AggregationType, DistinctLogs, LogFiles, Unique};
+pub use aggregation::{
+    Aggregation, AggregationType, Compression, DistinctLogs, LogFiles, PART_BYTES_MAX,
+    PART_BYTES_MIN, RETENTION_SECONDS_MAX, Unique,
+};
 pub use autoscaling::Autoscaling;
 pub use borrowed::PodTemplate;
 pub use status::{LogAggregatorStatus, Member, MemberRole, MemberState};

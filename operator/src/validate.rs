@@ -6,6 +6,8 @@
 mod pod_template; // what is to be different in the pods
 pub(crate) mod quantity; // bytes from text
 
+use std::fmt::Display;
+
 use k8s_openapi::api::core::v1::{PodTemplateSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -13,8 +15,9 @@ use kube::{Resource, ResourceExt};
 
 use crate::names::Names;
 use crate::resource::{
-    Aggregation, AggregationType, Autoscaling, ImagePullPolicy, LogAggregator, REPLICAS_MAX, SLOTS,
-    Storage, WhenDeleted,
+    Aggregation, AggregationType, Autoscaling, Compression, ImagePullPolicy, LogAggregator,
+    LogFiles, PART_BYTES_MAX, PART_BYTES_MIN, REPLICAS_MAX, RETENTION_SECONDS_MAX, SLOTS, Storage,
+    WhenDeleted,
 };
 pub use pod_template::InvalidPodTemplate;
 
@@ -126,7 +129,7 @@ pub enum Invalid {
         /// The field.
         field: &'static str,
         /// What it says.
-        value: i32,
+        value: i64,
         /// What it may say.
         allowed: String,
     },
@@ -237,19 +240,23 @@ fn is_label(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
-fn in_bounds(field: &'static str, value: i32, least: i32, most: i32) -> Result<(), Invalid> {
+fn in_bounds<N>(field: &'static str, value: N, least: N, most: N) -> Result<(), Invalid>
+where
+    N: Copy + PartialOrd + Display + Into<i64>,
+{
     if (least..=most).contains(&value) {
         return Ok(());
     }
     let allowed = if least == most { least.to_string() } else { format!("from {least} to {most}") };
-    Err(Invalid::Number { field, value, allowed })
+    Err(Invalid::Number { field, value: value.into(), allowed })
 }
 
 fn check_voters(voters: i32) -> Result<(), Invalid> {
     if [1, 3, 5].contains(&voters) {
         return Ok(());
     }
-    Err(Invalid::Number { field: "voters", value: voters, allowed: "1, 3 or 5".to_owned() })
+    let allowed = "1, 3 or 5".to_owned();
+    Err(Invalid::Number { field: "voters", value: voters.into(), allowed })
 }
 
 fn check_aggregations(aggregations: &[Aggregation]) -> Result<(), Invalid> {
@@ -288,14 +295,29 @@ fn check_member(aggregation: &Aggregation) -> Result<(), Invalid> {
             let field = "aggregations[].distinctLogs.windowSeconds";
             return in_bounds(field, distinct.window_seconds, 1, 86_400);
         }
-        (AggregationType::LogFiles, None, Some(files)) => {
-            let field = "aggregations[].logFiles.checkpointSeconds";
-            return in_bounds(field, files.checkpoint_seconds, 1, 3_600);
-        }
+        (AggregationType::LogFiles, None, Some(files)) => return check_files(name, files),
         (AggregationType::DistinctLogs, ..) => "type DistinctLogs needs the member distinctLogs",
         (AggregationType::LogFiles, ..) => "type LogFiles needs the member logFiles",
     };
     Err(Invalid::Aggregations(format!("\"{name}\": {needed} and no other")))
+}
+
+fn check_files(name: &str, files: &LogFiles) -> Result<(), Invalid> {
+    in_bounds("aggregations[].logFiles.checkpointSeconds", files.checkpoint_seconds, 1, 3_600)?;
+    if let Some(seconds) = files.retention_seconds {
+        let field = "aggregations[].logFiles.retentionSeconds";
+        in_bounds(field, seconds, 1, RETENTION_SECONDS_MAX)?;
+    }
+    match (files.part_bytes, files.compression) {
+        (Some(bytes), _) => {
+            in_bounds("aggregations[].logFiles.partBytes", bytes, PART_BYTES_MIN, PART_BYTES_MAX)
+        }
+        (None, Compression::None) => Ok(()),
+        (None, Compression::Zstd) => {
+            let advice = "compression needs partBytes: set it, or leave compression out";
+            Err(Invalid::Aggregations(format!("\"{name}\": {advice}")))
+        }
+    }
 }
 
 /// How many nodes there are to be: as many as are asked for, or as there are, or as a new

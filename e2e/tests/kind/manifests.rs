@@ -55,6 +55,8 @@ fn bad_ones() -> Vec<(Value, &'static str)> {
     let files = |name: &str| json!({"name": name, "type": "LogFiles", "logFiles": {}});
     let without_files = json!([{"name": "a", "type": "LogFiles"}]);
     let files_twice = json!([files("a"), files("b")]);
+    let compressed = json!({"compression": "Zstd"});
+    let without_parts = json!([{"name": "a", "type": "LogFiles", "logFiles": compressed}]);
     vec![
         (named("1.a", good.clone()), "with a letter first"),
         (named(&"a".repeat(41), good), "at most 40 characters"),
@@ -67,6 +69,7 @@ fn bad_ones() -> Vec<(Value, &'static str)> {
         (aggregator(json!({"aggregations": unknown_type})), "Unsupported value"),
         (aggregator(json!({"aggregations": without_files})), "needs the member logFiles"),
         (aggregator(json!({"aggregations": files_twice})), "of the type LogFiles at most"),
+        (aggregator(json!({"aggregations": without_parts})), "compression needs partBytes"),
         (
             aggregator(json!({"autoscaling": {"minReplicas": 5, "maxReplicas": 4}})),
             "minReplicas must be at most maxReplicas",

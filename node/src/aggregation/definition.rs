@@ -3,7 +3,8 @@
 //!
 //! ```yaml
 //! {name: by-foo, type: DistinctLogs, distinctLogs: {attribute: foo, unique: Body, windowSeconds: 10}}
-//! {name: files, type: LogFiles, logFiles: {checkpointSeconds: 10}}
+//! {name: files, type: LogFiles, logFiles: {checkpointSeconds: 10, retentionSeconds: 604800,
+//!                                          partBytes: 67108864, compression: Zstd}}
 //! ```
 
 use std::collections::HashSet;
@@ -14,6 +15,9 @@ use serde::{Deserialize, Serialize};
 const NAME_BYTES_MAX: usize = 63; // a DNS label, so that it can be part of a Kubernetes name
 const WINDOW_SECONDS_MAX: u64 = 86_400;
 const CHECKPOINT_SECONDS_MAX: u64 = 3_600;
+const RETENTION_SECONDS_MAX: u64 = 10 * 365 * 86_400;
+const PART_BYTES_MIN: u64 = 1 << 20;
+const PART_BYTES_MAX: u64 = 1 << 40;
 
 /// A named instance of one of the folds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,6 +155,12 @@ pub struct DistinctLogs {
 pub struct LogFiles {
     /// How long a file may have something that no checkpoint has.
     pub checkpoint: CheckpointInterval,
+    /// How long what was written stays; for ever if nothing is said.
+    pub retention: Option<Retention>,
+    /// With how many bytes a part of a file is full; a file is one part if nothing is said.
+    pub part: Option<PartLength>,
+    /// How parts that are full are compressed; not at all without a length of parts.
+    pub compression: Compression,
 }
 
 /// The time between two checkpoints, in whole seconds: from one to an hour's worth of them.
@@ -180,6 +190,68 @@ impl TryFrom<u64> for CheckpointInterval {
             }
             _ => Err(InvalidDefinition::Checkpoint(seconds)),
         }
+    }
+}
+
+/// How long what was written to files stays, in whole seconds: from one to ten years' worth of
+/// them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Retention(u32);
+
+impl Retention {
+    /// The time in seconds; never zero.
+    pub fn seconds(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<u64> for Retention {
+    type Error = InvalidDefinition;
+
+    fn try_from(seconds: u64) -> Result<Self, InvalidDefinition> {
+        match u32::try_from(seconds) {
+            Ok(retention @ 1..) if seconds <= RETENTION_SECONDS_MAX => Ok(Retention(retention)),
+            _ => Err(InvalidDefinition::Retention(seconds)),
+        }
+    }
+}
+
+/// With how many bytes a part of a file is full, so that the file goes on in another: from a MiB
+/// to a TiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartLength(u64);
+
+impl PartLength {
+    /// The length in bytes; never zero.
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl TryFrom<u64> for PartLength {
+    type Error = InvalidDefinition;
+
+    fn try_from(bytes: u64) -> Result<Self, InvalidDefinition> {
+        match bytes {
+            PART_BYTES_MIN..=PART_BYTES_MAX => Ok(PartLength(bytes)),
+            _ => Err(InvalidDefinition::Part(bytes)),
+        }
+    }
+}
+
+/// How parts of files that are full are compressed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Compression {
+    /// They stay as they are.
+    #[default]
+    None,
+    /// In the seekable format of Zstandard.
+    Zstd,
+}
+
+impl Compression {
+    fn is_none(&self) -> bool {
+        *self == Compression::None
     }
 }
 
@@ -259,6 +331,24 @@ pub enum InvalidDefinition {
     /// The time between checkpoints is too short or too long.
     #[error("checkpoints every {0} seconds: use from 1 to 3600 whole seconds")]
     Checkpoint(u64),
+    /// The time that files are kept is too short or too long.
+    #[error(
+        "files that are kept for {0} seconds: use from 1 to 315360000 whole seconds, or leave \
+         retentionSeconds out to keep them for ever"
+    )]
+    Retention(u64),
+    /// The parts of files are too short or too long.
+    #[error(
+        "parts of {0} bytes: use from 1048576 (1 MiB) to 1099511627776 (1 TiB), or leave \
+         partBytes out to have each file in one"
+    )]
+    Part(u64),
+    /// No part is ever full that could be compressed.
+    #[error(
+        "compression without partBytes: only parts that are full are compressed, so set \
+         partBytes, or leave compression out"
+    )]
+    CompressionOfNothing,
     /// The window is too short or too long.
     #[error("a window of {0} seconds: use from 1 to 86400 whole seconds")]
     Window(u64),
@@ -311,6 +401,13 @@ struct WrittenDistinctLogs {
 struct WrittenLogFiles {
     #[serde(default = "default_checkpoint_seconds")]
     checkpoint_seconds: u64,
+    // What is not said is not written, as in the definitions that a cluster's log has from before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retention_seconds: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    part_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Compression::is_none")]
+    compression: Compression,
 }
 
 fn default_checkpoint_seconds() -> u64 {
@@ -344,7 +441,15 @@ impl TryFrom<WrittenLogFiles> for LogFiles {
     type Error = InvalidDefinition;
 
     fn try_from(written: WrittenLogFiles) -> Result<Self, InvalidDefinition> {
-        Ok(LogFiles { checkpoint: CheckpointInterval::try_from(written.checkpoint_seconds)? })
+        if written.part_bytes.is_none() && !written.compression.is_none() {
+            return Err(InvalidDefinition::CompressionOfNothing);
+        }
+        Ok(LogFiles {
+            checkpoint: CheckpointInterval::try_from(written.checkpoint_seconds)?,
+            retention: written.retention_seconds.map(Retention::try_from).transpose()?,
+            part: written.part_bytes.map(PartLength::try_from).transpose()?,
+            compression: written.compression,
+        })
     }
 }
 
@@ -377,9 +482,13 @@ impl From<Definition> for Written {
                 Written { name, kind, distinct_logs, log_files: None }
             }
             Kind::LogFiles(files) => {
-                let checkpoint_seconds = files.checkpoint.seconds().into();
-                let (kind, log_files) =
-                    (WrittenKind::LogFiles, Some(WrittenLogFiles { checkpoint_seconds }));
+                let member = WrittenLogFiles {
+                    checkpoint_seconds: files.checkpoint.seconds().into(),
+                    retention_seconds: files.retention.map(|it| it.seconds().into()),
+                    part_bytes: files.part.map(PartLength::bytes),
+                    compression: files.compression,
+                };
+                let (kind, log_files) = (WrittenKind::LogFiles, Some(member));
                 Written { name, kind, distinct_logs: None, log_files }
             }
         }
@@ -450,17 +559,82 @@ mod tests {
         assert!(parse(both).unwrap_err().contains("and no other"));
     }
 
+    fn written_files(member: &str) -> String {
+        format!(r#"{{"name":"files","type":"LogFiles","logFiles":{member}}}"#)
+    }
+
+    fn files(member: &str) -> Result<LogFiles, String> {
+        match parse(&written_files(member))?.kind {
+            Kind::LogFiles(files) => Ok(files),
+            other => panic!("{} is another kind", other.name()),
+        }
+    }
+
     #[test]
     fn files_are_rebuilt_with_a_checkpoint_every_second_to_every_hour() {
-        let files = |member: &str| {
-            parse(&format!(r#"{{"name":"files","type":"LogFiles","logFiles":{member}}}"#))
-        };
-        let Kind::LogFiles(found) = files("{}").unwrap().kind else { panic!("another kind") };
-        assert_eq!(found.checkpoint.seconds(), 10);
+        assert_eq!(files("{}").unwrap().checkpoint.seconds(), 10);
         for (seconds, valid) in [(0, false), (1, true), (3600, true), (3601, false)] {
             let member = format!(r#"{{"checkpointSeconds":{seconds}}}"#);
             assert_eq!(files(&member).is_ok(), valid, "{seconds}");
         }
+    }
+
+    #[test]
+    fn files_are_kept_for_ever_in_one_part_as_they_are_if_nothing_is_said() {
+        for member in ["{}", r#"{"compression":"None"}"#] {
+            let found = files(member).unwrap();
+            let wanted = (None, None, Compression::None);
+            assert_eq!((found.retention, found.part, found.compression), wanted, "{member}");
+            let written = serde_json::to_string(&parse(&written_files(member)).unwrap()).unwrap();
+            assert_eq!(written, written_files(r#"{"checkpointSeconds":10}"#), "{member}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_files_is_written_as_it_was_read() {
+        let member = r#"{"checkpointSeconds":60,"retentionSeconds":604800,"partBytes":67108864,"compression":"Zstd"}"#;
+        let found = files(member).unwrap();
+        assert_eq!(found.retention.map(Retention::seconds), Some(604_800));
+        assert_eq!(found.part.map(PartLength::bytes), Some(64 << 20));
+        assert_eq!(found.compression, Compression::Zstd);
+        let json = written_files(member);
+        assert_eq!(serde_json::to_string(&parse(&json).unwrap()).unwrap(), json);
+    }
+
+    #[test]
+    fn files_are_kept_from_one_second_to_ten_years() {
+        for (seconds, valid) in
+            [(0, false), (1, true), (315_360_000, true), (315_360_001, false), (u64::MAX, false)]
+        {
+            let error = files(&format!(r#"{{"retentionSeconds":{seconds}}}"#)).err();
+            assert_eq!(error.is_none(), valid, "{seconds}");
+            assert!(error.is_none_or(|it| it.contains("1 to 315360000")), "{seconds}");
+        }
+        assert!(Retention::try_from((1 << 32) + 1).is_err(), "no cut to 32 bits");
+    }
+
+    #[test]
+    fn a_part_has_from_a_mib_to_a_tib() {
+        for (bytes, valid) in [
+            (0, false),
+            ((1 << 20) - 1, false),
+            (1 << 20, true),
+            (1_u64 << 40, true),
+            ((1_u64 << 40) + 1, false),
+        ] {
+            let error = files(&format!(r#"{{"partBytes":{bytes}}}"#)).err();
+            assert_eq!(error.is_none(), valid, "{bytes}");
+            assert!(error.is_none_or(|it| it.contains("1048576 (1 MiB)")), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn only_files_of_parts_are_compressed() {
+        let error = files(r#"{"compression":"Zstd","retentionSeconds":60}"#).unwrap_err();
+        assert!(error.contains("set partBytes, or leave compression out"), "{error}");
+        assert!(files(r#"{"compression":"Zstd","partBytes":1048576}"#).is_ok());
+        assert!(files(r#"{"compression":"None","partBytes":1048576}"#).is_ok());
+        assert!(files(r#"{"compression":"zstd","partBytes":1048576}"#).is_err());
     }
 
     #[test]

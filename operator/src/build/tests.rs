@@ -31,7 +31,9 @@ fn full() -> ValidAggregator {
             {"name": "by-service", "type": "DistinctLogs", "distinctLogs": {"attribute": "service.name"}},
             {"name": "records", "type": "DistinctLogs",
              "distinctLogs": {"attribute": "k8s.namespace.name", "unique": "None", "windowSeconds": 60}},
-            {"name": "files", "type": "LogFiles", "logFiles": {"checkpointSeconds": 30}},
+            {"name": "files", "type": "LogFiles",
+             "logFiles": {"checkpointSeconds": 30, "retentionSeconds": 604_800,
+                          "partBytes": 67_108_864, "compression": "Zstd"}},
         ],
         "autoscaling": {
             "minReplicas": 3, "maxReplicas": 9, "targetQueuePercent": 60,

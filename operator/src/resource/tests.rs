@@ -94,6 +94,14 @@ fn new_ones() -> Vec<(Value, Option<&'static str>)> {
         ),
         (rebuilding(&[json!({"logFiles": {}})]), None),
         (rebuilding(&[json!({"logFiles": {"checkpointSeconds": 60}})]), None),
+        (rebuilding(&[json!({"logFiles": {"retentionSeconds": 60}})]), None),
+        (rebuilding(&[json!({"logFiles": {"partBytes": 1 << 20}})]), None),
+        (rebuilding(&[json!({"logFiles": {"partBytes": 1 << 20, "compression": "Zstd"}})]), None),
+        (rebuilding(&[json!({"logFiles": {"compression": "None"}})]), None),
+        (
+            rebuilding(&[json!({"logFiles": {"compression": "Zstd"}})]),
+            Some("set partBytes, or leave compression out"),
+        ),
         (rebuilding(&[json!({})]), Some("needs the member logFiles")),
         (rebuilding(&[json!({"distinctLogs": count})]), Some("needs the member logFiles")),
         (
@@ -148,10 +156,12 @@ fn scaled(least: i32, most: i32) -> Value {
 fn changes() -> Vec<(Value, Value, Option<&'static str>)> {
     let class = |name: &str| json!({"storage": {"storageClassName": name}});
     let size = |size: &str| json!({"storage": {"size": size}});
-    let checkpointed = |seconds: u32| {
-        let files = json!({"checkpointSeconds": seconds});
-        json!({"aggregations": [{"name": "files", "type": "LogFiles", "logFiles": files}]})
+    let files = |member: Value| {
+        let files = json!({"name": "files", "type": "LogFiles", "logFiles": member});
+        json!({"aggregations": [files]})
     };
+    let checkpointed = |seconds: u32| files(json!({"checkpointSeconds": seconds}));
+    let compressed = json!({"retentionSeconds": 60, "partBytes": 1 << 20, "compression": "Zstd"});
     vec![
         (json!({}), json!({}), None),
         (json!({}), json!({"slots": 256}), None),
@@ -171,6 +181,8 @@ fn changes() -> Vec<(Value, Value, Option<&'static str>)> {
         (size("10Gi"), size("large"), Some("at least 1Gi")),
         (checkpointed(10), checkpointed(3600), None),
         (checkpointed(10), json!({}), None),
+        (files(json!({})), files(compressed.clone()), None),
+        (files(compressed), files(json!({})), None),
         (size("20Gi"), json!({}), Some("cannot become smaller")),
         (
             size("20Gi"),

@@ -82,6 +82,7 @@ fn what_a_definition_of_another_version_lets_through_is_refused_with_advice() {
         json!({"aggregations": [one]})
     };
     let files = |name: &str| json!({"name": name, "type": "LogFiles", "logFiles": {}});
+    let lone_files = |member: Value| lone(json!({"type": "LogFiles", "logFiles": member}));
     for (more, advice) in [
         (json!({"slots": 128}), "spec.slots is 128: use 256"),
         (json!({"voters": 2}), "use 1, 3 or 5"),
@@ -106,8 +107,16 @@ fn what_a_definition_of_another_version_lets_through_is_refused_with_advice() {
         (lone(json!({"distinctLogs": {"attribute": "a", "windowSeconds": 0}})), "from 1 to 86400"),
         (lone(json!({"type": "LogFiles"})), "needs the member logFiles"),
         (lone(json!({"distinctLogs": {"attribute": "a"}, "logFiles": {}})), "and no other"),
-        (lone(json!({"type": "LogFiles", "logFiles": {"checkpointSeconds": 0}})), "from 1 to 3600"),
-        (lone(json!({"type": "LogFiles", "logFiles": {"checkpointSeconds": 3601}})), "1 to 3600"),
+        (lone_files(json!({"checkpointSeconds": 0})), "from 1 to 3600"),
+        (lone_files(json!({"checkpointSeconds": 3601})), "from 1 to 3600"),
+        (lone_files(json!({"retentionSeconds": 0})), "from 1 to 315360000"),
+        (lone_files(json!({"retentionSeconds": 315_360_001})), "from 1 to 315360000"),
+        (lone_files(json!({"partBytes": (1 << 20) - 1})), "from 1048576 to 1099511627776"),
+        (
+            lone_files(json!({"partBytes": (1_i64 << 40) + 1})),
+            "logFiles.partBytes is 1099511627777: use from 1048576 to 1099511627776",
+        ),
+        (lone_files(json!({"compression": "Zstd"})), "compression needs partBytes"),
         (json!({"aggregations": [files("a"), files("b")]}), "several are of the type LogFiles"),
     ] {
         let said = refusal(more.clone());
@@ -123,6 +132,19 @@ fn files_are_rebuilt_beside_what_is_counted() {
     let checkpoint = |it: &Aggregation| it.log_files.as_ref().map(|files| files.checkpoint_seconds);
     let checkpoints: Vec<_> = valid.aggregations.iter().map(checkpoint).collect();
     assert_eq!(checkpoints, [None, Some(10)]);
+}
+
+#[test]
+fn what_is_said_of_files_may_reach_its_bounds() {
+    for member in [
+        json!({"checkpointSeconds": 1, "retentionSeconds": 1, "partBytes": 1 << 20}),
+        json!({"checkpointSeconds": 3600, "retentionSeconds": 315_360_000}),
+        json!({"partBytes": 1_i64 << 40, "compression": "Zstd"}),
+        json!({"compression": "None"}),
+    ] {
+        let files = json!({"name": "files", "type": "LogFiles", "logFiles": member});
+        assert_eq!(valid(json!({"aggregations": [files]})).aggregations.len(), 1);
+    }
 }
 
 #[test]

@@ -389,6 +389,11 @@ fn a_bad_file_is_named_with_the_line() {
         ),
         ("aggregations:\n  - {name: a, typ: DistinctLogs}\n", "sheaf.yaml:2: ", "typ"),
         ("aggregations:\n  - name: A\n    type: DistinctLogs\n", "sheaf.yaml:2: ", "lower-case"),
+        (
+            "aggregations:\n  - name: a\n    type: LogFiles\n    logFiles: {compression: Zstd}\n",
+            "sheaf.yaml:2: ",
+            "partBytes",
+        ),
         ("- 1\n", "sheaf.yaml:1: ", "mapping"),
         ("threads: 1\n  window: [", "sheaf.yaml:", ""),
         ("threads: 1\n---\nthreads: 2\n", "sheaf.yaml:", "document"),

@@ -278,13 +278,21 @@ mod tests {
     #[test]
     fn files_go_on_under_another_definition_and_under_the_same_number() {
         let mut cluster = Cluster::of(1);
-        let files = |seconds: u64| json!({ "type": "LogFiles", "seconds": seconds });
-        cluster.accept(define("files", files(1)));
+        let files = |member: Value| json!({ "type": "LogFiles", "logFiles": member });
+        cluster.accept(define("files", files(json!({ "checkpointSeconds": 1 }))));
         cluster.cut(2, &[]);
-        cluster.accept(define("files", files(2)));
-        assert_eq!(lives(&cluster), [(0, "by-foo", 1, Some(2)), (1, "files", 2, None)]);
-        assert_eq!(cluster.facts.aggregations()[&1].definition, files(2));
-        cluster.repeat(define("files", files(2)));
+        for member in [
+            json!({ "checkpointSeconds": 2 }),
+            json!({ "checkpointSeconds": 2, "retentionSeconds": 60 }),
+            json!({ "checkpointSeconds": 2, "partBytes": 1 << 20 }),
+            json!({ "checkpointSeconds": 2, "partBytes": 1 << 21, "compression": "Zstd" }),
+            json!({ "checkpointSeconds": 2 }),
+        ] {
+            cluster.accept(define("files", files(member.clone())));
+            assert_eq!(lives(&cluster), [(0, "by-foo", 1, Some(2)), (1, "files", 2, None)]);
+            assert_eq!(cluster.facts.aggregations()[&1].definition, files(member.clone()));
+            cluster.repeat(define("files", files(member)));
+        }
         cluster.accept(define("files", json!({ "attribute": "foo" })));
         let expected = [(0, "by-foo", 1, Some(2)), (1, "files", 2, Some(3)), (2, "files", 3, None)];
         assert_eq!(lives(&cluster), expected, "another type is another aggregation");

@@ -37,13 +37,19 @@ fn the_file_is_yaml_that_says_who_forms_the_cluster_and_what_is_counted() {
 
 #[test]
 fn an_aggregation_of_files_is_in_the_file_as_nodes_read_it() {
-    let files = json!([{"name": "files", "type": "LogFiles", "logFiles": {}}]);
-    let read: Value = serde_saphyr::from_str(&text(json!({"aggregations": files}))).unwrap();
-    let member = json!({"checkpointSeconds": 10});
-    assert_eq!(
-        read["aggregations"],
-        json!([{"name": "files", "type": "LogFiles", "logFiles": member}])
-    );
+    let files = |member: &Value| json!([{"name": "files", "type": "LogFiles", "logFiles": member}]);
+    let least = json!({"checkpointSeconds": 10});
+    let all = json!({
+        "checkpointSeconds": 60, "retentionSeconds": 604_800, "partBytes": 1_i64 << 40,
+        "compression": "Zstd",
+    });
+    for (said, member) in
+        [(&json!({}), &least), (&json!({"compression": "None"}), &least), (&all, &all)]
+    {
+        let text = text(json!({"aggregations": files(said)}));
+        let read: Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(read["aggregations"], files(member));
+    }
 }
 
 #[test]

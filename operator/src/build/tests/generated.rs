@@ -15,7 +15,9 @@ fn any_aggregator(
     let scaled = prop::option::of((3..=256_i32, 0..=253_i32, 1..=100_i32));
     let size = (10_u32..=2000, select(vec!["Gi", "G", "Ti"]));
     let count = ("[a-z]([-a-z0-9]{0,61}[a-z0-9])?", ".{1,40}", 1..=86_400_i32);
-    let files = prop::option::of(1..=3_600_i32);
+    let parts = prop::option::of((1_i64 << 20..=1_i64 << 40, any::<bool>()));
+    let retention = prop::option::of(1..=315_360_000_i32);
+    let files = prop::option::of((1..=3_600_i32, retention, parts));
     let memory = prop::option::of(128_u32..=65_536);
     let rest = (any::<bool>(), any::<bool>(), any::<bool>());
     (numbers, scaled, size, (count, files), memory, rest).prop_map(
@@ -37,9 +39,16 @@ fn any_aggregator(
                     "distinctLogs": {"attribute": attribute, "windowSeconds": seconds},
                 }],
             });
-            if let Some(seconds) = files {
+            if let Some((checkpoint, retention, parts)) = files {
                 let name = format!("{counted:.40}-files");
-                let files = json!({"checkpointSeconds": seconds});
+                let mut files = json!({"checkpointSeconds": checkpoint});
+                if let Some(seconds) = retention {
+                    files["retentionSeconds"] = json!(seconds);
+                }
+                if let Some((bytes, compressed)) = parts {
+                    files["partBytes"] = json!(bytes);
+                    files["compression"] = json!(if compressed { "Zstd" } else { "None" });
+                }
                 let more = json!({"name": name, "type": "LogFiles", "logFiles": files});
                 spec["aggregations"].as_array_mut().unwrap().push(more);
             }
