@@ -109,7 +109,12 @@ async fn read(options: &Options, id: &str, remote: &mut Remote) -> Result<(), Ge
         if options.all {
             note(&format!("{id}, session {}", file.session));
         }
-        reading::copy(remote, &mut place, file.bytes, &mut sink).await?;
+        place.pass_removed(&file);
+        match reading::copy(remote, &mut place, file.bytes, &mut sink).await {
+            // Whoever follows goes on with what is left, and with the sessions behind.
+            Err(GetError::Removed(_)) if options.follow => break,
+            copied => copied?,
+        }
         let Some(next) = sessions.next() else { break };
         (place, file) = (Place::new(&next, 0), next);
     }
@@ -148,7 +153,7 @@ async fn chosen(
     }
 }
 
-/// Where reading begins in the first session.
+/// Where reading begins in the first session, whatever of it was removed.
 async fn begin(
     options: &Options,
     file: &RebuiltFile,
@@ -171,9 +176,16 @@ async fn follow(remote: &mut Remote, mut place: Place, sink: &mut Sink) -> Resul
         let list = catalog::from_session(remote, &place.id, place.session).await?;
         let now = list.iter().find(|file| file.session == place.session);
         let next = list.iter().find(|file| is_newer(file, &place));
+        if let Some(file) = now {
+            place.pass_removed(file);
+        }
         if let Some(file) = now.filter(|file| file.bytes > place.at) {
             quiet = 0;
-            reading::copy(remote, &mut place, file.bytes, sink).await?;
+            match reading::copy(remote, &mut place, file.bytes, sink).await {
+                // The next look tells how far.
+                Err(GetError::Removed(_)) => sleep(LOOK_EVERY).await,
+                copied => copied?,
+            }
             continue;
         }
         quiet += 1;

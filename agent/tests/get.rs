@@ -186,6 +186,76 @@ fn a_file_on_disk_is_gone_on_with_but_never_overwritten() {
     assert_eq!(fs::read(&path).unwrap(), b"another one");
 }
 
+#[test]
+fn a_session_begins_with_what_is_left_of_it() {
+    let node = Node::start();
+    for session in [7, 8, 9] {
+        node.append("a", session, "one\ntwo\nthree\n");
+    }
+    node.state().removed.extend([(7, 14), (8, 6)]);
+    let told = |arguments: &[&str], expected: &str| {
+        let output = run(&node, arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", words(&output));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{arguments:?}");
+        words(&output)
+    };
+    let cut = "sheaf: the first 6 bytes of session 8 of a were removed because of their age\n";
+    let gone = "sheaf: the first 14 bytes of session 7 of a were removed because of their age: \
+                nothing is left\n";
+    assert_eq!(told(&["a", "-s", "8"], "o\nthree\n"), cut);
+    assert_eq!(told(&["a", "-s", "7"], ""), gone);
+    assert_eq!(told(&["a", "-s", "9"], "one\ntwo\nthree\n"), "");
+    let all = told(&["a", "--all"], "o\nthree\none\ntwo\nthree\n");
+    let sessions = ["7", "8", "9"].map(|session| format!("sheaf: a, session {session}\n"));
+    let [first, second, third] = sessions;
+    assert_eq!(all, [&first, gone, &second, cut, &third].concat());
+    assert_eq!(told(&["a", "-s", "8", "--tail", "1"], "three\n"), "");
+    assert_eq!(told(&["a", "-s", "8", "--tail", "2"], "o\nthree\n"), cut);
+    assert_eq!(told(&["a", "-s", "7", "--tail", "1"], ""), gone);
+    assert_eq!(told(&["a", "-s", "8", "--bytes", "8"], "o\nthree\n"), "");
+    let some =
+        "sheaf: 2 bytes from byte 4 on of session 8 of a were removed because of their age\n";
+    assert_eq!(told(&["a", "-s", "8", "--bytes", "10"], "o\nthree\n"), some);
+}
+
+#[test]
+fn a_file_on_disk_is_gone_on_with_if_nothing_between_was_removed() {
+    let node = Node::start();
+    node.append("a", 7, "0123456789");
+    node.state().removed.insert(7, 4);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.log");
+    let to = path.to_str().unwrap();
+    for has in ["0123", "012345", "0123456789"] {
+        fs::write(&path, has).unwrap();
+        read(&node, &["a", "-o", to, "--resume"]);
+        assert_eq!(fs::read(&path).unwrap(), b"0123456789", "{has}");
+    }
+    fs::write(&path, "012x5").unwrap();
+    assert!(refusal(&node, &["a", "-o", to, "--resume"]).contains("does not begin like it"));
+    for has in ["", "012"] {
+        fs::write(&path, has).unwrap();
+        let reason = refusal(&node, &["a", "-o", to, "--resume"]);
+        assert!(reason.contains("cannot be read any more; --force"), "{reason}");
+        assert_eq!(fs::read(&path).unwrap(), has.as_bytes());
+    }
+    read(&node, &["a", "-o", to, "--force"]);
+    assert_eq!(fs::read(&path).unwrap(), b"456789");
+}
+
+#[test]
+fn what_is_removed_while_a_file_is_read_is_not_passed_over() {
+    let node = Node::start();
+    node.append("a", 7, long());
+    node.state().breaks_after = Some(700_000);
+    node.state().removes = Some(1_000_000);
+    let output = run(&node, &["a"]);
+    assert_eq!(output.status.code(), Some(1), "{}", words(&output));
+    assert!(output.stdout == long()[..700_000]);
+    let reason = "byte 700000 of session 7 of a was removed because of its age before it was read";
+    assert!(words(&output).contains(reason), "{}", words(&output));
+}
+
 /// One that follows, and what it says.
 struct Follower {
     child: Child,
@@ -236,6 +306,23 @@ fn a_file_is_followed_into_its_next_session() {
     node.state().refuses = 3;
     node.append("a", 9, "more\n");
     follower.has("out", "two\nthree\nlate\nnext\nmore\n");
+}
+
+#[test]
+fn whoever_follows_goes_on_behind_what_was_removed_and_is_told() {
+    let node = Node::start();
+    node.append("a", 7, long());
+    node.append("a", 9, "next\n");
+    node.state().breaks_after = Some(700_000);
+    node.state().removes = Some(1_000_000);
+    node.state().removed.insert(9, 2);
+    let follower = Follower::start(&node, &["a", "--session", "7"]);
+    let passed = "300,000 bytes from byte 700000 on of session 7 of a were removed";
+    follower.has("err", passed);
+    follower.has("err", "a goes on with session 9");
+    follower.has("err", "the first 2 bytes of session 9 of a were removed");
+    let left = [&long()[..700_000], &long()[1_000_000..], b"xt\n"].concat();
+    follower.has("out", &String::from_utf8(left).unwrap());
 }
 
 #[test]

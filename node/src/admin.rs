@@ -113,11 +113,13 @@ pub struct Listing {
 pub struct Content {
     /// Its length.
     pub bytes: u64,
+    /// How many bytes at its beginning cannot be read any more.
+    pub removed: u64,
     /// The entity tag, in quotes: no other bytes of this id and session have it.
     pub tag: String,
     /// The id of a node that may have more of it, and does not answer.
     pub waits_for: Option<u64>,
-    /// Reads a part of it.
+    /// Reads a part of what is left of it.
     pub read: ReadPart,
 }
 

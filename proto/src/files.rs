@@ -38,7 +38,7 @@ pub struct RebuiltFile {
     pub id: String,
     /// Which file of that name.
     pub session: u64,
-    /// How many bytes can be read.
+    /// How long it is, as far as it can be read.
     pub bytes: u64,
     /// How many of these a checkpoint has: what comes behind is in the journals too, on as many
     /// disks.
@@ -53,6 +53,10 @@ pub struct RebuiltFile {
     /// the file.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub contradicting: u64,
+    /// How many bytes at its beginning were removed because of their age. They cannot be read any
+    /// more; what follows is where it was.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub removed_bytes: u64,
 }
 
 fn is_zero(number: &u64) -> bool {

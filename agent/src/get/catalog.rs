@@ -85,7 +85,16 @@ fn table(files: &[RebuiltFile]) -> String {
     if files.is_empty() {
         return "no files".to_owned();
     }
-    let heads = ["id", "session", "bytes", "checkpointed", "waits for", "waiting", "contradicting"];
+    let heads = [
+        "id",
+        "session",
+        "bytes",
+        "checkpointed",
+        "waits for",
+        "waiting",
+        "contradicting",
+        "removed",
+    ];
     let mut table = Table::new(1, heads);
     for file in files {
         let some = |count: u64| if count == 0 { "-".to_owned() } else { grouped(count) };
@@ -97,6 +106,7 @@ fn table(files: &[RebuiltFile]) -> String {
             some(file.waits_for.unwrap_or(0)),
             some(file.waiting),
             some(file.contradicting),
+            some(file.removed_bytes),
         ]);
     }
     table.render().trim_end().to_owned()
@@ -178,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_tells_what_each_file_waits_for() {
+    fn a_table_tells_what_each_file_waits_for_and_lacks() {
         let file = |id: &str, waits_for| RebuiltFile {
             id: id.to_owned(),
             session: 1_790_000_000_000,
@@ -187,11 +197,12 @@ mod tests {
             waits_for,
             waiting: waits_for.map_or(0, |_| 2),
             contradicting: 0,
+            removed_bytes: waits_for.map_or(0, |_| 1_024),
         };
         let lines = [
-            "  id             session  bytes  checkpointed  waits for  waiting  contradicting",
-            "  a\\u{1b}  1790000000000  1,234         1,000          7        2              -",
-            "  b        1790000000000  1,234         1,000          -        -              -",
+            "  id             session  bytes  checkpointed  waits for  waiting  contradicting  removed",
+            "  a\\u{1b}  1790000000000  1,234         1,000          7        2              -    1,024",
+            "  b        1790000000000  1,234         1,000          -        -              -        -",
         ];
         assert_eq!(table(&[file("a\u{1b}", Some(7)), file("b", None)]), lines.join("\n"));
         assert_eq!(table(&[]), "no files");

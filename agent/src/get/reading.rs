@@ -14,6 +14,7 @@ use super::{
     remote::{Answer, GetError, Remote},
     sink::Sink,
 };
+use crate::text::grouped;
 
 /// What is read at once to find where lines begin.
 const BLOCK_BYTES: u64 = 64 << 10;
@@ -34,6 +35,24 @@ impl Place {
         Place { id: file.id.clone(), session: file.session, at }
     }
 
+    /// Goes to what is left of the file if it has not come as far yet, and says so.
+    pub(super) fn pass_removed(&mut self, file: &RebuiltFile) {
+        let RebuiltFile { id, session, bytes, removed_bytes, .. } = file;
+        let passed = removed_bytes.saturating_sub(self.at);
+        if passed == 0 {
+            return;
+        }
+        let which = match self.at {
+            0 => format!("the first {} bytes", grouped(passed)),
+            at => format!("{} bytes from byte {at} on", grouped(passed)),
+        };
+        let left = if removed_bytes < bytes { "" } else { ": nothing is left" };
+        note(&format!(
+            "{which} of session {session} of {id} were removed because of their age{left}"
+        ));
+        self.at = *removed_bytes;
+    }
+
     fn path(&self) -> String {
         format!("{FILES_PATH}/{}/{}", escaped(&self.id), self.session)
     }
@@ -51,7 +70,7 @@ enum Part {
 /// where it was: a file only grows.
 ///
 /// # Errors
-/// When no node sends it, or it cannot be written.
+/// When no node sends it, it was removed meanwhile, or it cannot be written.
 pub(super) async fn copy(
     remote: &mut Remote,
     place: &mut Place,
@@ -91,10 +110,11 @@ pub(super) async fn copy(
     Ok(())
 }
 
-/// Where the last lines of a file begin. A line end at its end belongs to the line before.
+/// Where the last lines of a file begin; 0 if what is left of it has no more of them. A line end
+/// at its end belongs to the line before.
 ///
 /// # Errors
-/// When no node sends it.
+/// When no node sends it, or it was removed meanwhile.
 pub(super) async fn last_lines(
     remote: &mut Remote,
     file: &RebuiltFile,
@@ -104,8 +124,8 @@ pub(super) async fn last_lines(
     if lines == 0 {
         return Ok(file.bytes);
     }
-    while start > 0 {
-        let from = start.saturating_sub(BLOCK_BYTES);
+    while start > file.removed_bytes {
+        let from = start.saturating_sub(BLOCK_BYTES).max(file.removed_bytes);
         let block = block(remote, file, from, start).await?;
         for (offset, byte) in block.iter().enumerate().rev() {
             let behind = from + offset as u64 + 1;
@@ -137,7 +157,15 @@ pub(super) async fn behind(
             file.session, file.id, file.bytes
         )));
     }
-    let from = length.saturating_sub(OVERLAP_BYTES);
+    if length < file.removed_bytes {
+        return Err(sink.foreign(&format!(
+            "it has {length} bytes, and the first {} of session {} of {} were removed because of \
+             their age: what lies between cannot be read any more; --force replaces it by what is \
+             left",
+            file.removed_bytes, file.session, file.id
+        )));
+    }
+    let from = length.saturating_sub(OVERLAP_BYTES).max(file.removed_bytes);
     if length > 0 && sink.last(length - from)? != block(remote, file, from, length).await? {
         let (id, session) = (&file.id, file.session);
         return Err(sink.foreign(&format!("session {session} of {id} does not begin like it")));
@@ -187,6 +215,7 @@ async fn part(remote: &mut Remote, place: &Place, to: Option<u64>) -> Result<Par
         StatusCode::OK if from == 0 && to.is_none() => Ok(Part::Begins(answer)),
         // It was listed: another node may lead that has not come as far yet.
         StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NOT_FOUND => Ok(Part::Beyond),
+        StatusCode::GONE => Err(GetError::removed(&place.id, place.session, from)),
         status => Err(remote.unusable(&path, status.to_string())),
     }
 }

@@ -32,6 +32,9 @@ pub(crate) enum GetError {
     /// There is no such file.
     #[error("{0}")]
     Unknown(String),
+    /// What comes next was removed because of its age.
+    #[error("{0}")]
+    Removed(String),
     /// A node answers what cannot be used.
     #[error("{node} answers for {path}: {reason}")]
     Unusable {
@@ -78,6 +81,15 @@ impl GetError {
                 "{id} has no session {session}: sheaf get --list '{id}' shows those that it has"
             ),
         })
+    }
+
+    /// This byte of a session was there when it was listed.
+    pub(super) fn removed(id: &str, session: u64, at: u64) -> GetError {
+        GetError::Removed(format!(
+            "byte {at} of session {session} of {} was removed because of its age before it was \
+             read: ask again for what is left",
+            printable(id)
+        ))
     }
 
     /// Whether nobody reads stdout any more.

@@ -20,6 +20,10 @@ pub(crate) struct State {
     pub(crate) files: BTreeMap<(String, u64), Vec<u8>>,
     /// The chunk that a session waits for.
     pub(crate) gaps: BTreeMap<u64, u64>,
+    /// How many bytes at its beginning a session lacks.
+    pub(crate) removed: BTreeMap<u64, u64>,
+    /// How many it is to lack once some of it was sent.
+    pub(crate) removes: Option<u64>,
     /// It breaks off after so many bytes of a file.
     pub(crate) breaks_after: Option<usize>,
     /// It refuses so many requests for now.
@@ -115,11 +119,18 @@ impl State {
             return ("404 Not Found\r\n".to_owned(), br#"{"error":"none"}"#.to_vec());
         };
         let (from, to) = range.split_once('-').unwrap();
-        let from: usize = from.parse().unwrap();
+        let (from, session): (usize, u64) = (from.parse().unwrap(), session.parse().unwrap());
+        let removed = self.removed.get(&session).copied().unwrap_or(0);
         let to = to.parse().map_or(bytes.len(), |last: usize| bytes.len().min(last + 1));
         if from >= to {
             let head = format!("416 Beyond\r\ncontent-range: bytes */{}\r\n", bytes.len());
             return (head, Vec::new());
+        }
+        if from < removed as usize {
+            return ("410 Gone\r\n".to_owned(), br#"{"error":"removed"}"#.to_vec());
+        }
+        if let Some(removed) = self.removes.take() {
+            self.removed.insert(session, removed);
         }
         let (last, all) = (to - 1, bytes.len());
         let head = format!("206 Partial Content\r\ncontent-range: bytes {from}-{last}/{all}\r\n");
@@ -150,6 +161,7 @@ impl State {
             waits_for: self.gaps.get(session).copied(),
             waiting: 0,
             contradicting: 0,
+            removed_bytes: self.removed.get(session).copied().unwrap_or(0),
         });
         let files: Vec<_> = files.collect();
         let next = files.last().filter(|_| wanted.count() > limit);

@@ -120,6 +120,7 @@ impl Node for Fake {
         let (bytes, gate) = (Bytes::from_static(self.content.as_bytes()), self.gate.clone());
         let content = first.map(|file| Content {
             bytes: file.bytes,
+            removed: file.removed_bytes,
             tag: "\"10-ab\"".to_owned(),
             waits_for: Some(2),
             read: Box::new(move |part| {
@@ -193,5 +194,6 @@ pub(super) fn file(id: &str, session: u64) -> RebuiltFile {
         waits_for: None,
         waiting: 0,
         contradicting: 0,
+        removed_bytes: 0,
     }
 }

@@ -107,6 +107,10 @@ pub(super) async fn read(
             return Ok(answer);
         }
     };
+    // Some of it in the place of all would be taken for all.
+    if part.start < content.removed.min(content.bytes) {
+        return Err(gone(&content));
+    }
     answer.headers_mut().insert(header::CONTENT_LENGTH, (part.end - part.start).into());
     if request.method() == Method::HEAD || part.is_empty() {
         return Ok(answer);
@@ -119,6 +123,20 @@ pub(super) async fn read(
     }
     *answer.body_mut() = Body::from_stream(pieces);
     Ok(answer)
+}
+
+/// Says what cannot be read any more, and what can.
+fn gone(content: &Content) -> Refusal {
+    let Content { bytes, removed, .. } = content;
+    let reason = if removed < bytes {
+        format!(
+            "the first {removed} bytes of it were removed because of their age: ask for the rest \
+             with Range: bytes={removed}-"
+        )
+    } else {
+        format!("all {bytes} bytes of it were removed because of their age: nothing is left")
+    };
+    Refusal { status: StatusCode::GONE, reason }
 }
 
 /// Says which bytes of the file this is about.

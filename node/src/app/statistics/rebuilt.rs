@@ -34,13 +34,14 @@ pub(super) async fn find(
         Scope::Node => reading.find_here(&id, session).await?,
         Scope::Cluster => reading.find(&id, session).await?,
     };
-    let (bytes, waits_for) = (found.file.bytes, found.waits_for.map(|node| node.0));
+    let (bytes, removed) = (found.file.bytes, found.file.removed_bytes);
+    let waits_for = found.waits_for.map(|node| node.0);
     let tag = format!("\"{bytes}-{}\"", found.digest);
     let read = async move |part| {
         let content = reading.read(found, part).await?;
         Ok(content.map(|piece| piece.map_err(io::Error::other)).boxed())
     };
-    Ok(Content { bytes, tag, waits_for, read: Box::new(|part| read(part).boxed()) })
+    Ok(Content { bytes, removed, tag, waits_for, read: Box::new(|part| read(part).boxed()) })
 }
 
 fn stream_id(id: String) -> Result<StreamId, AdminError> {

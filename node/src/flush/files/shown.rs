@@ -217,6 +217,7 @@ fn shown(key: &FileKey, kept: Option<&Kept>, tail: Option<&Tail>) -> Shown {
         waits_for: (waiting > 0).then(|| reached.next.number()),
         waiting,
         contradicting: now.map_or(0, |now| now.contradicting),
+        removed_bytes: 0,
     };
     Shown { file, digest: reached.digest }
 }

@@ -54,6 +54,7 @@ pub(in crate::cluster::peers) fn to_told(told: Told) -> peer::ListResponse {
         waits_for: file.waits_for,
         waiting: file.waiting,
         contradicting: file.contradicting,
+        removed: file.removed_bytes,
     });
     peer::ListResponse { slots: to_slots(slots), led: to_slots(led), files: files.collect() }
 }
@@ -69,6 +70,7 @@ pub(in crate::cluster::peers) fn told(message: peer::ListResponse) -> Result<Tol
             waits_for: listed.waits_for,
             waiting: listed.waiting,
             contradicting: listed.contradicting,
+            removed_bytes: listed.removed,
         };
         Ok(Shown { file, digest })
     });
@@ -119,6 +121,7 @@ mod tests {
             waits_for: Some(4),
             waiting: 2,
             contradicting: 1,
+            removed_bytes: 3,
         };
         let files = vec![Shown { file, digest: Digest(1) }];
         Told { slots: of("0-7"), led: of("8"), files }
@@ -155,7 +158,7 @@ mod tests {
         let file = [
             &[0x0a, 1, b'b', 0x10, 8, 0x18, 0xac, 2, 0x22][..],
             &one,
-            &[0x28, 5, 0x30, 4, 0x38, 2, 0x40, 1],
+            &[0x28, 5, 0x30, 4, 0x38, 2, 0x40, 1, 0x48, 3],
         ];
         let file = file.concat();
         let response = to_told(one_file()).encode_to_vec();
