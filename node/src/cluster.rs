@@ -30,6 +30,7 @@ pub mod routing; // entries to where they are folded
 pub mod sealing; // where a segment ends
 pub mod sending; // what is kept of slots that this node leads, to their other owners
 pub mod stamping; // how much each node has stamped
+pub mod tidying; // what is old or full of rebuilt files
 
 pub mod departures; // who may leave
 pub mod proposals; // commands to the leader, wherever it is

@@ -144,7 +144,7 @@ impl FlushError {
             | FlushError::Definition { .. }
             | FlushError::Contradiction(_)
             | FlushError::Consensus(Disagreement::Refused(_))
-            | FlushError::Files(FilesError::Short { .. })
+            | FlushError::Files(FilesError::Short { .. } | FilesError::Gone { .. })
             | FlushError::Fold(FoldError::Carried { .. }) => false,
             FlushError::Consensus(_)
             | FlushError::NotWhole(_)

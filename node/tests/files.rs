@@ -14,7 +14,7 @@ mod process; // the real binary
 use std::collections::VecDeque;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -26,10 +26,6 @@ use power::Power;
 use process::{Process, eventually};
 use sheaf_proto::files::{RebuiltFile, RebuiltFiles};
 
-const SETTINGS: &str = "\
-aggregations:
-  - {name: files, type: LogFiles, logFiles: {checkpointSeconds: 1}}
-";
 const IDS: [&str; 3] = ["host/var/log/app.log", "log1.log", "../größe\u{0}"];
 const SESSION: u64 = 7;
 /// A sender sends its chunks in an order that is random within so many.
@@ -47,9 +43,10 @@ struct Campaign {
 }
 
 impl Campaign {
-    fn begin() -> Campaign {
+    /// Files are kept as these settings say.
+    fn begin(member: &str) -> Campaign {
         let root = tempfile::tempdir().unwrap();
-        fs::write(root.path().join("settings.yaml"), SETTINGS).unwrap();
+        set(root.path(), member);
         let power = Power::new(root.path());
         let (rng, node) = (fastrand::Rng::new(), Arc::default());
         let (acknowledged, allowed) = (Arc::default(), Arc::default());
@@ -68,6 +65,11 @@ impl Campaign {
         let mut node = Process::start(&self.folder(), &arguments, &environment);
         *self.node.lock().unwrap() = Some(node.chunks().unwrap());
         node
+    }
+
+    /// Whether a file below the data folder is called so, in the end.
+    fn has(&self, end: &str) -> bool {
+        names(&self.folder().join("files")).iter().any(|name| name.ends_with(end))
     }
 
     /// One life, until so many more chunks are acknowledged; then the power is cut.
@@ -117,6 +119,23 @@ impl Campaign {
             }
         })
     }
+}
+
+/// Writes settings with the member of an aggregation of files.
+fn set(root: &Path, member: &str) {
+    let settings =
+        format!("aggregations:\n  - {{name: files, type: LogFiles, logFiles: {member}}}\n");
+    fs::write(root.join("settings.yaml"), settings).unwrap();
+}
+
+/// All files below a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let below = entries.flat_map(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() { names(&path) } else { vec![path.to_str().unwrap().to_owned()] }
+    });
+    below.collect()
 }
 
 /// Cuts a file into chunks, some of which are empty.
@@ -170,9 +189,9 @@ fn path(id: &str) -> String {
     format!("/v1/files/{escaped}/{SESSION}")
 }
 
-#[test]
-fn power_cuts_at_any_moment_leave_every_file_equal_to_its_source() {
-    let mut campaign = Campaign::begin();
+/// Cuts the power five times while files are sent, and checks that all of them are their sources.
+/// Returns these.
+fn power_cuts(campaign: &mut Campaign) -> [Vec<u8>; 3] {
     let mut rng = campaign.rng.fork();
     let sources = [4_000, 8_000, 500].map(|lines| source(lines, &mut rng));
     let senders: Vec<_> =
@@ -191,13 +210,61 @@ fn power_cuts_at_any_moment_leave_every_file_equal_to_its_source() {
             let file = listed(&mut admin, id)?;
             (file.checkpointed_bytes == source.len() as u64).then_some(())
         });
-        let file = listed(&mut admin, id).unwrap();
+        assert_eq!(listed(&mut admin, id).unwrap().contradicting, 0);
+    }
+    are_whole(&mut admin, &sources);
+    node.terminate();
+    sources
+}
+
+fn are_whole(admin: &mut Connection, sources: &[Vec<u8>]) {
+    for (id, source) in IDS.iter().zip(sources) {
+        let file = listed(admin, id).unwrap();
         assert_eq!((file.bytes, file.waits_for), (source.len() as u64, None));
-        assert_eq!(file.contradicting, 0);
         assert!(admin.read(&path(id), None).unwrap() == *source, "{id:?} is another file");
         let half = source.len() / 2;
         let read = admin.read(&path(id), Some((10, half))).unwrap();
         assert!(read == source[10..=half], "{id:?}: another part");
     }
+}
+
+#[test]
+fn power_cuts_at_any_moment_leave_every_file_equal_to_its_source() {
+    power_cuts(&mut Campaign::begin("{checkpointSeconds: 1}"));
+}
+
+#[test]
+fn files_in_parts_outlive_power_cuts_too_until_they_are_old() {
+    let parts = "checkpointSeconds: 1, partBytes: 65536, compression: Zstd";
+    let mut campaign = Campaign::begin(&format!("{{{parts}}}"));
+    let sources = power_cuts(&mut campaign);
+
+    // A node looks at all files when it starts.
+    let mut node = campaign.start();
+    let last_full = |source: &[u8]| format!("{:015}.zst", (source.len() / 65_536 - 1) * 65_536);
+    eventually("compressed parts", || {
+        node.must_be_alive();
+        sources
+            .iter()
+            .filter(|it| it.len() > 65_536)
+            .all(|it| campaign.has(&last_full(it)))
+            .then_some(())
+    });
+    are_whole(&mut Connection::open(node.admin().unwrap()).unwrap(), &sources);
+    node.kill();
+
+    set(campaign.root.path(), &format!("{{{parts}, retentionSeconds: 1}}"));
+    let mut node = campaign.start();
+    let mut admin = Connection::open(node.admin().unwrap()).unwrap();
+    for (id, source) in IDS.iter().zip(&sources) {
+        let bytes = source.len() as u64;
+        eventually("removed bytes", || {
+            node.must_be_alive();
+            (listed(&mut admin, id)?.removed_bytes == bytes).then_some(())
+        });
+        let gone = admin.get(&path(id)).unwrap();
+        assert!(gone.status == 410 && gone.body.contains(&bytes.to_string()), "{gone:?}");
+    }
+    assert!(!campaign.has(".zst"));
     node.terminate();
 }

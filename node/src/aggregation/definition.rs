@@ -16,7 +16,7 @@ const NAME_BYTES_MAX: usize = 63; // a DNS label, so that it can be part of a Ku
 const WINDOW_SECONDS_MAX: u64 = 86_400;
 const CHECKPOINT_SECONDS_MAX: u64 = 3_600;
 const RETENTION_SECONDS_MAX: u64 = 10 * 365 * 86_400;
-const PART_BYTES_MIN: u64 = 1 << 20;
+const PART_BYTES_MIN: u64 = 1 << 10;
 const PART_BYTES_MAX: u64 = 1 << 40;
 
 /// A named instance of one of the folds.
@@ -130,6 +130,14 @@ impl Kind {
         }
     }
 
+    /// With how many bytes a part of a file is full, if files are rebuilt in parts.
+    pub fn part(&self) -> Option<PartLength> {
+        match self {
+            Kind::DistinctLogs(_) => None,
+            Kind::LogFiles(files) => files.part,
+        }
+    }
+
     /// Whether it is made of chunks of files, and not of log records.
     pub fn takes_chunks(&self) -> bool {
         match self {
@@ -216,7 +224,7 @@ impl TryFrom<u64> for Retention {
     }
 }
 
-/// With how many bytes a part of a file is full, so that the file goes on in another: from a MiB
+/// With how many bytes a part of a file is full, so that the file goes on in another: from a KiB
 /// to a TiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartLength(u64);
@@ -339,7 +347,7 @@ pub enum InvalidDefinition {
     Retention(u64),
     /// The parts of files are too short or too long.
     #[error(
-        "parts of {0} bytes: use from 1048576 (1 MiB) to 1099511627776 (1 TiB), or leave \
+        "parts of {0} bytes: use from 1024 (1 KiB) to 1099511627776 (1 TiB), or leave \
          partBytes out to have each file in one"
     )]
     Part(u64),
@@ -614,17 +622,17 @@ mod tests {
     }
 
     #[test]
-    fn a_part_has_from_a_mib_to_a_tib() {
+    fn a_part_has_from_a_kib_to_a_tib() {
         for (bytes, valid) in [
             (0, false),
-            ((1 << 20) - 1, false),
-            (1 << 20, true),
+            ((1 << 10) - 1, false),
+            (1 << 10, true),
             (1_u64 << 40, true),
             ((1_u64 << 40) + 1, false),
         ] {
             let error = files(&format!(r#"{{"partBytes":{bytes}}}"#)).err();
             assert_eq!(error.is_none(), valid, "{bytes}");
-            assert!(error.is_none_or(|it| it.contains("1048576 (1 MiB)")), "{bytes}");
+            assert!(error.is_none_or(|it| it.contains("1024 (1 KiB)")), "{bytes}");
         }
     }
 

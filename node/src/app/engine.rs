@@ -54,6 +54,7 @@ use crate::cluster::sealing::{beyond_the_end, seal_earlier};
 use crate::cluster::sending::Sending;
 use crate::cluster::stamping::Stamping;
 use crate::cluster::standing::Standing;
+use crate::cluster::tidying::Tidying;
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::node::NodeId;
 use crate::event::time::{Clock, UnixNanos};
@@ -316,6 +317,15 @@ impl Engine {
             forgetting: Forgetting::new(node, files.clone(), facts.clone()),
         };
         parts.run("hand-over", hand_over(leaving, adopting, filling, intake))?;
+        let tidying = Tidying {
+            node,
+            files,
+            facts: facts.clone(),
+            clock: clock.clone(),
+            off: off.clone(),
+            observer: metrics.tidy_observer(),
+        };
+        parts.run("tidy", async move { match tidying.run().await {} })?;
 
         let zone = changing.zone.subscribe();
         let announcing = Announcing { node, consensus: Arc::clone(&consensus), zone };

@@ -13,8 +13,9 @@ use sheaf_proto::names::QUEUE_METRIC;
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::raft;
 use crate::cluster::clocks::Clocks;
-use crate::cluster::printing;
+use crate::cluster::{printing, tidying};
 use crate::flush::delivery::{self, FlushFigures};
+use crate::flush::files::Tidied;
 use crate::flush::folding;
 use crate::flush::group::OpenFigures;
 use crate::intake::Intake;
@@ -41,6 +42,7 @@ pub struct Metrics {
     raft_last: Gauge,
     commits: Commits,
     flushes: Flushes,
+    tidied: Tidying,
 }
 
 #[derive(Clone, Default)]
@@ -65,6 +67,12 @@ struct Flushes {
     distinct: Histogram,
     spills: Counter,
     unbalanced: Counter,
+}
+
+#[derive(Clone, Default)]
+struct Tidying {
+    removed: Counter,
+    compressed: Counter,
 }
 
 impl Metrics {
@@ -93,6 +101,7 @@ impl Metrics {
                 spills: Counter::default(),
                 unbalanced: Counter::default(),
             },
+            tidied: Tidying::default(),
             registry: Registry::default(),
         };
         metrics.register(&mut registry);
@@ -218,6 +227,18 @@ impl Metrics {
             "Times that a part of a window was moved to disk",
             self.flushes.spills.clone(),
         );
+        to.register_with_unit(
+            "files_removed",
+            "Bytes of rebuilt files that this node removed because of their age",
+            Unit::Bytes,
+            self.tidied.removed.clone(),
+        );
+        to.register_with_unit(
+            "files_compressed",
+            "Bytes of rebuilt files that this node has compressed",
+            Unit::Bytes,
+            self.tidied.compressed.clone(),
+        );
         to.register(
             "ledger_imbalances",
             "Lines after which the ledger did not balance; anything but 0 is a bug",
@@ -241,6 +262,15 @@ impl Metrics {
         Box::new(move |flush: FlushFigures| {
             distinct.observe(flush.distinct as f64);
             spills.inc_by(flush.spills);
+        })
+    }
+
+    /// Reports here what was removed and compressed of rebuilt files.
+    pub fn tidy_observer(&self) -> tidying::Observer {
+        let Tidying { removed, compressed } = self.tidied.clone();
+        Box::new(move |tidied: Tidied| {
+            removed.inc_by(tidied.removed);
+            compressed.inc_by(tidied.compressed);
         })
     }
 

@@ -73,7 +73,7 @@ impl Fetching {
 
 fn bytes(part: &FilePart) -> usize {
     match part {
-        FilePart::Begin { .. } => 0,
+        FilePart::Begin { .. } | FilePart::Gone(_) => 0,
         FilePart::Fingerprints(bytes) | FilePart::Bytes(bytes) => bytes.len(),
         FilePart::Waiting(_, held) => held.payload.len(),
     }

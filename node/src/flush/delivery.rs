@@ -276,7 +276,7 @@ impl Delivery {
         let mut completed = SlotSet::default();
         if !numbers.is_empty() {
             self.results.store().ready().await;
-            blocking::in_place(|| self.files.keep(&changes, &numbers))?;
+            blocking::in_place(|| self.files.keep(&changes, &numbers, window.end))?;
             may_die("flush-after-deliver");
             let files = changes.iter().map(|change| change.key).collect();
             let kept = KeptFiles { aggregation, checkpoints: numbers.clone(), files };

@@ -7,34 +7,42 @@
 
 mod content; // one file and its index
 mod lent; // what another owner reads
+mod parts; // where the bytes of a file are on disk
 mod received; // what comes from another owner
 mod shown; // what readers see
+mod tidied; // what is old goes, what is full is compressed
 mod turns; // who writes the files of a slot
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::aggregation::definition::PartLength;
 use crate::aggregation::log_files::names::path_of;
 use crate::aggregation::log_files::session::{Found, Held, Reached, Recorded};
 use crate::checkpoint::facts::Slot;
 use crate::event::chunk::{Sequence, StreamId};
 use crate::event::fingerprint::slot_of;
 use crate::event::slots::SlotSet;
+use crate::event::time::UnixNanos;
 use crate::failpoint::is_to_fail;
 use crate::store::{Store, StoreError, Table, folder, keys};
 pub use content::OpenFile;
-use content::Waiting;
+use content::{Index, Waiting};
 pub use lent::{Asked, FilePart, Known};
+pub use parts::Pieces;
+use parts::{Parts, Writing};
 pub use received::Incoming;
 use shown::Tail;
-pub use shown::{Named, Pieces, Shown, Wanted};
+pub use shown::{Named, Shown, Wanted};
+pub use tidied::{Tidied, Tidy};
 pub use turns::Folded;
+use turns::Openings;
 
 /// Beyond so many files that changed, all that the system has to write is written at once.
 const SYNCED_ONE_BY_ONE: usize = 16;
@@ -90,6 +98,9 @@ pub struct Version {
     /// Chunks that came for a place that has another one, with other bytes.
     #[serde(default)]
     pub contradicting: u64,
+    /// The cut of the last checkpoint that made the file longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grown: Option<UnixNanos>,
 }
 
 impl Kept {
@@ -108,15 +119,16 @@ impl Kept {
 }
 
 impl Version {
-    /// What it is after a checkpoint.
-    fn after(&self, checkpoint: u64, found: &Found) -> Version {
+    /// What it is after a checkpoint, whose cut has that time.
+    fn after(&self, checkpoint: u64, at: UnixNanos, found: &Found) -> Version {
         let mut waiting = self.waiting.clone();
         if !is_to_fail("planted-file-forgets") {
             waiting.extend(found.waiting.keys());
         }
         waiting.retain(|seq| !found.placed.contains(seq));
         let contradicting = self.contradicting + found.contradicting;
-        Version { checkpoint, reached: found.reached, waiting, contradicting }
+        let grown = if found.appended.is_empty() { self.grown } else { Some(at) };
+        Version { checkpoint, reached: found.reached, waiting, contradicting, grown }
     }
 }
 
@@ -129,6 +141,14 @@ pub struct Change {
     pub id: StreamId,
     /// What of it is new.
     pub found: Found,
+}
+
+/// A file that is longer than it was when it was made durable.
+struct Grown<'a> {
+    key: FileKey,
+    id: &'a StreamId,
+    /// How long it was.
+    before: u64,
 }
 
 /// Why a rebuilt file cannot be used.
@@ -159,6 +179,14 @@ pub enum FilesError {
         found: u64,
         /// How long the checkpoint says that it is.
         expected: u64,
+    },
+    /// What is asked for was removed because of its age.
+    #[error("{} begins with byte {begin}: what was before was removed because of its age", path.display())]
+    Gone {
+        /// The file.
+        path: PathBuf,
+        /// The place of the first byte that is there.
+        begin: u64,
     },
     /// Another owner sends what no owner has.
     #[error("another owner sends {0}")]
@@ -201,12 +229,31 @@ pub struct Files {
     folded: Arc<Mutex<SlotSet>>,
     /// How far the files are written that are folded here.
     tails: Arc<Mutex<BTreeMap<FileKey, Tail>>>,
+    /// Which ones are open to be written.
+    openings: Arc<Mutex<Openings>>,
+    /// Bytes after which a file goes on in another part, by aggregation.
+    part_bytes: Arc<Mutex<BTreeMap<u32, PartLength>>>,
 }
 
 impl Files {
     /// The files in a folder, and what `store` says of them.
     pub fn new(root: PathBuf, store: Arc<Store>) -> Files {
-        Files { root, store, folded: Arc::default(), tails: Arc::default() }
+        let (folded, tails, openings) = (Arc::default(), Arc::default(), Arc::default());
+        Files { root, store, folded, tails, openings, part_bytes: Arc::default() }
+    }
+
+    /// From now on, files of an aggregation go on in another part when one has so many bytes.
+    pub fn divide(&self, aggregation: u32, part: Option<PartLength>) {
+        let mut known = self.part_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        match part {
+            Some(part) => drop(known.insert(aggregation, part)),
+            None => drop(known.remove(&aggregation)),
+        }
+    }
+
+    fn part_bytes(&self, aggregation: u32) -> Option<u64> {
+        let known = self.part_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&aggregation).map(|part| part.bytes())
     }
 
     /// As [`Store::ready`].
@@ -214,7 +261,7 @@ impl Files {
         self.store.ready().await;
     }
 
-    /// Where a file is.
+    /// Where a file is, or the first part of it.
     pub fn path(&self, aggregation: u32, id: &StreamId, session: u64) -> PathBuf {
         self.root.join(aggregation.to_string()).join(path_of(id, session))
     }
@@ -302,9 +349,9 @@ impl Files {
         version.waiting.iter().map(read).collect()
     }
 
-    /// Makes durable what a checkpoint found, whose number each slot has: first the files, and
-    /// then how far it has them. What another node has made of it since, as the slot is its own,
-    /// stays.
+    /// Makes durable what a checkpoint found, whose number each slot has and whose cut has that
+    /// time: first the files, and then how far it has them. What another node has made of it
+    /// since, as the slot is its own, stays.
     ///
     /// # Errors
     /// When a file cannot be synced, or the database fails. Then nothing of it counts.
@@ -312,6 +359,7 @@ impl Files {
         &self,
         changes: &[Change],
         numbers: &BTreeMap<Slot, u64>,
+        at: UnixNanos,
     ) -> Result<(), FilesError> {
         let changes: Vec<_> = changes
             .iter()
@@ -320,8 +368,15 @@ impl Files {
         if changes.is_empty() {
             return Ok(());
         }
-        let grown = changes.iter().filter(|(change, _)| !change.found.appended.is_empty());
-        self.sync(grown.map(|(change, _)| (&change.key, &change.id)))?;
+        let mut grown = Vec::new();
+        for (Change { key, id, found }, number) in &changes {
+            if !found.appended.is_empty() {
+                let kept = self.kept(key)?;
+                let before = kept.map_or(0, |kept| kept.as_of(number - 1).reached.length);
+                grown.push(Grown { key: *key, id, before });
+            }
+        }
+        self.sync(&grown)?;
         let _turn = self.turn();
         let mut batch = self.store.batch();
         for (Change { key, id, found }, number) in changes {
@@ -330,7 +385,7 @@ impl Files {
                 continue;
             }
             let before = kept.as_ref().map(|kept| kept.as_of(number - 1)).unwrap_or_default();
-            let now = before.after(number, found);
+            let now = before.after(number, at, found);
             for (&seq, held) in &found.waiting {
                 batch.put(Table::Files, &key.waiting(seq), &row_of(held))?;
             }
@@ -347,20 +402,18 @@ impl Files {
         Ok(self.store.commit(batch)?)
     }
 
-    fn sync<'a>(
-        &self,
-        grown: impl Iterator<Item = (&'a FileKey, &'a StreamId)>,
-    ) -> Result<(), FilesError> {
-        let grown: Vec<_> = grown.collect();
+    fn sync(&self, grown: &[Grown<'_>]) -> Result<(), FilesError> {
         if grown.len() > SYNCED_ONE_BY_ONE {
             let root = File::open(&self.root).map_err(system("open", &self.root))?;
             return rustix::fs::syncfs(&root)
                 .map_err(|error| system("sync", &self.root)(error.into()));
         }
         let mut folders = BTreeSet::new();
-        for (&FileKey { aggregation, session, .. }, id) in grown {
-            let paths = [Files::path, Files::index_path];
-            for path in paths.map(|path| path(self, aggregation, id, session)) {
+        for Grown { key: FileKey { aggregation, session, .. }, id, before } in grown {
+            let parts = Parts::find(&self.path(*aggregation, id, *session))?;
+            let is_new = |(_, end): &(_, Option<u64>)| end.is_none_or(|end| end > *before);
+            let parts = parts.iter().filter(is_new).map(|(part, _)| part.path.clone());
+            for path in parts.chain([self.index_path(*aggregation, id, *session)]) {
                 let synced = File::open(&path).and_then(|file| file.sync_data());
                 synced.map_err(system("sync", &path))?;
                 folders.extend(path.parent().map(Path::to_owned));
@@ -374,16 +427,8 @@ impl Files {
     }
 
     fn remove(&self, key: &FileKey, id: &StreamId) -> Result<(), FilesError> {
-        for path in [Files::index_path, Files::path] {
-            let path = path(self, key.aggregation, id, key.session);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(system("remove", &path)(error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        parts::remove(&self.index_path(key.aggregation, id, key.session))?;
+        Parts::remove(&self.path(key.aggregation, id, key.session))
     }
 
     /// Opens a file that is written up to `tail`, and whose newest checkpoint has `reached`.
@@ -398,12 +443,23 @@ impl Files {
         reached: Reached,
     ) -> Result<OpenFile, FilesError> {
         let path = self.path(key.aggregation, id, key.session);
-        let index = self.index_path(key.aggregation, id, key.session);
-        for folder in [path.parent(), index.parent()].into_iter().flatten() {
+        let index = self.index(key, id, reached)?;
+        if let Some(folder) = path.parent() {
             folder::create(folder).map_err(system("make", folder))?;
         }
+        let (_opened, part_bytes) = (self.opened(key), self.part_bytes(key.aggregation));
+        let file = Writing::open(path.clone(), tail.length, part_bytes)?;
         let waiting = Waiting { key: *key, store: Arc::clone(&self.store) };
-        OpenFile::open(path, index, tail.length, reached.next, waiting)
+        Ok(OpenFile { path, file, index, waiting, _opened })
+    }
+
+    /// Opens the index of a file whose newest checkpoint has `reached`.
+    fn index(&self, key: &FileKey, id: &StreamId, reached: Reached) -> Result<Index, FilesError> {
+        let path = self.index_path(key.aggregation, id, key.session);
+        if let Some(folder) = path.parent() {
+            folder::create(folder).map_err(system("make", folder))?;
+        }
+        Index::open(path, reached.next)
     }
 }
 

@@ -69,6 +69,8 @@ pub(crate) struct World {
     pub(crate) numbers: Numbers,
     /// What the agents read, if there are any.
     pub(crate) sources: Option<Sources>,
+    /// Whether nodes rebuild files in small parts, and compress these.
+    pub(crate) has_parts: bool,
     /// Whether the senders send, and files grow.
     pub(crate) is_sending: Arc<AtomicBool>,
     /// Which nodes are to go.
@@ -83,6 +85,7 @@ impl Default for World {
             history: History::default(),
             numbers: Numbers::default(),
             sources: None,
+            has_parts: false,
             is_sending: Arc::new(AtomicBool::new(true)),
             orders: Orders::default(),
             prints: Prints::default(),
@@ -119,7 +122,7 @@ impl Machine {
             disk: Disk::default(),
             skew: Arc::default(),
             is_full: Arc::default(),
-            settings: settings(folder.path(), own, initial, copies, world.sources.is_some()),
+            settings: settings(folder.path(), own, initial, copies, world),
             world: world.clone(),
             folder: Arc::new(folder),
         }
@@ -274,10 +277,13 @@ fn settings(
     own: IpAddr,
     initial: &[IpAddr],
     copies: usize,
-    rebuilds: bool,
+    world: &World,
 ) -> Settings {
-    let files = "  - {name: files, type: LogFiles, logFiles: {checkpointSeconds: 4}}\n";
-    let files = if rebuilds { files } else { "" };
+    let rebuilds = world.sources.is_some();
+    let parts = if world.has_parts { ", partBytes: 1024, compression: Zstd" } else { "" };
+    let files =
+        format!("  - {{name: files, type: LogFiles, logFiles: {{checkpointSeconds: 4{parts}}}}}\n");
+    let files = if rebuilds { &files } else { "" };
     let file = format!(
         "aggregations:
   - {{name: by-id, type: DistinctLogs, distinctLogs: {{attribute: {ID}, windowSeconds: 2}}}}

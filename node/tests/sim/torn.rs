@@ -36,6 +36,18 @@ fn synced(disk: &Disk, root: &Path) -> BTreeMap<PathBuf, u64> {
         let path = files.path(AGGREGATION, &kept.id, key.session);
         let name = path.strip_prefix(root.join(AGGREGATION.to_string())).unwrap();
         let index = root.join(format!("{AGGREGATION}.index")).join(name);
+        let mut folder = path.clone().into_os_string();
+        folder.push("~");
+        for part in below(Path::new(&folder)) {
+            let name = part.file_name().unwrap().to_str().unwrap();
+            // What is compressed is synced as a whole before it has this name.
+            let is_whole = name.ends_with(".zst");
+            let Ok(begin) = name.trim_end_matches(".zst").parse::<u64>() else { continue };
+            if is_whole || begin < reached.length {
+                let bytes = if is_whole { u64::MAX } else { reached.length - begin };
+                synced.insert(part, bytes);
+            }
+        }
         synced.insert(path, reached.length);
         synced.insert(index, (reached.next.number() - 1) * FINGERPRINT_BYTES);
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// How long files may be kept at most: ten years.
 pub const RETENTION_SECONDS_MAX: i32 = 10 * 365 * 86_400;
 /// The fewest bytes with which a part of a file is full.
-pub const PART_BYTES_MIN: i64 = 1 << 20;
+pub const PART_BYTES_MIN: i64 = 1 << 10;
 /// The most bytes that a part of a file may have.
 pub const PART_BYTES_MAX: i64 = 1 << 40;
 
@@ -95,8 +95,8 @@ pub struct LogFiles {
     #[schemars(range(min = 1, max = RETENTION_SECONDS_MAX))]
     pub retention_seconds: Option<i32>,
 
-    /// With how many bytes a part of a file is full, so that the file goes on in another: 1048576
-    /// (1 MiB) to 1099511627776 (1 TiB). Readers see one file all the same. If left out, each
+    /// With how many bytes a part of a file is full, so that the file goes on in another: 1024
+    /// (1 KiB) to 1099511627776 (1 TiB). Readers see one file all the same. If left out, each
     /// file is one part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = PART_BYTES_MIN, max = PART_BYTES_MAX))]

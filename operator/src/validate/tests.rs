@@ -111,10 +111,10 @@ fn what_a_definition_of_another_version_lets_through_is_refused_with_advice() {
         (lone_files(json!({"checkpointSeconds": 3601})), "from 1 to 3600"),
         (lone_files(json!({"retentionSeconds": 0})), "from 1 to 315360000"),
         (lone_files(json!({"retentionSeconds": 315_360_001})), "from 1 to 315360000"),
-        (lone_files(json!({"partBytes": (1 << 20) - 1})), "from 1048576 to 1099511627776"),
+        (lone_files(json!({"partBytes": (1 << 10) - 1})), "from 1024 to 1099511627776"),
         (
             lone_files(json!({"partBytes": (1_i64 << 40) + 1})),
-            "logFiles.partBytes is 1099511627777: use from 1048576 to 1099511627776",
+            "logFiles.partBytes is 1099511627777: use from 1024 to 1099511627776",
         ),
         (lone_files(json!({"compression": "Zstd"})), "compression needs partBytes"),
         (json!({"aggregations": [files("a"), files("b")]}), "several are of the type LogFiles"),

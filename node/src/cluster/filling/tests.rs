@@ -102,7 +102,7 @@ impl Disks {
         let found = session.close(|_| true, &mut file).unwrap();
         file.add_to_index(now.reached.next, &found.appended).unwrap();
         let change = files::Change { key: KEY, id: id(), found };
-        files.keep(&[change], &[(SLOT, number)].into()).unwrap();
+        files.keep(&[change], &[(SLOT, number)].into(), UnixNanos(0)).unwrap();
     }
 
     /// What a file has, and the checkpoint that says so.

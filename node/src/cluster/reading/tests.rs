@@ -4,6 +4,7 @@ use super::*;
 use crate::aggregation::log_files::session::{Held, Order, Session};
 use crate::cluster::example::keeping_from;
 use crate::cluster::example::mesh::{Lender, Mesh};
+use crate::event::time::UnixNanos;
 use crate::flush::example::node::{Node, Source};
 use crate::flush::example::{Cluster, at, slots};
 use crate::flush::feed::Consensus as _;
@@ -69,7 +70,8 @@ impl Setting {
             let found = folding.close(|_| true, &mut file).unwrap();
             file.add_to_index(now.reached.next, &found.appended).unwrap();
             let number = now.checkpoint + 1;
-            files.keep(&[Change { key, id, found }], &[(key.slot(), number)].into()).unwrap();
+            let numbers = [(key.slot(), number)].into();
+            files.keep(&[Change { key, id, found }], &numbers, UnixNanos(0)).unwrap();
         } else {
             files.show(&key, &id, &folding);
         }

@@ -6,18 +6,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::parts::{PIECE_BYTES, Parts, Pieces};
 use super::{FileKey, Files, FilesError, Kept};
 use crate::aggregation::log_files::session::{Held, Reached};
 use crate::checkpoint::facts::Slot;
 use crate::event::chunk::Sequence;
 
-/// What is read of a file at once.
-const PIECE_BYTES: u64 = 256 << 10;
-/// Fingerprints in such a piece.
+/// Fingerprints that are read at once.
 const PIECE_CHUNKS: u64 = PIECE_BYTES / 16;
 
 /// Which files somebody asks for, and what there is of them already.
@@ -56,20 +54,23 @@ pub enum FilePart {
     },
     /// The next fingerprints of its chunks, 16 bytes each.
     Fingerprints(Bytes),
+    /// What comes next of its bytes begins at this place: those before were removed because of
+    /// their age.
+    Gone(u64),
     /// Its next bytes.
     Bytes(Bytes),
     /// A chunk that waits behind a gap.
     Waiting(Sequence, Held),
 }
 
-type Parts = Box<dyn Iterator<Item = Result<FilePart, FilesError>> + Send>;
+type Lent = Box<dyn Iterator<Item = Result<FilePart, FilesError>> + Send>;
 
 impl Files {
     /// What is asked for, file by file; read as it is taken.
     ///
     /// # Errors
     /// When the database cannot be read, or there is no file of which something is known.
-    pub fn lend(&self, asked: Asked) -> Result<Parts, FilesError> {
+    pub fn lend(&self, asked: Asked) -> Result<Lent, FilesError> {
         let mut found = Vec::new();
         if asked.only_known {
             for &key in asked.known.keys() {
@@ -85,13 +86,13 @@ impl Files {
         let lent = found.into_iter().filter_map(move |(key, kept)| {
             let kept = kept.up_to(*asked.checkpoints.get(&key.slot())?)?;
             let known = asked.known.get(&key).cloned().unwrap_or_default();
-            let failed = |error| -> Parts { Box::new(iter::once(Err(error))) };
+            let failed = |error| -> Lent { Box::new(iter::once(Err(error))) };
             Some(files.parts(key, kept, known).unwrap_or_else(failed))
         });
         Ok(Box::new(lent.flatten()))
     }
 
-    fn parts(&self, key: FileKey, kept: Kept, known: Known) -> Result<Parts, FilesError> {
+    fn parts(&self, key: FileKey, kept: Kept, known: Known) -> Result<Lent, FilesError> {
         let now = kept.now.reached;
         let continues = self.goes_on(&key, &kept, &known.reached)?;
         let Known { reached: from, waiting: has } =
@@ -104,16 +105,19 @@ impl Files {
                 }
             }
         }
-        let mut content: Parts = Box::new(iter::empty());
+        let mut content: Lent = Box::new(iter::empty());
         if from.next < now.next {
-            let file = Arc::new(self.open(&key, &kept.id, now, now)?);
-            let index = Arc::clone(&file);
+            let index = self.index(&key, &kept.id, now)?;
             let chunks = pieces(from.next.number(), now.next.number(), PIECE_CHUNKS);
             let chunks = chunks.map(move |(from, to)| index.fingerprints(from, to));
-            let bytes = pieces(from.length, now.length, PIECE_BYTES);
-            let bytes = bytes.map(move |(from, to)| file.bytes(from, to));
             let chunks = chunks.map(|read| read.map(FilePart::Fingerprints));
-            content = Box::new(chunks.chain(bytes.map(|read| read.map(FilePart::Bytes))));
+            let path = self.path(key.aggregation, &kept.id, key.session);
+            let begin = Parts::find(&path)?.begin().min(now.length);
+            let gone = (begin > from.length).then_some(Ok(FilePart::Gone(begin)));
+            let left = from.length.max(begin)..now.length;
+            let bytes = (!left.is_empty()).then(|| Pieces::open(path, left)).transpose()?;
+            let bytes = bytes.into_iter().flatten().map(|read| read.map(FilePart::Bytes));
+            content = Box::new(chunks.chain(gone).chain(bytes));
         }
         let begin = FilePart::Begin { key, kept, continues };
         Ok(Box::new(iter::once(Ok(begin)).chain(content).chain(waiting)))
@@ -129,10 +133,10 @@ impl Files {
         if known.next > now.next || known.length > now.length {
             return Ok(false);
         }
-        let file = self.open(key, &kept.id, now, now)?;
+        let index = self.index(key, &kept.id, now)?;
         let mut reached = Reached::default();
         for (from, to) in pieces(1, known.next.number(), PIECE_CHUNKS) {
-            reached = reached.behind(fingerprints(&file.fingerprints(from, to)?));
+            reached = reached.behind(fingerprints(&index.fingerprints(from, to)?));
         }
         Ok(reached.digest == known.digest)
     }

@@ -5,7 +5,8 @@ use std::fs;
 
 use super::content::{OpenFile, index_length};
 use super::lent::{Asked, FilePart, Known, fingerprints};
-use super::{FileKey, Files, FilesError, Kept, row_of};
+use super::parts::Parts;
+use super::{FileKey, Files, FilesError, Grown, Kept, row_of};
 use crate::aggregation::log_files::session::{Held, Reached};
 use crate::checkpoint::facts::Slot;
 use crate::event::chunk::Sequence;
@@ -38,6 +39,8 @@ struct Coming {
     kept: Kept,
     /// What was kept here before.
     own: Option<Kept>,
+    /// How long it was.
+    before: u64,
     /// How much is here.
     reached: Reached,
     content: Option<OpenFile>,
@@ -89,8 +92,10 @@ impl Files {
         let (reached, id) = (kept.as_of(checkpoint).reached, &kept.id);
         let path = self.path(key.aggregation, id, key.session);
         let index = self.index_path(key.aggregation, id, key.session);
-        let has = |path, bytes| bytes == 0 || fs::metadata(path).is_ok_and(|it| it.len() >= bytes);
-        if has(path, reached.length) && has(index, index_length(reached.next)) {
+        let has_bytes = || Parts::find(&path).and_then(|parts| parts.reach(reached.length));
+        let expected = index_length(reached.next);
+        let has_chunks = || fs::metadata(index).is_ok_and(|found| found.len() >= expected);
+        if has_bytes().unwrap_or(false) && (expected == 0 || has_chunks()) {
             Known { reached, waiting: kept.waiting() }
         } else {
             Known::default()
@@ -120,8 +125,16 @@ impl<M: MayKeep> Incoming<M> {
             let own = self.files.kept(&key)?;
             let reached = self.known.get(&key).filter(|_| continues).copied().unwrap_or_default();
             self.came.insert(key);
-            let (content, has_grown, waiting) = (None, false, BTreeMap::new());
-            self.coming = Some(Coming { key, kept, own, reached, content, has_grown, waiting });
+            self.coming = Some(Coming {
+                key,
+                kept,
+                own,
+                before: reached.length,
+                reached,
+                content: None,
+                has_grown: false,
+                waiting: BTreeMap::new(),
+            });
             return Ok(());
         }
         let Some(coming) = &mut self.coming else {
@@ -157,7 +170,7 @@ impl<M: MayKeep> Incoming<M> {
                 path.display()
             )));
         }
-        if let Some(content) = &coming.content {
+        if let Some(content) = &mut coming.content {
             let folded = self.files.turn();
             if folded.contains(key.slot()) || !(self.may_keep)(key.slot()) {
                 return Err(FilesError::Moved { slot: key.slot() });
@@ -180,7 +193,12 @@ impl<M: MayKeep> Incoming<M> {
             return Ok(());
         }
         let grown = whole.iter().filter(|coming| coming.has_grown);
-        self.files.sync(grown.map(|coming| (&coming.key, &coming.kept.id)))?;
+        let grown = grown.map(|Coming { key, kept, before, .. }| Grown {
+            key: *key,
+            id: &kept.id,
+            before: *before,
+        });
+        self.files.sync(&grown.collect::<Vec<_>>())?;
         let folded = self.files.turn();
         let mut batch = self.files.store.batch();
         for Coming { key, kept, waiting, .. } in whole.iter().filter(|coming| coming.is_news()) {
@@ -225,8 +243,13 @@ impl Coming {
                 self.reached = self.reached.behind(chunks);
                 Ok(bytes.len() as u64)
             }
+            (FilePart::Gone(begin), Some(content)) => {
+                content.file.restart(begin)?;
+                self.reached.length = begin;
+                Ok(0)
+            }
             (FilePart::Bytes(bytes), Some(content)) => {
-                content.write_at(self.reached.length, &bytes)?;
+                content.file.write_at(self.reached.length, &bytes)?;
                 self.reached.length += bytes.len() as u64;
                 Ok(bytes.len() as u64)
             }
@@ -235,7 +258,8 @@ impl Coming {
                 self.waiting.insert(seq, held);
                 Ok(bytes)
             }
-            (FilePart::Begin { .. } | FilePart::Fingerprints(_) | FilePart::Bytes(_), _) => Ok(0),
+            // The file is open by now.
+            _ => Ok(0),
         }
     }
 }

@@ -2,26 +2,20 @@
 //! folded in this life. What else is on disk a loss of power may have spoilt.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::{MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use sheaf_proto::files::RebuiltFile;
 
-use super::{FileKey, Files, FilesError, Kept, system};
+use super::parts::{Parts, Pieces};
+use super::{FileKey, Files, FilesError, Kept};
 use crate::aggregation::log_files::session::{Reached, Session};
 use crate::checkpoint::Digest;
 use crate::checkpoint::facts::Slot;
 use crate::event::chunk::StreamId;
 use crate::event::fingerprint::slot_of;
 use crate::event::slots::SlotSet;
-use crate::store::{StoreError, Table, keys};
-
-/// What is read of a file at once.
-const PIECE_BYTES: u64 = 256 << 10;
+use crate::store::{Table, keys};
 
 /// A file that is folded here, as far as it is written.
 #[derive(Clone, Debug)]
@@ -65,14 +59,6 @@ pub struct Shown {
     pub digest: Digest,
 }
 
-/// A part of a file, read as it is taken.
-#[derive(Debug)]
-pub struct Pieces {
-    path: PathBuf,
-    file: File,
-    left: u64,
-}
-
 impl Files {
     fn tails(&self) -> MutexGuard<'_, BTreeMap<FileKey, Tail>> {
         self.tails.lock().unwrap_or_else(PoisonError::into_inner)
@@ -93,11 +79,16 @@ impl Files {
         self.tails().retain(|key, _| !is_hidden(key));
     }
 
+    /// Whether a file is longer than a checkpoint has it.
+    pub(super) fn is_shown(&self, key: &FileKey) -> bool {
+        self.tails().contains_key(key)
+    }
+
     /// The first of the files that are wanted, in the order of ids and sessions.
     ///
     /// # Errors
-    /// When the database cannot be read.
-    pub fn list(&self, wanted: &Wanted) -> Result<Vec<Shown>, StoreError> {
+    /// When the database cannot be read, or the system refuses.
+    pub fn list(&self, wanted: &Wanted) -> Result<Vec<Shown>, FilesError> {
         // A file is hidden once a checkpoint has it: so these come first, and then the rows.
         let mut tails = self.tails_of(wanted);
         let mut first = First { wanted, found: BTreeMap::new() };
@@ -115,7 +106,20 @@ impl Files {
         for (key, tail) in &tails {
             first.add(&tail.id, key.session, || shown(key, None, Some(tail)));
         }
-        Ok(first.found.into_values().collect())
+        first
+            .found
+            .into_values()
+            .map(|shown| self.with_removed(wanted.aggregation, shown))
+            .collect()
+    }
+
+    fn with_removed(&self, aggregation: u32, mut shown: Shown) -> Result<Shown, FilesError> {
+        let Shown { file, .. } = &mut shown;
+        if let Ok(id) = StreamId::try_from(file.id.clone()) {
+            let parts = Parts::find(&self.path(aggregation, &id, file.session))?;
+            file.removed_bytes = parts.begin().min(file.bytes);
+        }
+        Ok(shown)
     }
 
     fn tails_of(&self, wanted: &Wanted) -> BTreeMap<FileKey, Tail> {
@@ -141,10 +145,7 @@ impl Files {
         session: u64,
         part: &Range<u64>,
     ) -> Result<Pieces, FilesError> {
-        let path = self.path(aggregation, id, session);
-        let mut file = File::open(&path).map_err(system("open", &path))?;
-        file.seek(SeekFrom::Start(part.start)).map_err(system("read", &path))?;
-        Ok(Pieces { path, file, left: part.end.saturating_sub(part.start) })
+        Pieces::open(self.path(aggregation, id, session), part.clone())
     }
 }
 
@@ -220,21 +221,4 @@ fn shown(key: &FileKey, kept: Option<&Kept>, tail: Option<&Tail>) -> Shown {
         removed_bytes: 0,
     };
     Shown { file, digest: reached.digest }
-}
-
-impl Iterator for Pieces {
-    type Item = Result<Bytes, FilesError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let bytes = self.left.min(PIECE_BYTES);
-        if bytes == 0 {
-            return None;
-        }
-        let mut piece = vec![0; bytes as usize];
-        let read = self.file.read_exact(&mut piece);
-        // Nothing comes after an error.
-        self.left = if read.is_ok() { self.left - bytes } else { 0 };
-        let read: io::Result<Bytes> = read.map(|()| piece.into());
-        Some(read.map_err(system("read", &self.path)))
-    }
 }

@@ -1,3 +1,5 @@
+mod tidied;
+
 use std::fs;
 
 use serde_json::json;
@@ -92,9 +94,11 @@ fn stream(id: &str) -> StreamId {
 }
 
 fn register(seconds: u64) -> Command {
-    let files = json!({
-        "name": "files", "type": "LogFiles", "logFiles": {"checkpointSeconds": seconds},
-    });
+    register_as(&json!({"checkpointSeconds": seconds}))
+}
+
+fn register_as(member: &serde_json::Value) -> Command {
+    let files = json!({"name": "files", "type": "LogFiles", "logFiles": member});
     let by_foo = definition("by-foo", 10);
     Command::Register { definitions: [("by-foo".into(), by_foo), ("files".into(), files)].into() }
 }
@@ -395,6 +399,7 @@ fn parts(files: &Files, asked: Asked) -> Vec<String> {
     let short = |part| match part {
         FilePart::Begin { kept, continues, .. } => format!("{} {continues}", kept.id),
         FilePart::Fingerprints(chunks) => format!("{} chunks", chunks.len() / 16),
+        FilePart::Gone(begin) => format!("from {begin}"),
         FilePart::Bytes(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
         FilePart::Waiting(seq, held) => format!("{} waits: {:?}", seq.number(), held.payload),
     };
@@ -565,7 +570,7 @@ async fn a_checkpoint_that_others_have_gone_on_from_is_not_written_again() {
     let (files, key) = (it.node.files(), Setting::key("a"));
     let before = files.kept(&key).unwrap();
     let late = Change { key, id: stream("a"), found: Found::default() };
-    files.keep(&[late], &[(key.slot(), 1)].into()).unwrap();
+    files.keep(&[late], &[(key.slot(), 1)].into(), at(2)).unwrap();
     assert_eq!(files.kept(&key).unwrap(), before);
     runs(life).await;
 }

@@ -1,9 +1,11 @@
 //! Who writes the files of a slot: whoever folds it, and else whoever takes them from another
 //! owner. The one does not know at once when the facts make it the other.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Files, FilesError, Kept};
+use super::{FileKey, Files, FilesError, Kept};
 use crate::checkpoint::facts::Slot;
 use crate::event::slots::SlotSet;
 use crate::store::Table;
@@ -63,6 +65,68 @@ impl Files {
         }
         self.store.commit(batch)?;
         Ok(found.len())
+    }
+}
+
+/// The files that are open to be written.
+#[derive(Default)]
+pub(super) struct Openings {
+    now: BTreeMap<FileKey, u32>,
+    /// A file that is being compressed, and whether it was opened since.
+    compressed: Option<(FileKey, bool)>,
+}
+
+/// A file stays open to be written until this is dropped.
+pub(super) struct Opened {
+    key: FileKey,
+    openings: Arc<Mutex<Openings>>,
+}
+
+impl Openings {
+    /// Whether a file is open to be written.
+    pub(super) fn has(&self, key: &FileKey) -> bool {
+        self.now.contains_key(key)
+    }
+
+    /// A file begins to be compressed.
+    pub(super) fn compress(&mut self, key: FileKey) {
+        self.compressed = Some((key, false));
+    }
+
+    /// Whether it was opened since.
+    pub(super) fn was_opened(&mut self) -> bool {
+        self.compressed.take().is_none_or(|(_, was_opened)| was_opened)
+    }
+}
+
+impl Files {
+    /// The files that are open to be written: no other is opened until this is dropped.
+    pub(super) fn openings(&self) -> MutexGuard<'_, Openings> {
+        self.openings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A file is about to be opened.
+    pub(super) fn opened(&self, key: &FileKey) -> Opened {
+        let mut openings = self.openings();
+        *openings.now.entry(*key).or_default() += 1;
+        if let Some((compressed, was_opened)) = &mut openings.compressed
+            && compressed == key
+        {
+            *was_opened = true;
+        }
+        Opened { key: *key, openings: Arc::clone(&self.openings) }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let mut openings = self.openings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut open) = openings.now.entry(self.key) {
+            *open.get_mut() -= 1;
+            if *open.get() == 0 {
+                open.remove();
+            }
+        }
     }
 }
 

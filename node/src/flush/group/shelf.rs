@@ -118,6 +118,7 @@ impl Shelf {
         let known = facts.aggregations().get(&number);
         let progress = |slot| known.map(|known| known.progress(slot));
         let completed = slots.iter().filter_map(|slot| Some((slot, progress(slot)?.number())));
+        files.divide(number, aggregation.definition.kind.part());
         let mut shelf = Shelf {
             aggregation,
             begin: super::positions(from),
@@ -142,6 +143,7 @@ impl Shelf {
     /// Goes on under what its definition is now, up to where it ends.
     pub(super) fn follow(&mut self, definition: &Definition, end: Option<UnixNanos>) {
         self.aggregation.definition.clone_from(definition);
+        self.files.divide(self.aggregation.number, definition.kind.part());
         self.end = end;
     }
 

@@ -89,6 +89,7 @@ pub(in crate::cluster::peers) fn to_file_part(
             Part::Begin(peer::FileBegin { file: to_name(&key), kept, continues })
         }
         FilePart::Fingerprints(chunks) => Part::Fingerprints(chunks),
+        FilePart::Gone(begin) => Part::Gone(begin),
         FilePart::Bytes(bytes) => Part::Bytes(bytes),
         FilePart::Waiting(seq, Held { fingerprint, payload }) => {
             let (seq, fingerprint) = (seq.number(), to_number(fingerprint));
@@ -112,6 +113,7 @@ pub(in crate::cluster::peers) fn file_part(
             Err(Malformed("fingerprints"))
         }
         Part::Fingerprints(chunks) => Ok(FilePart::Fingerprints(chunks)),
+        Part::Gone(begin) => Ok(FilePart::Gone(begin)),
         Part::Bytes(bytes) => Ok(FilePart::Bytes(bytes)),
         Part::Waiting(peer::WaitingChunk { seq, fingerprint, payload }) => {
             let fingerprint = number(&fingerprint, "waiting.fingerprint")?;
@@ -144,7 +146,7 @@ mod tests {
         Asked { aggregation: 3, checkpoints, known, only_known: true }
     }
 
-    fn parts() -> [FilePart; 4] {
+    fn parts() -> [FilePart; 5] {
         let (id, now) = ("a".to_owned().try_into().unwrap(), Version::default());
         let held = Held { fingerprint: 9, payload: Bytes::from_static(b"x") };
         [
@@ -152,6 +154,7 @@ mod tests {
             FilePart::Fingerprints(Bytes::from_static(&[1; 16])),
             FilePart::Bytes(Bytes::from_static(b"ab")),
             FilePart::Waiting(seq(4), held),
+            FilePart::Gone(300),
         ]
     }
 
@@ -184,6 +187,7 @@ mod tests {
         assert_eq!(sent[2], b"\x1a\x02ab");
         let nine = [&[0; 15][..], &[9]].concat();
         assert_eq!(sent[3], [&[0x22, 23, 0x08, 4, 0x12, 16][..], &nine, b"\x1a\x01x"].concat());
+        assert_eq!(sent[4], [0x28, 0xac, 2]);
     }
 
     #[test]

@@ -1,0 +1,130 @@
+//! Rebuilt files as their aggregations want them in the long run, on each owner's disk.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::aggregation::definition::{Compression, Kind, LogFiles};
+use crate::blocking::{self, Interrupted};
+use crate::checkpoint::facts::{Facts, Slot};
+use crate::event::node::NodeId;
+use crate::event::time::{Clock, SECOND, UnixNanos};
+use crate::flush::files::{Files, FilesError, Tidied, Tidy};
+use crate::flush::{FlushError, aggregations};
+
+/// How often files are looked at: those of which something has changed, ..
+const EVERY: Duration = Duration::from_secs(60);
+/// .. or has become old, within this time, since it may take until nobody writes a file ..
+const RECENT: u64 = 2 * 3_600 * SECOND;
+/// .. and all of them once in so many times.
+const ALL_ONCE_IN: u32 = 60;
+
+/// Is told what was done.
+pub type Observer = Box<dyn Fn(Tidied) + Send + Sync>;
+
+/// Tidies rebuilt files.
+pub struct Tidying {
+    /// This node.
+    pub node: NodeId,
+    /// The files.
+    pub files: Files,
+    /// What aggregations want, and who owns what.
+    pub facts: watch::Receiver<Arc<Facts>>,
+    /// Tells how old files are.
+    pub clock: Clock,
+    /// Cancelled when the node stops.
+    pub off: CancellationToken,
+    /// Who counts it.
+    pub observer: Observer,
+}
+
+/// Why files are not tidied.
+#[derive(Debug, thiserror::Error)]
+enum TidyError {
+    #[error(transparent)]
+    Definition(#[from] FlushError),
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
+impl Tidying {
+    /// Does so again and again, and at once when what is wanted has changed. What fails is tried
+    /// again the next time.
+    pub async fn run(self) -> Infallible {
+        let (mut facts, mut last) = (self.facts.clone(), Vec::new());
+        let mut round = 0;
+        loop {
+            let wanted = definitions(&facts.borrow_and_update());
+            round = if wanted == last { (round + 1) % ALL_ONCE_IN } else { 0 };
+            last = wanted;
+            match self.tidy(round == 0).await {
+                Ok(Tidied { removed: 0, compressed: 0 }) => {}
+                Ok(Tidied { removed, compressed }) => {
+                    info!(removed, compressed, "bytes of rebuilt files were tidied");
+                }
+                Err(error) => warn!(%error, "rebuilt files are not tidied"),
+            }
+            let changed = async {
+                if facts.wait_for(|facts| definitions(facts) != last).await.is_err() {
+                    // Nothing changes any more.
+                    pending().await
+                }
+            };
+            // Whichever comes first.
+            timeout(EVERY, changed).await.ok();
+        }
+    }
+
+    /// Tidies all files, or those that may need it.
+    async fn tidy(&self, all: bool) -> Result<Tidied, TidyError> {
+        let facts = self.facts.borrow().clone();
+        let mut tidied = Tidied::default();
+        for aggregation in aggregations(&facts)? {
+            let Kind::LogFiles(wanted) = aggregation.definition.kind else { continue };
+            let number = aggregation.number;
+            self.files.divide(number, wanted.part);
+            if wanted.retention.is_none() && wanted.compression == Compression::None {
+                continue;
+            }
+            let Some(known) = facts.aggregations().get(&number) else { continue };
+            for slot in facts.owner_of(self.node).iter() {
+                let checkpoint = known.progress(slot).number();
+                let slot = self.tidy_slot(number, wanted.clone(), (slot, checkpoint), all).await?;
+                (self.observer)(slot);
+                tidied.removed += slot.removed;
+                tidied.compressed += slot.compressed;
+            }
+        }
+        Ok(tidied)
+    }
+
+    async fn tidy_slot(
+        &self,
+        aggregation: u32,
+        wanted: LogFiles,
+        slot: (Slot, u64),
+        all: bool,
+    ) -> Result<Tidied, TidyError> {
+        let (files, off, now) = (self.files.clone(), self.off.clone(), self.clock.now());
+        let since = UnixNanos(if all { 0 } else { now.0.saturating_sub(RECENT) });
+        let tidying = blocking::run(move || {
+            let tidy = Tidy { wanted: &wanted, now, since, goes_on: &|| !off.is_cancelled() };
+            files.tidy(aggregation, slot, &tidy)
+        });
+        Ok(tidying.await??)
+    }
+}
+
+/// What aggregations want of files, as it is written.
+fn definitions(facts: &Facts) -> Vec<(u32, Value)> {
+    facts.rebuilding().map(|(number, known)| (number, known.definition.clone())).collect()
+}
