@@ -48,7 +48,7 @@ pub enum FilePart {
         /// Which one.
         key: FileKey,
         /// What checkpoints say of it.
-        kept: Kept,
+        kept: Box<Kept>,
         /// Whether what follows goes on behind what is known, and not at the first byte.
         continues: bool,
     },
@@ -119,7 +119,7 @@ impl Files {
             let bytes = bytes.into_iter().flatten().map(|read| read.map(FilePart::Bytes));
             content = Box::new(chunks.chain(gone).chain(bytes));
         }
-        let begin = FilePart::Begin { key, kept, continues };
+        let begin = FilePart::Begin { key, kept: Box::new(kept), continues };
         Ok(Box::new(iter::once(Ok(begin)).chain(content).chain(waiting)))
     }
 

@@ -127,7 +127,7 @@ impl<M: MayKeep> Incoming<M> {
             self.came.insert(key);
             self.coming = Some(Coming {
                 key,
-                kept,
+                kept: *kept,
                 own,
                 before: reached.length,
                 reached,

@@ -150,7 +150,11 @@ mod tests {
         let (id, now) = ("a".to_owned().try_into().unwrap(), Version::default());
         let held = Held { fingerprint: 9, payload: Bytes::from_static(b"x") };
         [
-            FilePart::Begin { key: KEY, kept: Kept { id, now, before: None }, continues: true },
+            FilePart::Begin {
+                key: KEY,
+                kept: Kept { id, now, before: None }.into(),
+                continues: true,
+            },
             FilePart::Fingerprints(Bytes::from_static(&[1; 16])),
             FilePart::Bytes(Bytes::from_static(b"ab")),
             FilePart::Waiting(seq(4), held),
