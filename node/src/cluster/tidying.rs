@@ -84,10 +84,10 @@ impl Tidying {
         }
     }
 
-    /// Tidies all files, or those that may need it.
+    /// Tidies all files, or those that may need it. What fails in one slot holds up no other.
     async fn tidy(&self, all: bool) -> Result<Tidied, TidyError> {
         let facts = self.facts.borrow().clone();
-        let mut tidied = Tidied::default();
+        let (mut tidied, mut failed) = (Tidied::default(), None);
         for aggregation in aggregations(&facts)? {
             let Kind::LogFiles(wanted) = aggregation.definition.kind else { continue };
             let number = aggregation.number;
@@ -98,13 +98,17 @@ impl Tidying {
             let Some(known) = facts.aggregations().get(&number) else { continue };
             for slot in facts.owner_of(self.node).iter() {
                 let checkpoint = known.progress(slot).number();
-                let slot = self.tidy_slot(number, wanted.clone(), (slot, checkpoint), all).await?;
-                (self.observer)(slot);
-                tidied.removed += slot.removed;
-                tidied.compressed += slot.compressed;
+                match self.tidy_slot(number, wanted.clone(), (slot, checkpoint), all).await {
+                    Ok(slot) => {
+                        (self.observer)(slot);
+                        tidied.removed += slot.removed;
+                        tidied.compressed += slot.compressed;
+                    }
+                    Err(error) => failed = failed.or(Some(error)),
+                }
             }
         }
-        Ok(tidied)
+        failed.map_or(Ok(tidied), Err)
     }
 
     async fn tidy_slot(
