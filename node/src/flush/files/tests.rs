@@ -632,6 +632,33 @@ async fn a_reader_sees_what_this_life_has_folded_and_what_checkpoints_have() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn slots_are_not_folded_as_one_again_while_a_file_would_get_shorter() {
+    let it = Setting::new();
+    let life = it.node.start();
+    it.cluster.apply(register(60));
+    let others = if Setting::key("a").slot() < 128 { "128-255" } else { "0-127" };
+    let folded_last = || it.source.followed().last().map(|(_, _, slots)| slots.clone());
+    it.append(3, ("a", 1), "one ");
+    it.cut(3).await;
+    it.cluster.place(others, 2);
+    it.cut(4).await;
+    it.cluster.place(others, 1);
+    for second in 5..9 {
+        it.cut(second).await;
+        assert_eq!(folded_last().as_deref(), Some(others));
+        assert_eq!(shown(&it, "a"), Some((4, 0, None, 0)));
+    }
+    it.cluster.apply(register(1));
+    for second in 9..12 {
+        it.cut(second).await;
+        assert_eq!(shown(&it, "a").map(|shown| shown.0), Some(4));
+    }
+    assert_eq!(shown(&it, "a"), Some((4, 4, None, 0)));
+    assert_eq!(folded_last().as_deref(), Some("0-255"));
+    runs(life).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_part_of_a_file_is_read_piece_by_piece() {
     let (it, life) = two_checkpoints().await;
     let (files, path) = (it.node.files(), it.node.files().path(FILES, &stream("long"), 7));
