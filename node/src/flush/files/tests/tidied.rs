@@ -156,17 +156,33 @@ async fn full_parts_go_when_they_are_old_and_the_first_ones_first() {
 #[tokio::test(start_paused = true)]
 async fn what_no_checkpoint_has_stays_whatever_its_age() {
     let (it, life) = Setting::in_parts().await;
+    it.cut(64).await;
     it.append(65, ("a", 4), PAYLOAD);
     it.cut(65).await;
+    assert_eq!(shown(&it, "a"), Some((12_000, 9_000, None, 0)));
     let path = it.node.files().path(FILES, &stream("a"), 7);
     for (part, _) in Parts::find(&path).unwrap().iter() {
         written_at(&part.path, 5);
     }
     let only_old = json!({"retentionSeconds": 60});
-    assert_eq!(it.tidy(65, &only_old).removed, 8_192);
-    assert_eq!(it.bytes("a", 8_192..12_000).unwrap(), 3_808);
+    assert_eq!(it.tidy(65, &only_old), Tidied::default());
+    assert_eq!(it.bytes("a", 0..12_000).unwrap(), 12_000);
     it.cut(66).await;
     assert_eq!(it.kept("a"), Some((12_000, 0)));
+    assert_eq!(it.tidy(66, &only_old).removed, 8_192, "the full parts");
+    runs(life).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_checkpoint_has_that_was_not_completed_stays() {
+    let (it, life) = Setting::in_parts().await;
+    let (wanted, slot) = (wanted(&member()), Setting::key("a").slot());
+    for (second, checkpoint, is_touched) in [(64, 0, false), (5, 0, false), (5, 1, true)] {
+        let tidy =
+            Tidy { wanted: &wanted, now: at(second), since: UnixNanos(0), goes_on: &|| true };
+        let done = it.node.files().tidy(FILES, (slot, checkpoint), &tidy).unwrap();
+        assert_eq!(done != Tidied::default(), is_touched, "{second}, {checkpoint}");
+    }
     runs(life).await;
 }
 
