@@ -43,7 +43,8 @@ impl Keeping {
             Kept::Table { aggregation, window, slots, summary, records } => {
                 let mut writing = self.results.begin(aggregation, window);
                 writing.count_records(records);
-                self.keep_table(writing, slots, summary.map(|summary| *summary), chunks).await
+                let summary = summary.map(|summary| *summary);
+                self.keep_table(primary, writing, (slots, summary), chunks).await
             }
             Kept::Carry(carry) => self.keep_carry(primary, carry, chunks).await,
             Kept::Files(files) => self.keep_files(primary, files).await,
@@ -52,9 +53,9 @@ impl Keeping {
 
     async fn keep_table(
         &self,
+        primary: NodeId,
         mut writing: Writing,
-        slots: SlotSet,
-        summary: Option<WindowCounts>,
+        (slots, summary): (SlotSet, Option<WindowCounts>),
         mut chunks: Chunks,
     ) -> Result<(), Declined> {
         while let Some(chunk) = chunks.next().await {
@@ -62,6 +63,11 @@ impl Keeping {
             blocking::in_place(|| writing.push(chunk.into())).map_err(not_now)?;
         }
         self.results.store().ready().await;
+        // Whoever leads a slot by now, perhaps this node, has a table of its own in this place.
+        let foreign = slots.difference(&self.facts.borrow().primary_of(primary));
+        if !foreign.is_empty() {
+            return Err(not_kept(self.node, &foreign, primary));
+        }
         blocking::in_place(|| self.results.finish(writing, slots, summary)).map_err(not_now)
     }
 
@@ -303,6 +309,31 @@ mod tests {
         assert_eq!(found(), []);
         it.keeping.keep(NodeId(1), table, stream::empty().boxed()).await.unwrap();
         assert_eq!(found()[0].slots, slots);
+    }
+
+    #[tokio::test]
+    async fn a_table_that_comes_late_takes_no_place_of_the_next_primarys() {
+        let it = setting();
+        let (window, aggregation, summary) = (window(0, 10), 0, None);
+        let keep = async |primary: u64, of: &str| {
+            let (slots, records) = (slots(of), BTreeMap::new());
+            let summary = summary.clone();
+            let table = Kept::Table { aggregation, window, slots, summary, records };
+            it.keeping.keep(NodeId(primary), table, stream::empty().boxed()).await
+        };
+        keep(1, "0-9").await.unwrap();
+        // This node leads now, and has handed out what it found itself.
+        it.cluster.own("3", &[2, 1]);
+        let own = it.keeping.results.begin(aggregation, window);
+        let table = own.table();
+        it.keeping.results.finish(own, slots("3"), None).unwrap();
+        let error = keep(1, "0-9").await.unwrap_err();
+        assert!(error.to_string().ends_with("keeps slots 3 for node 1"), "{error}");
+        it.cluster.own("4", &[3, 2]);
+        keep(1, "4").await.unwrap_err();
+        keep(3, "4").await.unwrap();
+        let found = it.keeping.results.find(aggregation, window.end).unwrap();
+        assert!(found.iter().any(|found| found.table == table && found.slots == slots("3")));
     }
 
     #[tokio::test]
