@@ -14,7 +14,7 @@ use crate::checkpoint::facts::Slot;
 use crate::event::slots::SlotSet;
 use crate::event::time::{UnixNanos, Window};
 use crate::flush::FlushError;
-use crate::store::StoreError;
+use crate::store::{StoreError, folder};
 
 /// A file goes from node to node in chunks of this many bytes.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -212,7 +212,7 @@ impl Incoming {
 
     fn keep(mut self) -> Result<(), FoldError> {
         let synced = self.file.sync_all().and_then(|()| match self.path.parent() {
-            Some(folder) => File::open(folder)?.sync_all(),
+            Some(folder) => folder::sync(folder),
             None => Ok(()),
         });
         synced.map_err(error("sync", &self.path))?;

@@ -420,8 +420,7 @@ impl Files {
             }
         }
         for folder in folders {
-            let synced = File::open(&folder).and_then(|folder| folder.sync_all());
-            synced.map_err(system("sync", &folder))?;
+            folder::sync(&folder).map_err(system("sync", &folder))?;
         }
         Ok(())
     }
@@ -444,9 +443,6 @@ impl Files {
     ) -> Result<OpenFile, FilesError> {
         let path = self.path(key.aggregation, id, key.session);
         let index = self.index(key, id, reached)?;
-        if let Some(folder) = path.parent() {
-            folder::create(folder).map_err(system("make", folder))?;
-        }
         let (_opened, part_bytes) = (self.opened(key), self.part_bytes(key.aggregation));
         let file = Writing::open(path.clone(), tail.length, part_bytes)?;
         let waiting = Waiting { key: *key, store: Arc::clone(&self.store) };
@@ -456,9 +452,7 @@ impl Files {
     /// Opens the index of a file whose newest checkpoint has `reached`.
     fn index(&self, key: &FileKey, id: &StreamId, reached: Reached) -> Result<Index, FilesError> {
         let path = self.index_path(key.aggregation, id, key.session);
-        if let Some(folder) = path.parent() {
-            folder::create(folder).map_err(system("make", folder))?;
-        }
+        parts::make_folder(&path)?;
         Index::open(path, reached.next)
     }
 }

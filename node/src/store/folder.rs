@@ -22,7 +22,15 @@ pub fn create(folder: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    File::open(above)?.sync_all()
+    sync(above)
+}
+
+/// Makes durable which names a folder has.
+///
+/// # Errors
+/// When it cannot be opened or synced.
+pub fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -103,9 +103,6 @@ impl Content for OpenFile {
     }
 
     fn read(&mut self, at: u64, bytes: u64) -> Result<Bytes, FilesError> {
-        if bytes == 0 {
-            return Ok(Bytes::new());
-        }
         let pieces = Pieces::open(self.path.clone(), at..at + bytes)?;
         Ok(pieces.collect::<Result<Vec<_>, _>>()?.concat().into())
     }

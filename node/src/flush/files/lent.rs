@@ -115,8 +115,7 @@ impl Files {
             let begin = Parts::find(&path)?.begin().min(now.length);
             let gone = (begin > from.length).then_some(Ok(FilePart::Gone(begin)));
             let left = from.length.max(begin)..now.length;
-            let bytes = (!left.is_empty()).then(|| Pieces::open(path, left)).transpose()?;
-            let bytes = bytes.into_iter().flatten().map(|read| read.map(FilePart::Bytes));
+            let bytes = Pieces::open(path, left)?.map(|read| read.map(FilePart::Bytes));
             content = Box::new(chunks.chain(gone).chain(bytes));
         }
         let begin = FilePart::Begin { key, kept: Box::new(kept), continues };

@@ -200,9 +200,7 @@ impl Writing {
     /// Begins another part.
     fn begin_part(&mut self, from: u64) -> Result<(), FilesError> {
         let path = part_path(&self.path, from, false);
-        if let Some(folder) = path.parent() {
-            folder::create(folder).map_err(system("make", folder))?;
-        }
+        make_folder(&path)?;
         let file = File::create(&path).map_err(system("make", &path))?;
         self.written = Some((from, file));
         self.parts.all.push(Part { from, path, is_compressed: false });
@@ -252,6 +250,7 @@ impl Writing {
                     fs::rename(&unfinished, &plain)
                 };
                 unpack().map_err(system("unpack", &part.path))?;
+                sync_folder(&plain)?;
                 remove(&part.path)?;
                 (part.path, part.is_compressed) = (plain, false);
             }
@@ -278,8 +277,8 @@ struct Source {
 impl Pieces {
     /// These bytes of the file that begins at a path, which are to be there.
     pub(super) fn open(path: PathBuf, bytes: Range<u64>) -> Result<Pieces, FilesError> {
-        let open = Source::open(&path, bytes.start)?;
-        Ok(Pieces { path, left: bytes, open: Some(open) })
+        let open = (!bytes.is_empty()).then(|| Source::open(&path, bytes.start)).transpose()?;
+        Ok(Pieces { path, left: bytes, open })
     }
 
     fn read(&mut self) -> Result<Bytes, FilesError> {
@@ -374,6 +373,18 @@ fn of_name(name: &str) -> Option<(u64, bool)> {
         name.strip_suffix(COMPRESSED).map_or((name, false), |digits| (digits, true));
     let is_place = digits.len() >= DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
     Some((digits.parse().ok().filter(|_| is_place)?, is_compressed))
+}
+
+/// Makes the folder that a file is to be in.
+pub(super) fn make_folder(of: &Path) -> Result<(), FilesError> {
+    let Some(folder) = of.parent() else { return Ok(()) };
+    folder::create(folder).map_err(system("make", folder))
+}
+
+/// Makes a file's name durable.
+pub(super) fn sync_folder(of: &Path) -> Result<(), FilesError> {
+    let Some(folder) = of.parent() else { return Ok(()) };
+    folder::sync(folder).map_err(system("sync", folder))
 }
 
 pub(super) fn remove(path: &Path) -> Result<(), FilesError> {

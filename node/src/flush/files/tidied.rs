@@ -9,12 +9,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use zeekstd::{EncodeOptions, FrameSizePolicy};
 
-use super::parts::{Part, Parts, part_path, remove, unfinished};
+use super::parts::{Part, Parts, make_folder, part_path, remove, sync_folder, unfinished};
 use super::{FileKey, Files, FilesError, Kept, Version, system};
 use crate::aggregation::definition::{Compression, LogFiles};
 use crate::checkpoint::facts::Slot;
 use crate::event::time::{SECOND, UnixNanos};
-use crate::store::folder;
 
 /// What is compressed as one: a reader unpacks so much to find a byte.
 const FRAME_BYTES: u32 = 1 << 20;
@@ -57,13 +56,14 @@ impl Files {
             if !tidy.is_due(&complete) || !(tidy.goes_on)() {
                 continue;
             }
+            let length = complete.reached.length;
             let path = self.path(aggregation, &kept.id, key.session);
             tidied.removed += if tidy.is_over(&kept, &complete) {
-                self.remove_all(&key, &path, complete.reached.length)?
+                self.remove_all(&key, &path, length)?
             } else {
-                self.remove_old(&key, &path, complete.reached.length, tidy)?
+                self.remove_old(&key, &path, length, tidy)?
             };
-            tidied.compressed += self.compress(&key, &path, complete.reached.length, tidy)?;
+            tidied.compressed += self.compress(&key, &path, length, tidy)?;
         }
         Ok(tidied)
     }
@@ -230,15 +230,4 @@ fn written(path: &Path) -> Result<UnixNanos, FilesError> {
     let modified: SystemTime = modified.map_err(system("measure", path))?;
     let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(UnixNanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)))
-}
-
-fn make_folder(of: &Path) -> Result<(), FilesError> {
-    let Some(folder) = of.parent() else { return Ok(()) };
-    folder::create(folder).map_err(system("make", folder))
-}
-
-fn sync_folder(of: &Path) -> Result<(), FilesError> {
-    let Some(folder) = of.parent() else { return Ok(()) };
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(system("sync", folder))
 }

@@ -78,7 +78,7 @@ impl Files {
             held.file.sync_data()?;
             if !held.is_named {
                 may_die("payload-before-name");
-                File::open(&self.folder)?.sync_all()?;
+                folder::sync(&self.folder)?;
             }
         }
         may_die("payload-after-sync");
