@@ -45,17 +45,23 @@ impl Carry {
     }
 }
 
-/// The carries of a node; cheap to clone. Clones change them in turns.
+/// The carries of a node; cheap to clone. Clones change them in turns, and nobody else does: a
+/// node that joins has one for each window of each group of slots, and looks at all of them for
+/// each that comes.
 #[derive(Clone)]
 pub struct Carries {
     store: Arc<Store>,
-    turn: Arc<Mutex<()>>,
+    known: Arc<Mutex<Option<Known>>>,
 }
+
+/// All carries, as the database has them, in the order of their keys.
+type Known = Arc<[Carry]>;
+type Turn<'a> = MutexGuard<'a, Option<Known>>;
 
 impl Carries {
     /// The carries in `store`.
     pub fn new(store: Arc<Store>) -> Carries {
-        Carries { store, turn: Arc::default() }
+        Carries { store, known: Arc::default() }
     }
 
     /// Where they are.
@@ -64,16 +70,16 @@ impl Carries {
     }
 
     /// Makes carries durable, all or none, in place of what earlier ones have of the same
-    /// windows and slots.
+    /// windows and slots. Returns these, as they were.
     ///
     /// # Errors
     /// When the database cannot be read or written.
-    pub fn record(&self, carries: &[Carry]) -> Result<(), StoreError> {
-        self.record_in(&self.turn(), carries)
+    pub fn record(&self, carries: &[Carry]) -> Result<Vec<Carry>, StoreError> {
+        self.record_in(&mut self.turn(), carries)
     }
 
     /// Makes a carry durable for the slots that [`Carries::lacking`] names. Of slots that were
-    /// folded together elsewhere, some may have more here.
+    /// folded together elsewhere, some may have more here. Returns what it takes the place of.
     ///
     /// # Errors
     /// When the database cannot be read or written.
@@ -81,10 +87,10 @@ impl Carries {
         &self,
         carry: &Carry,
         is_enough: impl Fn(&Carry, Slot) -> bool,
-    ) -> Result<(), StoreError> {
-        let turn = self.turn();
-        let lacking = self.lacking(carry, is_enough)?;
-        carry.of(&lacking).map_or(Ok(()), |carry| self.record_in(&turn, &[carry]))
+    ) -> Result<Vec<Carry>, StoreError> {
+        let mut turn = self.turn();
+        let lacking = lacking(&self.read(&mut turn)?, carry, is_enough);
+        carry.of(&lacking).map_or(Ok(Vec::new()), |carry| self.record_in(&mut turn, &[carry]))
     }
 
     /// Those slots of a carry of which there is none of the window that has as much, or
@@ -97,17 +103,10 @@ impl Carries {
         carry: &Carry,
         is_enough: impl Fn(&Carry, Slot) -> bool,
     ) -> Result<SlotSet, StoreError> {
-        let all = self.all()?;
-        let of_window: Vec<_> = all.iter().filter(|own| own.is_of_window_of(carry)).collect();
-        let has = |slot: &Slot| {
-            of_window.iter().any(|own| {
-                own.slots.contains(*slot) && (own.covers(&carry.next) || is_enough(own, *slot))
-            })
-        };
-        Ok(carry.slots.iter().filter(|slot| !has(slot)).collect())
+        Ok(lacking(&self.all()?, carry, is_enough))
     }
 
-    /// Forgets what was kept of a window of these slots: it was flushed.
+    /// Forgets what was kept of a window of these slots: it was flushed. Returns what had it.
     ///
     /// # Errors
     /// When the database cannot be read or written.
@@ -116,7 +115,7 @@ impl Carries {
         aggregation: u32,
         window: Window,
         slots: &SlotSet,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<Carry>, StoreError> {
         let is_of = |carry: &Carry| (carry.aggregation, carry.window) == (aggregation, window);
         self.retain(|carry| match is_of(carry) {
             true => carry.slots.difference(slots),
@@ -124,61 +123,93 @@ impl Carries {
         })
     }
 
-    /// Keeps of each carry these of its slots only.
+    /// Keeps of each carry these of its slots only. Returns those that had others.
     ///
     /// # Errors
     /// When the database cannot be read or written.
-    pub fn retain(&self, stay: impl Fn(&Carry) -> SlotSet) -> Result<(), StoreError> {
-        self.change(&self.turn(), stay, &[])
+    pub fn retain(&self, stay: impl Fn(&Carry) -> SlotSet) -> Result<Vec<Carry>, StoreError> {
+        self.change(&mut self.turn(), stay, &[])
     }
 
     /// All carries.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn all(&self) -> Result<Vec<Carry>, StoreError> {
+    pub fn all(&self) -> Result<Arc<[Carry]>, StoreError> {
+        self.read(&mut self.turn())
+    }
+
+    fn turn(&self) -> Turn<'_> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self, turn: &mut Turn<'_>) -> Result<Known, StoreError> {
+        if let Some(known) = &**turn {
+            return Ok(Arc::clone(known));
+        }
         let (from, to) = keys::carries();
-        Ok(self.store.facts(&from, &to)?.into_iter().map(|(_, carry)| carry).collect())
+        let known: Known = self.store.facts(&from, &to)?.into_iter().map(|(_, it)| it).collect();
+        **turn = Some(Arc::clone(&known));
+        Ok(known)
     }
 
-    fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn record_in(&self, turn: &MutexGuard<'_, ()>, carries: &[Carry]) -> Result<(), StoreError> {
+    fn record_in(&self, turn: &mut Turn<'_>, carries: &[Carry]) -> Result<Vec<Carry>, StoreError> {
         let stay = |old: &Carry| {
             let replaced = carries.iter().filter(|new| new.is_of_window_of(old));
             replaced.fold(old.slots, |stay, new| stay.difference(&new.slots))
         };
         may_die("checkpoint-before-carry");
-        if !is_to_fail("planted-carry-unkept") {
-            self.change(turn, stay, carries)?;
-        }
+        let changed = match is_to_fail("planted-carry-unkept") {
+            true => Vec::new(),
+            false => self.change(turn, stay, carries)?,
+        };
         may_die("checkpoint-after-carry");
-        Ok(())
+        Ok(changed)
     }
 
     fn change(
         &self,
-        _turn: &MutexGuard<'_, ()>,
+        turn: &mut Turn<'_>,
         stay: impl Fn(&Carry) -> SlotSet,
         new: &[Carry],
-    ) -> Result<(), StoreError> {
-        let (mut batch, mut is_changed) = (self.store.batch(), !new.is_empty());
-        let mut rest = Vec::new();
-        for old in self.all()? {
-            let stay = stay(&old);
-            if stay != old.slots {
-                batch.delete(Table::Facts, &key(&old))?;
+    ) -> Result<Vec<Carry>, StoreError> {
+        let mut batch = self.store.batch();
+        let (mut same, mut changed, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+        for old in self.read(turn)?.iter() {
+            let stay = stay(old);
+            if stay == old.slots {
+                same.push(old.clone());
+            } else {
+                batch.delete(Table::Facts, &key(old))?;
                 rest.extend(old.of(&stay));
-                is_changed = true;
+                changed.push(old.clone());
             }
         }
-        for carry in rest.iter().chain(new) {
+        if changed.is_empty() && new.is_empty() {
+            return Ok(changed);
+        }
+        rest.extend_from_slice(new);
+        for carry in &rest {
             batch.put_fact(&key(carry), carry)?;
         }
-        if is_changed { self.store.commit(batch) } else { Ok(()) }
+        // Of a commit that fails nobody knows what it has done.
+        **turn = None;
+        self.store.commit(batch)?;
+        same.append(&mut rest);
+        same.sort_by_key(key);
+        **turn = Some(same.into());
+        Ok(changed)
     }
+}
+
+fn lacking(all: &[Carry], carry: &Carry, is_enough: impl Fn(&Carry, Slot) -> bool) -> SlotSet {
+    let of_window: Vec<_> = all.iter().filter(|own| own.is_of_window_of(carry)).collect();
+    let has = |slot: &Slot| {
+        of_window.iter().any(|own| {
+            own.slots.contains(*slot) && (own.covers(&carry.next) || is_enough(own, *slot))
+        })
+    };
+    carry.slots.iter().filter(|slot| !has(slot)).collect()
 }
 
 /// A slot is in one carry of a window at most, so the first one names it.
@@ -212,9 +243,9 @@ mod tests {
         carries.record(&[carry("0-9", 5), carry("10-19", 5)]).unwrap();
         carries.record(&[carry("0,3-4", 7)]).unwrap();
         let expected = [carry("0,3-4", 7), carry("1-2,5-9", 5), carry("10-19", 5)];
-        assert_eq!(carries.all().unwrap(), expected);
+        assert_eq!(*carries.all().unwrap(), expected);
         carries.forget(1, carry("", 0).window, &"0-4,12".parse().unwrap()).unwrap();
-        assert_eq!(carries.all().unwrap(), [carry("5-9", 5), carry("10-11,13-19", 5)]);
+        assert_eq!(*carries.all().unwrap(), [carry("5-9", 5), carry("10-11,13-19", 5)]);
     }
 
     #[test]
@@ -223,7 +254,31 @@ mod tests {
         carries.record(&[carry("0-9", 5), carry("10-19", 5)]).unwrap();
         let some = "9-10".parse().unwrap();
         carries.retain(|carry| carry.slots.intersection(&some)).unwrap();
-        assert_eq!(carries.all().unwrap(), [carry("9", 5), carry("10", 5)]);
+        assert_eq!(*carries.all().unwrap(), [carry("9", 5), carry("10", 5)]);
+    }
+
+    #[test]
+    fn what_is_known_is_what_the_database_has() {
+        let disk = Disk::default();
+        let store = Arc::new(Store::in_memory(&disk).unwrap());
+        let carries = Carries::new(Arc::clone(&store));
+        let in_database = || Carries::new(Arc::clone(&store)).all().unwrap();
+        carries.record(&[carry("10-19", 5), carry("0-9", 5)]).unwrap();
+        assert_eq!(carries.all().unwrap(), in_database());
+        let replaced = carries.record(&[carry("0,3-4,12", 7)]).unwrap();
+        assert_eq!(replaced, [carry("0-9", 5), carry("10-19", 5)]);
+        assert_eq!(carries.all().unwrap(), in_database());
+        assert_eq!(carries.retain(|carry| carry.slots).unwrap(), []);
+        let is_enough = |_: &Carry, _| false;
+        assert_eq!(
+            carries.record_lacking(&carry("0-4", 6), is_enough).unwrap(),
+            [carry("1-2,5-9", 5)]
+        );
+        assert_eq!(carries.all().unwrap(), in_database());
+        disk.fail_writes(true);
+        carries.record(&[carry("0-9", 9)]).unwrap_err();
+        disk.fail_writes(false);
+        assert_eq!(carries.all().unwrap(), in_database());
     }
 
     #[test]

@@ -64,9 +64,11 @@ impl Keeping {
         }
         self.results.store().ready().await;
         // Whoever leads a slot by now, perhaps this node, has a table of its own in this place.
-        let foreign = slots.difference(&self.facts.borrow().primary_of(primary));
-        if !foreign.is_empty() {
-            return Err(not_kept(self.node, &foreign, primary));
+        // What cannot be divided comes as a whole.
+        let led = slots.intersection(&self.facts.borrow().primary_of(primary));
+        let is_enough = if summary.is_some() { !led.is_empty() } else { led == slots };
+        if !is_enough {
+            return Err(not_kept(self.node, &slots.difference(&led), primary));
         }
         blocking::in_place(|| self.results.finish(writing, slots, summary)).map_err(not_now)
     }
@@ -202,15 +204,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::aggregation::distinct_logs::{MemoryLimit, OpenWindow};
+    use crate::aggregation::distinct_logs::{Counts, MemoryLimit, OpenWindow};
     use crate::checkpoint::carries::Carries;
     use crate::checkpoint::facts::command::Command;
     use crate::cluster::example::identity;
     use crate::cluster::example::mesh::Mesh;
     use crate::cluster::peers::Member;
-    use crate::flush::example::{Cluster, slots, window};
+    use crate::flush::example::{Cluster, definition, slots, window};
     use crate::flush::feed::Consensus as _;
     use crate::flush::files::Files;
+    use crate::flush::statistics::statistics;
     use crate::store::{Disk, Store};
 
     struct Setting {
@@ -263,8 +266,8 @@ mod tests {
 
         /// The slots of which something is carried, and up to which entry.
         fn kept(&self) -> Vec<(String, u64)> {
-            let all = self.keeping.carried.all().unwrap().into_iter();
-            all.map(|carry| (carry.slots.to_string(), carry.next[&1])).collect()
+            let all = self.keeping.carried.all().unwrap();
+            all.iter().map(|carry| (carry.slots.to_string(), carry.next[&1])).collect()
         }
     }
 
@@ -325,15 +328,33 @@ mod tests {
         // This node leads now, and has handed out what it found itself.
         it.cluster.own("3", &[2, 1]);
         let own = it.keeping.results.begin(aggregation, window);
-        let table = own.table();
         it.keeping.results.finish(own, slots("3"), None).unwrap();
+        let found = || it.keeping.results.find(aggregation, window.end).unwrap();
+        let own = found().into_iter().find(|found| found.slots == slots("3")).unwrap();
         let error = keep(1, "0-9").await.unwrap_err();
         assert!(error.to_string().ends_with("keeps slots 3 for node 1"), "{error}");
         it.cluster.own("4", &[3, 2]);
         keep(1, "4").await.unwrap_err();
         keep(3, "4").await.unwrap();
+        assert!(found().contains(&own));
+    }
+
+    #[tokio::test]
+    async fn a_sum_of_all_slots_is_kept_while_its_sender_leads_any() {
+        let it = setting();
+        let (window, aggregation) = (window(0, 10), 0);
+        let definition = serde_json::from_value(definition("by-foo", 10)).unwrap();
+        let keep = async |primary: u64| {
+            let summary = Some(statistics(&definition, window, Counts::default()).into());
+            let (slots, records) = (slots("0-255"), BTreeMap::new());
+            let sum = Kept::Table { aggregation, window, slots, summary, records };
+            it.keeping.keep(NodeId(primary), sum, stream::empty().boxed()).await
+        };
+        keep(3).await.unwrap_err();
+        it.cluster.own("3", &[2, 1]);
+        keep(1).await.unwrap();
         let found = it.keeping.results.find(aggregation, window.end).unwrap();
-        assert!(found.iter().any(|found| found.table == table && found.slots == slots("3")));
+        assert!(found[0].summary.is_some());
     }
 
     #[tokio::test]

@@ -192,8 +192,8 @@ impl Holdings for Lending {
 
     fn carried(&self, slots: SlotSet) -> Result<CarriedParts, Declined> {
         let carried = self.keeping.carried.clone();
-        let all = carried.all().map_err(not_now)?.into_iter();
-        let parts = all.filter_map(move |carry| carry.of(&slots)).flat_map(move |carry| {
+        let all = carried.of(&slots).map_err(not_now)?.into_iter();
+        let parts = all.flat_map(move |carry| {
             let file: Box<dyn Iterator<Item = _> + Send> = match carried.send(&carry) {
                 Ok(file) => Box::new(file.map(|chunk| {
                     chunk.map(|chunk| CarriedPart::Chunk(chunk.into())).map_err(not_now)

@@ -1,9 +1,11 @@
 //! What is carried of open windows, with the files that it is in: what a node keeps for itself,
 //! and what it keeps for slots that others lead.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -47,9 +49,7 @@ impl CarriedWindows {
         if carries.is_empty() {
             return Ok(());
         }
-        let before = self.carries.all()?;
-        self.carries.record(carries)?;
-        self.remove_unused(&before)
+        self.remove_unused(&self.carries.record(carries)?)
     }
 
     /// The bytes of a carry's file, chunk by chunk.
@@ -98,11 +98,10 @@ impl CarriedWindows {
         let name = incoming.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let carry = in_file(carry, name)?;
         OpenWindow::resume(CHECK_MEMORY, &self.scratch, carried(&carry)?)?;
-        let mut before = self.carries.all()?;
         incoming.keep()?;
-        self.carries.record_lacking(&carry, is_enough)?;
-        before.push(carry);
-        self.remove_unused(&before)
+        let mut replaced = self.carries.record_lacking(&carry, is_enough)?;
+        replaced.push(carry);
+        self.remove_unused(&replaced)
     }
 
     /// Forgets what is carried of a window of these slots: it was flushed.
@@ -115,9 +114,7 @@ impl CarriedWindows {
         window: Window,
         slots: &SlotSet,
     ) -> Result<(), FlushError> {
-        let before = self.carries.all()?;
-        self.carries.forget(aggregation, window, slots)?;
-        self.remove_unused(&before)
+        self.remove_unused(&self.carries.forget(aggregation, window, slots)?)
     }
 
     /// Keeps of each carry these of its slots only.
@@ -125,29 +122,26 @@ impl CarriedWindows {
     /// # Errors
     /// When the database fails.
     pub fn retain(&self, stay: impl Fn(&Carry) -> SlotSet) -> Result<(), FlushError> {
-        let before = self.carries.all()?;
-        if before.is_empty() {
-            return Ok(());
-        }
-        self.carries.retain(stay)?;
-        self.remove_unused(&before)
+        self.remove_unused(&self.carries.retain(stay)?)
     }
 
     /// What is carried.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn all(&self) -> Result<Vec<Carry>, StoreError> {
+    pub fn all(&self) -> Result<Arc<[Carry]>, StoreError> {
         self.carries.all()
     }
 
-    /// Removes the files of earlier carries that nothing is in any more.
-    fn remove_unused(&self, before: &[Carry]) -> Result<(), FlushError> {
-        let files = |carries: &[Carry]| -> Result<Vec<String>, FlushError> {
+    /// Removes the files of carries that nothing is in any more.
+    fn remove_unused(&self, changed: &[Carry]) -> Result<(), FlushError> {
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let files = |carries: &[Carry]| -> Result<BTreeSet<String>, FlushError> {
             carries.iter().map(|carry| Ok(carried(carry)?.file().to_owned())).collect()
         };
-        let used = files(&self.carries.all()?)?;
-        for file in files(before)?.iter().filter(|file| !used.contains(file)) {
+        for file in files(changed)?.difference(&files(&self.carries.all()?)?) {
             // What is left is removed at the next start.
             let _ = fs::remove_file(self.scratch.join(file));
         }
@@ -270,9 +264,10 @@ mod tests {
     }
 
     fn found(windows: &CarriedWindows) -> Vec<(String, String)> {
-        let all = windows.all().unwrap().into_iter();
-        let found =
-            all.map(|carry| (carry.slots.to_string(), carried(&carry).unwrap().file().to_owned()));
+        let all = windows.all().unwrap();
+        let found = all
+            .iter()
+            .map(|carry| (carry.slots.to_string(), carried(carry).unwrap().file().to_owned()));
         found.collect()
     }
 

@@ -31,7 +31,7 @@ use crate::flush::files::Files;
 use crate::flush::folding::Folding;
 use crate::flush::group::{Checkpointing, Closing};
 use crate::flush::results::{Results, Writing};
-use crate::flush::sharing::{Kept, KeptFiles, Shared, Sharing};
+use crate::flush::sharing::{KeptFiles, Shared, Sharing};
 use crate::flush::statistics::statistics;
 use crate::flush::{Aggregation, FlushError};
 use crate::journal::Journal;
@@ -241,11 +241,10 @@ impl Delivery {
             if is_to_fail("planted-complete-first") {
                 self.complete(&found, Shared::Nothing, numbers.clone()).await?;
             }
-            let kept = Kept { aggregation: number, window, table: written.table() };
             self.results.store().ready().await;
             self.results.finish(written, claimed, summary)?;
             may_die("flush-after-deliver");
-            completed = self.complete(&found, Shared::Table(&kept), numbers).await?;
+            completed = self.complete(&found, Shared::Results(window), numbers).await?;
             let totals = claimed.iter().filter_map(|slot| found.totals.get(&slot));
             let distinct = totals.map(|totals| totals.distinct).sum();
             info!(aggregation = %aggregation.definition.name, %window, slots = %claimed, distinct, "flushed");

@@ -29,7 +29,7 @@ use crate::flush::carried::CarriedWindows;
 use crate::flush::feed::{Batch, Consensus, Disagreement, Part};
 use crate::flush::files::{Asked, Files, FilesError};
 use crate::flush::requests::{Decided, Requests};
-use crate::flush::sharing::{Kept, KeptFiles, NotKept, Others, Sharing};
+use crate::flush::sharing::{KeptFiles, NotKept, Others, Sharing};
 use crate::journal::{Extent, FRAME_BYTES, frame};
 
 pub(crate) fn at(second: u64) -> UnixNanos {
@@ -322,12 +322,12 @@ pub(crate) fn alone(node: NodeId, cluster: &Arc<Cluster>, carried: CarriedWindow
 struct Nobody;
 
 impl Others for Nobody {
-    fn keep_table<'a>(
-        &'a self,
+    fn keep_results(
+        &self,
         node: NodeId,
-        _: &'a Kept,
+        _: (u32, Window),
         _: SlotSet,
-    ) -> BoxFuture<'a, Result<(), NotKept>> {
+    ) -> BoxFuture<'_, Result<(), NotKept>> {
         panic!("node {node} owns nothing");
     }
 

@@ -65,6 +65,11 @@ pub struct Writing {
     last: Option<Vec<u8>>,
 }
 
+/// Whether results of a window that has ended then are kept, by the time of the newest cut.
+pub fn are_kept(end: UnixNanos, now: UnixNanos) -> bool {
+    end.0.saturating_add(KEPT) >= now.0
+}
+
 impl Results {
     /// The results in `store`.
     pub fn new(store: Arc<Store>) -> Results {
@@ -189,11 +194,6 @@ impl SlotResults {
 }
 
 impl Writing {
-    /// What the table is called.
-    pub fn table(&self) -> u64 {
-        self.table
-    }
-
     /// Says how many records were accepted in each slot that has some.
     pub fn count_records(&mut self, records: BTreeMap<Slot, u64>) {
         self.records = records;

@@ -35,16 +35,17 @@ const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// The ways to the other owners of slots.
 pub trait Others: Send + Sync {
-    /// Has a node keep a count table of this node for some slots. `Ok` means durable there.
+    /// Has a node keep what came of a window of an aggregation in some slots, whichever tables
+    /// have it here. `Ok` means durable there.
     ///
     /// # Errors
-    /// When it does not say so; it may have kept it.
-    fn keep_table<'a>(
-        &'a self,
+    /// When it does not say so; it may have kept some of it.
+    fn keep_results(
+        &self,
         node: NodeId,
-        table: &'a Kept,
+        of: (u32, Window),
         slots: SlotSet,
-    ) -> BoxFuture<'a, Result<(), NotKept>>;
+    ) -> BoxFuture<'_, Result<(), NotKept>>;
 
     /// Has a node keep a carry, which has some slots only. `Ok` means durable there.
     ///
@@ -74,8 +75,8 @@ pub trait Others: Send + Sync {
 pub enum Shared<'a> {
     /// Nothing.
     Nothing,
-    /// A count table.
-    Table(&'a Kept),
+    /// What came of a window.
+    Results(Window),
     /// Files as of a checkpoint.
     Files(&'a KeptFiles),
 }
@@ -104,17 +105,6 @@ impl KeptFiles {
     }
 }
 
-/// A count table that is kept here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// The aggregation's number.
-    pub aggregation: u32,
-    /// The window.
-    pub window: Window,
-    /// Which table.
-    pub table: u64,
-}
-
 /// Why it is not known that another owner keeps something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -134,7 +124,7 @@ pub struct Sharing {
 struct Round<'a> {
     aggregation: u32,
     shared: Shared<'a>,
-    /// Who has the table, or the files.
+    /// Who has what came of the window, or the files.
     have: BTreeMap<NodeId, SlotSet>,
     /// Since when an owner has not taken what it was sent.
     failing: BTreeMap<NodeId, Instant>,
@@ -198,7 +188,7 @@ impl Sharing {
     ) -> Result<Vec<NodeId>, FlushError> {
         let all = self.carried.all()?;
         let but = match round.shared {
-            Shared::Table(kept) => Some(kept.window),
+            Shared::Results(window) => Some(window),
             Shared::Files(_) | Shared::Nothing => None,
         };
         let is_needed =
@@ -214,7 +204,8 @@ impl Sharing {
             let lacks = |carry: &&Carry| carry.of(slots).filter(|own| !self.has(node, own));
             let carries: Vec<_> = carries.iter().filter_map(lacks).collect();
             let (others, slots) = (Arc::clone(&self.others), *slots);
-            async move { (node, slots, send_to(&*others, node, shared, slots, carries).await) }
+            let to = (node, round.aggregation, slots);
+            async move { (node, slots, send_to(&*others, to, shared, carries).await) }
         });
         let mut failed = Vec::new();
         for (node, slots, (carries, result)) in join_all(sent).await {
@@ -285,15 +276,14 @@ fn others(
 /// Sends what is shared, and then carries. Returns the carries that were taken.
 async fn send_to(
     others: &dyn Others,
-    node: NodeId,
+    (node, aggregation, slots): (NodeId, u32, SlotSet),
     shared: Shared<'_>,
-    slots: SlotSet,
     carries: Vec<Carry>,
 ) -> (Vec<Carry>, Result<(), NotKept>) {
     let mut taken = Vec::new();
     let kept = match shared {
         Shared::Nothing => Ok(()),
-        Shared::Table(table) => others.keep_table(node, table, slots).await,
+        Shared::Results(window) => others.keep_results(node, (aggregation, window), slots).await,
         Shared::Files(files) => others.keep_files(node, files, slots).await,
     };
     if let Err(error) = kept {

@@ -6,7 +6,7 @@ use crate::aggregation::distinct_logs::count_table::{Table, merge};
 use crate::checkpoint::carries::{Carries, Carry};
 use crate::checkpoint::facts::windows::WindowFact;
 use crate::event::entry::EntryWriter;
-use crate::event::time::{Clock, UnixNanos};
+use crate::event::time::{Clock, UnixNanos, Window};
 use crate::flush::FlushSettings;
 use crate::flush::example::node::everybody_waits;
 use crate::flush::example::{
@@ -452,7 +452,7 @@ async fn what_is_carried_is_on_disk_before_the_cluster_is_told_and_goes_with_its
     let counts = [(node.segment, 4), (missing, 0)];
     node.cluster.cut(31, &counts);
     node.flush().await.unwrap();
-    assert_eq!(node.carried().all().unwrap(), []);
+    assert!(node.carried().all().unwrap().is_empty());
     assert_eq!(files(), 0);
     let fact = node.fact(window(10, 20));
     assert_eq!((fact.records, fact.distinct), (1, 1));
@@ -529,12 +529,12 @@ struct Slow {
 }
 
 impl Others for Slow {
-    fn keep_table<'a>(
-        &'a self,
+    fn keep_results(
+        &self,
         _: NodeId,
-        _: &'a Kept,
+        _: (u32, Window),
         of: SlotSet,
-    ) -> BoxFuture<'a, Result<(), NotKept>> {
+    ) -> BoxFuture<'_, Result<(), NotKept>> {
         Box::pin(async move {
             if of.contains(0) {
                 drop(self.gate.acquire().await.unwrap());

@@ -129,6 +129,7 @@ pub(crate) struct Node {
     source: Arc<Source>,
     pub(crate) store: Arc<Store>,
     pub(crate) scratch: Arc<tempfile::TempDir>,
+    carries: Carries,
     rebuilt: Files,
     /// How large was what is open, at the newest cut.
     pub(crate) open: Arc<Mutex<OpenFigures>>,
@@ -153,9 +154,21 @@ impl Node {
         let (cluster, source) = (Arc::clone(cluster), Arc::clone(source));
         let store = Arc::new(Store::in_memory(&Disk::default()).unwrap());
         let [scratch, _rebuilt] = [(); 2].map(|()| Arc::new(tempfile::tempdir().unwrap()));
+        let carries = Carries::new(Arc::clone(&store));
         let rebuilt = Files::new(_rebuilt.path().to_owned(), Arc::clone(&store));
         let open = Arc::default();
-        Node { id, cluster, source, store, scratch, rebuilt, open, _rebuilt, journal_bytes_max }
+        Node {
+            id,
+            cluster,
+            source,
+            store,
+            scratch,
+            carries,
+            rebuilt,
+            open,
+            _rebuilt,
+            journal_bytes_max,
+        }
     }
 
     /// What folds behind a handle, and what it hands on.
@@ -183,8 +196,7 @@ impl Node {
 
     /// What it carries.
     pub(crate) fn carried(&self) -> CarriedWindows {
-        let carries = Carries::new(Arc::clone(&self.store));
-        CarriedWindows { carries, scratch: self.scratch.path().to_owned() }
+        CarriedWindows { carries: self.carries.clone(), scratch: self.scratch.path().to_owned() }
     }
 
     /// What it rebuilds.

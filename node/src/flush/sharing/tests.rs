@@ -10,11 +10,10 @@ use crate::flush::example::Lost;
 use crate::flush::example::node::{Node, Source, everybody_waits};
 use crate::flush::example::{Cluster, at, copy_files, entry, slots, window};
 use crate::flush::files::tests as rebuilding;
-use crate::flush::results::Results;
+use crate::flush::results::{Results, SlotResults};
 use crate::store::{Disk, Store};
 
 const FIRST: Window = Window { start: UnixNanos(0), end: UnixNanos(10_000_000_000) };
-const TABLE: Kept = Kept { aggregation: 0, window: FIRST, table: 7 };
 
 /// Slots get these owners, who have copied everything, and these are wanted instead.
 fn place(cluster: &Cluster, of: &str, owners: &[u64], wanted: &[u64]) {
@@ -60,13 +59,13 @@ impl Notes {
 }
 
 impl Others for Notes {
-    fn keep_table<'a>(
-        &'a self,
+    fn keep_results(
+        &self,
         node: NodeId,
-        table: &'a Kept,
+        (_, window): (u32, Window),
         slots: SlotSet,
-    ) -> BoxFuture<'a, Result<(), NotKept>> {
-        let noted = self.note(node, format!("table {} of {slots}", table.table));
+    ) -> BoxFuture<'_, Result<(), NotKept>> {
+        let noted = self.note(node, format!("results of {slots} until {}", window.end.0 / at(1).0));
         async move { noted }.boxed()
     }
 
@@ -124,9 +123,9 @@ fn carry(of: &str, end: u64) -> Carry {
 #[tokio::test(start_paused = true)]
 async fn each_other_owner_gets_its_own_slots_and_nobody_else_anything() {
     let Setting { notes, sharing, .. } = setting();
-    sharing.share(0, Shared::Table(&TABLE), &slots("5-30")).await.unwrap();
-    assert_eq!(notes.sent(), ["2: table 7 of 5-9", "3: table 7 of 10-19"]);
-    sharing.share(0, Shared::Table(&TABLE), &slots("20-255")).await.unwrap();
+    sharing.share(0, Shared::Results(FIRST), &slots("5-30")).await.unwrap();
+    assert_eq!(notes.sent(), ["2: results of 5-9 until 10", "3: results of 10-19 until 10"]);
+    sharing.share(0, Shared::Results(FIRST), &slots("20-255")).await.unwrap();
     assert!(notes.sent().is_empty());
 }
 
@@ -134,10 +133,10 @@ async fn each_other_owner_gets_its_own_slots_and_nobody_else_anything() {
 async fn whoever_is_about_to_be_an_owner_gets_what_the_owners_get() {
     let Setting { cluster, notes, sharing, .. } = setting();
     place(&cluster, "0", &[1, 2], &[4, 1]);
-    sharing.share(0, Shared::Table(&TABLE), &slots("0")).await.unwrap();
-    assert_eq!(notes.sent(), ["2: table 7 of 0", "4: table 7 of 0"]);
+    sharing.share(0, Shared::Results(FIRST), &slots("0")).await.unwrap();
+    assert_eq!(notes.sent(), ["2: results of 0 until 10", "4: results of 0 until 10"]);
     place(&cluster, "0", &[2, 1], &[]);
-    sharing.share(0, Shared::Table(&TABLE), &slots("0")).await.unwrap();
+    sharing.share(0, Shared::Results(FIRST), &slots("0")).await.unwrap();
     assert!(notes.sent().is_empty(), "another node leads it");
 }
 
@@ -157,12 +156,12 @@ async fn nothing_is_told_in_an_epoch_whose_owners_do_not_have_it() {
     let Setting { cluster, notes, sharing, .. } = setting();
     notes.silence(2);
     let all = slots("0-19");
-    let mut shared = Box::pin(sharing.share(0, Shared::Table(&TABLE), &all));
+    let mut shared = Box::pin(sharing.share(0, Shared::Results(FIRST), &all));
     assert!(futures::poll!(&mut shared).is_pending());
     place(&cluster, "0-9", &[1, 4], &[]);
     let facts = shared.await.unwrap();
     assert_eq!(facts.slots()[&0].epoch, cluster.now().slots()[&0].epoch);
-    assert_eq!(notes.sent(), ["3: table 7 of 10-19", "4: table 7 of 0-9"]);
+    assert_eq!(notes.sent(), ["3: results of 10-19 until 10", "4: results of 0-9 until 10"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,14 +169,14 @@ async fn an_owner_that_takes_nothing_is_an_owner_no_longer_after_a_while() {
     let Setting { cluster, notes, sharing, .. } = setting();
     notes.silence(2);
     let began = Instant::now();
-    sharing.share(0, Shared::Table(&TABLE), &slots("0-19")).await.unwrap();
+    sharing.share(0, Shared::Results(FIRST), &slots("0-19")).await.unwrap();
     assert!((PATIENCE..PATIENCE + Duration::from_secs(1)).contains(&began.elapsed()));
     assert_eq!((owners(&cluster, 0), owners(&cluster, 10)), (vec![1], vec![1, 3]));
-    assert_eq!(notes.sent(), ["3: table 7 of 10-19"]);
+    assert_eq!(notes.sent(), ["3: results of 10-19 until 10"]);
 
     place(&cluster, "0-9", &[1], &[1, 2]);
     let began = Instant::now();
-    sharing.share(0, Shared::Table(&TABLE), &slots("0-9")).await.unwrap();
+    sharing.share(0, Shared::Results(FIRST), &slots("0-9")).await.unwrap();
     assert!(began.elapsed() < PATIENCE, "nobody counts on it yet");
     assert!(cluster.now().filled_by(NodeId(2)).is_empty());
 }
@@ -186,9 +185,9 @@ async fn an_owner_that_takes_nothing_is_an_owner_no_longer_after_a_while() {
 async fn what_is_carried_is_sent_once_in_a_life_and_to_whoever_comes_later() {
     let Setting { cluster, notes, carried, sharing } = setting();
     carried.carries.record(&[carry("0-255", 20), carry("0-255", 10)]).unwrap();
-    let (table, all) = (Shared::Table(&TABLE), slots("0-255"));
-    sharing.share(0, table, &all).await.unwrap();
-    let tables = ["2: table 7 of 0-9", "3: table 7 of 10-19"];
+    let (first, all) = (Shared::Results(FIRST), slots("0-255"));
+    sharing.share(0, first, &all).await.unwrap();
+    let tables = ["2: results of 0-9 until 10", "3: results of 10-19 until 10"];
     let carries = ["2: carry of 0-9 until 20", "3: carry of 10-19 until 20"];
     assert_eq!(notes.sent(), [carries[0], tables[0], carries[1], tables[1]]);
     sharing.share(0, Shared::Nothing, &all).await.unwrap();
@@ -218,23 +217,25 @@ struct Mesh {
 }
 
 impl Others for Mesh {
-    fn keep_table<'a>(
-        &'a self,
+    fn keep_results(
+        &self,
         _: NodeId,
-        table: &'a Kept,
+        (aggregation, window): (u32, Window),
         slots: SlotSet,
-    ) -> BoxFuture<'a, Result<(), NotKept>> {
+    ) -> BoxFuture<'_, Result<(), NotKept>> {
         let facts = self.cluster.now();
-        let fact = facts.aggregations()[&0].windows.get(&table.window.start);
+        let fact = facts.aggregations()[&aggregation].windows.get(&window.start);
         let early = fact.map_or(SlotSet::default(), |fact| slots.difference(&fact.waiting));
         self.early.lock().unwrap().extend(early.iter());
         let [from, to] = [&self.from, &self.to].map(|node| Results::new(Arc::clone(&node.store)));
-        let found = from.find(0, table.window.end).unwrap().into_iter();
-        let found = found.into_iter().find(|found| found.table == table.table).unwrap();
-        let (summary, mut writing) = (found.summary.clone(), to.begin(0, table.window));
-        let chunks = from.chunks(0, table.window.end, found);
-        chunks.for_each(|chunk| writing.push(chunk.unwrap()).unwrap());
-        to.finish(writing, slots, summary).unwrap();
+        let has_some = |found: &SlotResults| !found.slots.intersection(&slots).is_empty();
+        for found in from.find(aggregation, window.end).unwrap().into_iter().filter(has_some) {
+            let (summary, mut writing) = (found.summary.clone(), to.begin(aggregation, window));
+            let of = found.slots.intersection(&slots);
+            let chunks = from.chunks(aggregation, window.end, found);
+            chunks.for_each(|chunk| writing.push(chunk.unwrap()).unwrap());
+            to.finish(writing, of, summary).unwrap();
+        }
         async { Ok(()) }.boxed()
     }
 
@@ -372,6 +373,6 @@ async fn another_owner_folds_on_from_what_a_dead_primary_carried_and_has_its_res
     let fact = &facts.aggregations()[&0].windows[&at(10)];
     assert!(fact.waiting.is_empty());
     assert_eq!((fact.records, fact.distinct), (4, 3));
-    assert_eq!(second.carried().all().unwrap(), []);
+    assert!(second.carried().all().unwrap().is_empty());
     assert_eq!(std::fs::read_dir(&second.carried().scratch).unwrap().count(), 0);
 }
