@@ -34,6 +34,14 @@ impl Carry {
         (!slots.is_empty()).then(|| Carry { slots, ..self.clone() })
     }
 
+    /// Whether [`Carry::of`] some slots is `part`.
+    pub fn has(&self, part: &Carry) -> bool {
+        let Carry { slots, next, state, .. } = part;
+        self.is_of_window_of(part)
+            && self.slots.intersection(slots) == *slots
+            && (&self.next, &self.state) == (next, state)
+    }
+
     /// Whether all entries before these are in the state.
     pub fn covers(&self, next: &BTreeMap<u64, u64>) -> bool {
         let own = |segment| self.next.get(segment).copied().unwrap_or(0);
@@ -279,6 +287,16 @@ mod tests {
         carries.record(&[carry("0-9", 9)]).unwrap_err();
         disk.fail_writes(false);
         assert_eq!(carries.all().unwrap(), in_database());
+    }
+
+    #[test]
+    fn a_carry_has_what_it_is_of_fewer_slots() {
+        let whole = carry("0-9", 5);
+        let part = whole.of(&"3,8-12".parse().unwrap()).unwrap();
+        assert!(whole.has(&part) && whole.has(&whole) && !part.has(&whole));
+        assert!(!whole.has(&carry("3", 4)) && !whole.has(&carry("9-10", 5)));
+        assert!(!whole.has(&Carry { aggregation: 2, ..part.clone() }));
+        assert!(!whole.has(&Carry { state: Value::Bool(true), ..part }));
     }
 
     #[test]

@@ -64,8 +64,8 @@ fn of_member(identity: &Identity, status: &Status, facts: &Facts) -> shape::Clus
         lag: lag(id, status),
         clock_offset_micros: None,
     });
-    let segments = facts.segments().iter();
-    let segments = segments.map(|(&id, known)| segment(id, known, facts.trimmed(id)));
+    let segments = facts.segments().values().zip(facts.all_trimmed());
+    let segments = segments.map(|(known, (id, trimmed))| segment(id, known, trimmed));
     shape::Cluster {
         cluster: Some(identity.cluster),
         node: Some(identity.node.0),

@@ -18,7 +18,7 @@ use crate::checkpoint::facts::checkpoints::Checkpoint;
 use crate::checkpoint::facts::command::{
     Applied, ClaimAnswer, Command, CompleteAnswer, SlotClaim, SlotNumber,
 };
-use crate::checkpoint::facts::{Facts, Slot};
+use crate::checkpoint::facts::{Facts, SegmentId, Slot};
 use crate::event::fingerprint::SLOTS;
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
@@ -469,11 +469,11 @@ impl Delivery {
     /// Gives back what of the journals no slot needs any more.
     fn trim(&self) -> Result<(), FlushError> {
         let facts = self.facts();
-        let trimmed = |id| match is_to_fail("planted-trim-uncarried") {
-            true => facts.latest_cut().count(id).entries,
-            false => facts.trimmed(id),
+        let counted = |&id: &SegmentId| (id, facts.latest_cut().count(id).entries);
+        let needed = match is_to_fail("planted-trim-uncarried") {
+            true => facts.segments().keys().map(counted).collect(),
+            false => facts.all_trimmed(),
         };
-        let needed = facts.segments().keys().map(|&id| (id, trimmed(id))).collect();
         may_die("checkpoint-before-trim");
         self.journal.trim(&self.copies, &needed, facts.latest_cut().time)?;
         may_die("checkpoint-after-trim");

@@ -101,8 +101,7 @@ impl Decided {
         self.cut = cut.number;
         self.counts = counts(cut);
         if !self.repeated.is_empty() {
-            let trimmed = |&segment: &SegmentId| (segment, facts.trimmed(segment));
-            let trimmed: BTreeMap<_, _> = facts.segments().keys().map(trimmed).collect();
+            let trimmed = facts.all_trimmed();
             self.repeated.retain(|(segment, index)| {
                 trimmed.get(segment).is_some_and(|trimmed| index >= trimmed)
             });
@@ -185,9 +184,8 @@ impl Requests {
     /// that is repeated across it counts twice.
     pub fn pass_gaps(&mut self, facts: &Facts) {
         self.told = facts.latest_cut().number;
-        for &segment in facts.segments().keys() {
-            let next = self.next(segment).max(facts.trimmed(segment));
-            self.next.insert(segment, next);
+        for (segment, trimmed) in facts.all_trimmed() {
+            self.next.insert(segment, self.next(segment).max(trimmed));
         }
         for (&segment, &count) in facts.cuts().flat_map(|cut| &cut.counts) {
             if !can_come(facts, segment) {

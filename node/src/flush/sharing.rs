@@ -195,8 +195,7 @@ impl Sharing {
             |carry: &&Carry| carry.aggregation == round.aggregation && Some(carry.window) != but;
         let carries: Vec<_> = all.iter().filter(is_needed).collect();
         // What is not here any more nobody asks for.
-        let is_here =
-            |carry: &Carry| all.iter().any(|now| now.of(&carry.slots).as_ref() == Some(carry));
+        let is_here = |carry: &Carry| all.iter().any(|now| now.has(carry));
         self.known().values_mut().for_each(|known| known.retain(is_here));
         let sent = others.iter().map(|(&node, slots)| {
             let has = round.have.get(&node) == Some(slots);

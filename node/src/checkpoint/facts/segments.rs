@@ -225,6 +225,12 @@ impl Facts {
         self.trimmed_by(&self.resumed(), segment)
     }
 
+    /// The same of each segment that is known.
+    pub fn all_trimmed(&self) -> BTreeMap<SegmentId, u64> {
+        let resumed = self.resumed();
+        self.segments().keys().map(|&id| (id, self.trimmed_by(&resumed, id))).collect()
+    }
+
     /// The cuts from which the slots would fold again, by aggregation.
     fn resumed(&self) -> Vec<BTreeSet<u64>> {
         let aggregations = self.aggregations.known.values();
