@@ -174,7 +174,7 @@ impl Sender {
             stream.send(parcel)?;
             progress.sent += 1;
         }
-        Ok(())
+        stream.flush()
     }
 
     fn take(&mut self, receipt: Receipt, progress: &mut Progress) -> Result<(), Broken> {

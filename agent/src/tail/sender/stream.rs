@@ -1,5 +1,5 @@
-//! Chunks and receipts over gRPC, on HTTP/2 itself: payloads are not copied, and what a node
-//! answers is seen as it comes.
+//! Chunks and receipts over gRPC, on HTTP/2 itself: large payloads are not copied, small chunks
+//! share a frame, and what a node answers is seen as it comes.
 
 use std::{pin::Pin, time::Duration};
 
@@ -19,6 +19,11 @@ use crate::{
 const PREFIX_BYTES: usize = 5;
 /// A receipt is a few bytes; who sends more is not a node.
 const RECEIPT_BYTES_MAX: usize = 1 << 20;
+/// A payload of so many bytes has a frame of its own; smaller ones are copied into one frame.
+const LARGE_BYTES: usize = 4 << 10;
+/// So many bytes of small chunks are a frame, which every server takes (RFC 9113, section 4.2). Of frames with a few bytes each, servers take some thousands that
+/// nobody has read yet, and then end the connection.
+const FRAME_BYTES: usize = 16 << 10;
 /// How long a greeting may take.
 const GREETING: Duration = Duration::from_secs(10);
 
@@ -26,6 +31,8 @@ const GREETING: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Stream {
     body: SendStream<Bytes>,
+    /// What is to be sent as one frame.
+    gathered: BytesMut,
     answer: Answer,
     /// What was received, but not read.
     received: BytesMut,
@@ -87,16 +94,40 @@ impl Stream {
         let head = head(node).map_err(|_| Broken::Unreadable("its address is no host's"))?;
         let (answer, body) = streams.send_request(head, false)?;
         let answer = Answer::Awaited(Box::pin(answer));
-        Ok(Stream { body, answer, received: BytesMut::new(), connection })
+        let [gathered, received] = [BytesMut::new(), BytesMut::new()];
+        Ok(Stream { body, gathered, answer, received, connection })
     }
 
-    /// Sends a chunk; how many are under way is bounded elsewhere.
+    /// Sends a chunk, at the latest when all is [flushed](Stream::flush); how many are under way
+    /// is bounded elsewhere.
     ///
     /// # Errors
     /// If the stream is broken.
     pub(crate) fn send(&mut self, parcel: &Parcel) -> Result<(), Broken> {
-        self.body.send_data(parcel.head.clone(), false)?;
-        Ok(self.body.send_data(parcel.payload.clone(), false)?)
+        let Parcel { head, payload, .. } = parcel;
+        let is_large = payload.len() >= LARGE_BYTES;
+        let copied = if is_large { &[][..] } else { payload };
+        if self.gathered.len() + head.len() + copied.len() > FRAME_BYTES {
+            self.flush()?;
+        }
+        self.gathered.extend_from_slice(head);
+        self.gathered.extend_from_slice(copied);
+        if is_large {
+            self.flush()?;
+            self.body.send_data(payload.clone(), false)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what was gathered.
+    ///
+    /// # Errors
+    /// If the stream is broken.
+    pub(crate) fn flush(&mut self) -> Result<(), Broken> {
+        if !self.gathered.is_empty() {
+            self.body.send_data(self.gathered.split().freeze(), false)?;
+        }
+        Ok(())
     }
 
     /// The next receipt. It may be waited for again if the waiting was given up.
@@ -176,4 +207,60 @@ fn head(node: &Authority) -> Result<Request<()>, http::Error> {
         .header(header::TE, "trailers")
         .header(header::USER_AGENT, concat!("sheaf/", env!("CARGO_PKG_VERSION")))
         .body(())
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use sheaf_proto::chunks::LogPart;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::endpoint::Endpoint;
+
+    /// Takes one stream, and returns its frames.
+    async fn received(listener: TcpListener) -> Vec<Bytes> {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(socket).await.unwrap();
+        let (request, _answer) = connection.accept().await.unwrap().unwrap();
+        tokio::spawn(async move { while connection.accept().await.is_some() {} });
+        let (mut body, mut frames) = (request.into_body(), Vec::new());
+        while let Some(Ok(frame)) = body.data().await {
+            body.flow_control().release_capacity(frame.len()).unwrap();
+            frames.push(frame);
+        }
+        frames
+    }
+
+    #[tokio::test]
+    async fn many_small_chunks_share_a_frame_and_a_large_one_has_its_own() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let node = format!("http://{address}").parse::<Endpoint>().unwrap().at(address.port());
+        let received = tokio::spawn(received(listener));
+        let mut stream = Stream::open(&node).await.unwrap();
+        let small = (1..=10_000).map(|seq| (seq, Bytes::from(format!("line {seq}\n"))));
+        let large = (10_001, Bytes::from(vec![b'x'; LARGE_BYTES]));
+        let last = (10_002, Bytes::from_static(b"the last"));
+        let sent: Vec<_> = small.chain([large, last]).collect();
+        for (seq, payload) in &sent {
+            stream.send(&Parcel::new(1, "host/log", 7, *seq, payload.clone())).unwrap();
+        }
+        stream.flush().unwrap();
+        stream.body.send_data(Bytes::new(), true).unwrap();
+        let frames = received.await.unwrap();
+
+        let mut bytes = frames.concat();
+        // Flow control divides some.
+        let count = 2 * bytes.len() / FRAME_BYTES;
+        assert!(frames.len() <= count, "{} frames", frames.len());
+        for (seq, payload) in sent {
+            let length = u32::from_be_bytes(bytes[1..PREFIX_BYTES].try_into().unwrap()) as usize;
+            let rest = bytes.split_off(PREFIX_BYTES + length);
+            let part = LogPart::decode(&bytes[PREFIX_BYTES..]).unwrap();
+            assert_eq!((part.seq as u64, part.payload), (seq, payload));
+            bytes = rest;
+        }
+        assert!(bytes.is_empty());
+    }
 }
