@@ -65,7 +65,6 @@ const PLANTED: [(&str, &str); 33] = [
     ("planted-file-forgets", "missing"),
     ("planted-file-unshared", "missing"),
     ("planted-file-uncopied", "missing"),
-    ("planted-file-renumbered", "ledger"),
     ("planted-file-beyond-cut", "ledger"),
 ];
 

@@ -510,9 +510,7 @@ impl Found {
             let found = |field: fn(&SlotTotals) -> u64| totals.map_or(0, field);
             let known = facts.aggregations().get(&self.aggregation);
             let last = known.map_or(0, |aggregation| aggregation.progress(slot).number());
-            let is_fixed = !is_to_fail("planted-file-renumbered");
-            let at = self.at.as_ref().filter(|_| is_fixed);
-            let fixed = at.and_then(|at| at.numbers.get(&slot).copied());
+            let fixed = self.at.as_ref().and_then(|at| at.numbers.get(&slot).copied());
             let claim = SlotClaim {
                 epoch: epoch(facts, slot),
                 number: fixed.unwrap_or(last + 1),

@@ -3,13 +3,17 @@ mod tidied;
 use std::fs;
 
 use serde_json::json;
+use tokio::sync::mpsc;
 
 use super::*;
 use crate::aggregation::log_files::session::Content as _;
-use crate::checkpoint::facts::command::Command;
+use crate::checkpoint::Digest;
+use crate::checkpoint::facts::command::{Command, SlotClaim, SlotNumber};
 use crate::event::chunk::Chunk;
 use crate::event::entry::EntryWriter;
 use crate::event::fingerprint::FingerprintKey;
+use crate::event::node::NodeId;
+use crate::event::time::Window;
 use crate::flush::example::node::{Life, Node, Source, everybody_waits};
 use crate::flush::example::{Cluster, Lost, at, copy_files, definition};
 use crate::flush::gaps::FILE_BYTES_MAX;
@@ -348,6 +352,38 @@ async fn slots_that_leave_and_come_back_count_nothing_twice() {
     it.cut(8).await;
     assert_eq!((it.read("a"), it.flushed()), ("one two".to_owned(), (2, 2)));
     runs(life).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_goes_on_from_another_than_the_last_is_given_up() {
+    let it = Setting::new();
+    it.cluster.apply(register(4));
+    let (life, mut due) = it.node.fold();
+    it.append(3, ("a", 1), "one ");
+    it.cut(3).await;
+    it.append(4, ("a", 2), "two");
+    it.cut(4).await;
+    let late = due.try_recv().unwrap();
+    // Before it is claimed, its slot goes away and comes back with a checkpoint of an earlier cut.
+    let slot = Setting::key("a").slot();
+    it.cluster.place(&slot.to_string(), 2);
+    let facts = it.cluster.now();
+    let (epoch, number, node) = (facts.slots()[&slot].epoch, 1, NodeId(2));
+    let cut = facts.cuts().find(|cut| cut.time == at(3)).unwrap().number;
+    let (records, distinct, digest) = (1, 1, Digest(0));
+    let claim = SlotClaim { epoch, number, records, distinct, digest };
+    let (aggregation, window) = (FILES, Window { start: at(2), end: at(3) });
+    let slots = [(slot, claim)].into();
+    it.cluster.apply(Command::Claim { node, aggregation, window, cut, slots });
+    let slots = [(slot, SlotNumber { epoch, number })].into();
+    it.cluster.apply(Command::Complete { node, aggregation, slots, keeps: false });
+    it.cluster.place(&slot.to_string(), 1);
+    let (sender, receiver) = mpsc::unbounded_channel();
+    sender.send(late).ok().unwrap();
+    drop(sender);
+    it.node.delivery(life.folding.clone()).run(receiver).await.unwrap();
+    assert_eq!(it.flushed(), (1, 1), "its first chunk would count twice");
+    assert_eq!(it.cluster.now().aggregations()[&FILES].progress(slot).number(), 1);
 }
 
 #[tokio::test(start_paused = true)]
