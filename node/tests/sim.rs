@@ -33,7 +33,7 @@ const SEEDS: u64 = 8;
 const PLANTED_SEEDS: u64 = 200;
 
 /// Bugs that are planted in the node, and the check that finds each.
-const PLANTED: [(&str, &str); 33] = [
+const PLANTED: [(&str, &str); 32] = [
     ("store-sync-is-missing", "lost"),
     ("planted-payload-unsynced", "lost"),
     ("planted-acknowledge-anyway", "lost"),
