@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::aggregation::definition::{Compression, Kind, LogFiles};
+use crate::aggregation::definition::{Compression, Kind, LogFiles, Retention};
 use crate::blocking::{self, Interrupted};
 use crate::checkpoint::facts::{Facts, Slot};
 use crate::event::node::NodeId;
@@ -19,7 +19,8 @@ use crate::event::time::{Clock, SECOND, UnixNanos};
 use crate::flush::files::{Files, FilesError, Tidied, Tidy};
 use crate::flush::{FlushError, aggregations};
 
-/// How often files are looked at: those of which something has changed, ..
+/// How often files are looked at, or as often as the first are to go: those of which something
+/// has changed, ..
 const EVERY: Duration = Duration::from_secs(60);
 /// .. or has become old, within this time, since it may take until nobody writes a file ..
 const RECENT: u64 = 2 * 3_600 * SECOND;
@@ -73,6 +74,7 @@ impl Tidying {
                 }
                 Err(error) => warn!(%error, "rebuilt files are not tidied"),
             }
+            let every = every(&facts.borrow());
             let changed = async {
                 if facts.wait_for(|facts| definitions(facts) != last).await.is_err() {
                     // Nothing changes any more.
@@ -80,7 +82,7 @@ impl Tidying {
                 }
             };
             // Whichever comes first.
-            timeout(EVERY, changed).await.ok();
+            timeout(every, changed).await.ok();
         }
     }
 
@@ -128,7 +130,46 @@ impl Tidying {
     }
 }
 
+/// How long after files were looked at that is done again: soon where they are not to stay long.
+fn every(facts: &Facts) -> Duration {
+    let kinds = aggregations(facts).into_iter().flatten().map(|it| it.definition.kind);
+    let retentions = kinds.filter_map(|kind| match kind {
+        Kind::LogFiles(wanted) => wanted.retention,
+        Kind::DistinctLogs(_) => None,
+    });
+    let longest = |it: Retention| Duration::from_secs(it.seconds().into());
+    retentions.map(longest).chain([EVERY]).min().unwrap_or(EVERY)
+}
+
 /// What aggregations want of files, as it is written.
 fn definitions(facts: &Facts) -> Vec<(u32, Value)> {
     facts.rebuilding().map(|(number, known)| (number, known.definition.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::checkpoint::facts::Settings;
+    use crate::checkpoint::facts::command::Command;
+
+    fn files(member: &Value) -> Value {
+        json!({"name": "files", "type": "LogFiles", "logFiles": member})
+    }
+
+    #[test]
+    fn files_are_looked_at_once_a_minute_or_as_often_as_some_are_to_go() {
+        let mut facts = Facts::new(Settings { slots: 256 });
+        assert_eq!(every(&facts), Duration::from_secs(60));
+        let mut with = |definitions: [Value; 2]| {
+            let definitions = ["a".to_owned(), "b".to_owned()].into_iter().zip(definitions);
+            facts.apply(Command::Register { definitions: definitions.collect() }).unwrap();
+            every(&facts).as_secs()
+        };
+        let forever = || files(&json!({}));
+        assert_eq!(with([forever(), files(&json!({"retentionSeconds": 3_600}))]), 60);
+        assert_eq!(with([forever(), files(&json!({"retentionSeconds": 5}))]), 5);
+        assert_eq!(with([files(&json!({"retentionSeconds": 7})), forever()]), 7);
+    }
 }
