@@ -3,6 +3,7 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -11,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long anything may take that has to happen.
-const PATIENCE: Duration = Duration::from_secs(30);
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// How long anything may take that has to happen, on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// How soon it is looked again; later and later, since who looks takes time from who is awaited.
+const LOOK_AGAIN: RangeInclusive<Duration> = Duration::from_millis(2)..=Duration::from_millis(50);
 
 /// Looks again and again until there is something to see.
 ///
@@ -28,13 +30,14 @@ pub(crate) fn eventually_within<T>(
     what: &str,
     mut look: impl FnMut() -> Option<T>,
 ) -> T {
-    let deadline = Instant::now() + patience;
+    let began = Instant::now();
     loop {
         if let Some(seen) = look() {
             return seen;
         }
-        assert!(Instant::now() < deadline, "waited {patience:?} for {what}");
-        std::thread::sleep(LOOK_AGAIN);
+        let waited = began.elapsed();
+        assert!(waited < patience, "waited {patience:?} for {what}");
+        std::thread::sleep((waited / 16).clamp(*LOOK_AGAIN.start(), *LOOK_AGAIN.end()));
     }
 }
 
