@@ -1,4 +1,5 @@
-//! A chunk as it goes over the wire: a gRPC message in two parts, so that a large payload is not copied.
+//! A chunk as it goes over the wire: a gRPC message in two parts, so that a large payload is not
+//! copied.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::{

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::aggregation::definition::{Compression, Kind, LogFiles, Retention};
+use crate::aggregation::definition::{Compression, Kind, LogFiles};
 use crate::blocking::{self, Interrupted};
 use crate::checkpoint::facts::{Facts, Slot};
 use crate::event::node::NodeId;
@@ -19,8 +19,8 @@ use crate::event::time::{Clock, SECOND, UnixNanos};
 use crate::flush::files::{Files, FilesError, Tidied, Tidy};
 use crate::flush::{FlushError, aggregations};
 
-/// How often files are looked at, or as often as the first are to go: those of which something
-/// has changed, ..
+/// How often files are looked at, where none are to go sooner: those of which something has
+/// changed, ..
 const EVERY: Duration = Duration::from_secs(60);
 /// .. or has become old, within this time, since it may take until nobody writes a file ..
 const RECENT: u64 = 2 * 3_600 * SECOND;
@@ -137,8 +137,8 @@ fn every(facts: &Facts) -> Duration {
         Kind::LogFiles(wanted) => wanted.retention,
         Kind::DistinctLogs(_) => None,
     });
-    let longest = |it: Retention| Duration::from_secs(it.seconds().into());
-    retentions.map(longest).chain([EVERY]).min().unwrap_or(EVERY)
+    let times = retentions.map(|it| Duration::from_secs(it.seconds().into()));
+    times.fold(EVERY, Duration::min)
 }
 
 /// What aggregations want of files, as it is written.

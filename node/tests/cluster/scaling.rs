@@ -1,11 +1,17 @@
 //! Many come and many go, under load.
 
+use std::time::Duration;
+
 use sheaf_proto::cluster::{Member, MemberState};
 
 use super::counting::Campaign;
 use super::leaving::ask_to;
 use super::nodes::{settled, view};
-use crate::process::{Process, eventually};
+use crate::process::{Process, eventually, eventually_within};
+
+/// How long a drain may take where senders leave the machine no time to spare: those who stay copy
+/// results meanwhile.
+const DRAIN: Duration = Duration::from_secs(90);
 
 /// What a node tells of the member at an address.
 fn member(node: &mut Process, address: &str) -> Option<Member> {
@@ -34,7 +40,7 @@ fn three_nodes_become_five_and_five_become_two_and_counts_stay_exact() {
             assert!([202, 409, 503].contains(&status), "{status} {body}");
             (status == 202).then_some(())
         });
-        eventually("a drained node", || {
+        eventually_within(DRAIN, "a drained node", || {
             member(through, &address).filter(|member| member.state == MemberState::Drained)
         });
         campaign.terminate(left);

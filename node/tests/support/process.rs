@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long anything may take that has to happen, on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How long anything may take that has to happen.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How soon it is looked again; later and later, since who looks takes time from who is awaited.
 const LOOK_AGAIN: RangeInclusive<Duration> = Duration::from_millis(2)..=Duration::from_millis(50);
 

@@ -21,8 +21,9 @@ const PREFIX_BYTES: usize = 5;
 const RECEIPT_BYTES_MAX: usize = 1 << 20;
 /// A payload of so many bytes has a frame of its own; smaller ones are copied into one frame.
 const LARGE_BYTES: usize = 4 << 10;
-/// So many bytes of small chunks are a frame, which every server takes (RFC 9113, section 4.2). Of frames with a few bytes each, servers take some thousands that
-/// nobody has read yet, and then end the connection.
+/// So many bytes of small chunks are a frame, which every server takes (RFC 9113, section 4.2). Of
+/// frames with a few bytes each, servers take some thousands that nobody has read yet, and then
+/// end the connection.
 const FRAME_BYTES: usize = 16 << 10;
 /// How long a greeting may take.
 const GREETING: Duration = Duration::from_secs(10);
