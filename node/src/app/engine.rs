@@ -306,7 +306,7 @@ impl Engine {
             results: lending.results.clone(),
             members: members.clone(),
         };
-        let copying = Copying { results: lending.results.clone(), members: members.clone() };
+        let copying = Copying::new(lending.results.clone(), members.clone());
         let adopting = Adopting::new(node, copying.clone(), facts.clone());
         let filling = Filling {
             node,

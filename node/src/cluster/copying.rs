@@ -1,8 +1,10 @@
 //! Results from other members, at a bounded rate: senders need the network and the disk too.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 use tracing::info;
 
@@ -21,10 +23,10 @@ const BYTES_PER_SECOND: u32 = 32 << 20;
 /// Copies results.
 #[derive(Clone)]
 pub struct Copying {
-    /// Where they go.
-    pub results: Results,
-    /// The ways to the other members.
-    pub members: peers::Member,
+    results: Results,
+    members: peers::Member,
+    /// Held by whoever rests: all together are as fast as one.
+    rest: Arc<Mutex<()>>,
 }
 
 /// Why something was not copied.
@@ -39,6 +41,11 @@ pub enum CopyError {
 }
 
 impl Copying {
+    /// Copies results of other members to this node's.
+    pub fn new(results: Results, members: peers::Member) -> Copying {
+        Copying { results, members, rest: Arc::default() }
+    }
+
     /// Copies what a member has of a window in these slots. What cannot be divided is copied
     /// as a whole, if `takes_sums` or if the first slot is among them.
     ///
@@ -70,6 +77,7 @@ impl Copying {
                 let chunk = chunk?;
                 let bytes = chunk.len();
                 writing.push(chunk.into())?;
+                let _rest = self.rest.lock().await;
                 pace(bytes).await;
             }
             self.results.fill(writing, slots, summary)?;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::time::sleep;
 use tracing::{debug, info};
 
@@ -47,6 +47,8 @@ pub struct Filling {
     pub forgetting: Forgetting,
 }
 
+/// Windows of which results are copied at a time: for most of it they wait for an answer.
+const WINDOWS_AT_ONCE: usize = 8;
 /// Slots of which files are copied at a time, and the node says that it has them.
 const SLOTS_AT_ONCE: usize = 16;
 /// How often it tries to say so before a checkpoint is completed, until it begins anew.
@@ -192,9 +194,9 @@ impl Filling {
         since: &BTreeMap<Slot, u64>,
         slots: SlotSet,
     ) -> Result<(), FillError> {
-        for counted in flushed_windows(facts) {
-            self.copy_results(facts, slots, counted).await?;
-        }
+        let copy = |counted| self.copy_results(facts, slots, counted);
+        let windows = stream::iter(flushed_windows(facts)).map(Ok);
+        windows.try_for_each_concurrent(WINDOWS_AT_ONCE, copy).await?;
         let mut missing = slots;
         for (owner, owned) in owners(facts, slots) {
             let asked = owned.intersection(&missing);

@@ -84,11 +84,13 @@ pub struct Gathering {
 
 /// Results that somebody has.
 struct Held {
+    node: NodeId,
     slots: SlotSet,
     summary: Option<WindowCounts>,
     place: Place,
 }
 
+#[derive(Clone)]
 enum Place {
     Here(Box<SlotResults>),
     There { node: NodeId, address: String, table: u64 },
@@ -213,16 +215,19 @@ impl Gathering {
     ) -> Result<Reached, GatherError> {
         let (mut missing, mut tables) = (slots, Vec::new());
         let (held, nodes) = self.held(facts, number, window).await?;
-        for held in held {
-            if let Some(summary) = held.summary
-                && held.slots.len() == SLOTS
-            {
-                return Ok(Reached::Summary(Box::new(summary)));
-            }
-            let slots: SlotSet = held.slots.iter().filter(|&slot| missing.contains(slot)).collect();
-            missing = missing.iter().filter(|&slot| !slots.contains(slot)).collect();
+        let whole = held.iter().find(|held| held.slots.len() == SLOTS);
+        if let Some(summary) = whole.and_then(|held| held.summary.clone()) {
+            return Ok(Reached::Summary(Box::new(summary)));
+        }
+        // What another node has may be of a claim that was superseded after a loss.
+        let owned =
+            held.iter().map(|held| (held, held.slots.intersection(&facts.owner_of(held.node))));
+        let any = held.iter().map(|held| (held, held.slots));
+        for (held, slots) in owned.chain(any) {
+            let slots = slots.intersection(&missing);
+            missing = missing.difference(&slots);
             if !slots.is_empty() {
-                let chunks = self.chunks(number, window, slots, held.place).await?;
+                let chunks = self.chunks(number, window, slots, held.place.clone()).await?;
                 tables.push(Table { slots, chunks });
             }
         }
@@ -237,6 +242,7 @@ impl Gathering {
         window: Window,
     ) -> Result<(Vec<Held>, BTreeSet<NodeId>), GatherError> {
         let here = self.results.find(number, window.end)?.into_iter().map(|result| Held {
+            node: self.node,
             slots: result.slots,
             summary: result.summary.clone(),
             place: Place::Here(Box::new(result)),
@@ -255,6 +261,7 @@ impl Gathering {
                 Ok(tables) => {
                     nodes.insert(node);
                     held.extend(tables.into_iter().map(|listed| Held {
+                        node,
                         slots: listed.slots,
                         summary: listed.summary,
                         place: Place::There {

@@ -242,9 +242,15 @@ impl Delivery {
                 self.complete(&found, Shared::Nothing, numbers.clone()).await?;
             }
             self.results.store().ready().await;
+            let table = written.table();
             self.results.finish(written, claimed, summary)?;
             may_die("flush-after-deliver");
             completed = self.complete(&found, Shared::Results(window), numbers).await?;
+            // Whoever claims the others anew may find less in them, if something was lost.
+            let superseded = claimed.difference(&completed);
+            if !superseded.is_empty() {
+                self.results.withdraw(number, window, table, &superseded)?;
+            }
             let totals = claimed.iter().filter_map(|slot| found.totals.get(&slot));
             let distinct = totals.map(|totals| totals.distinct).sum();
             info!(aggregation = %aggregation.definition.name, %window, slots = %claimed, distinct, "flushed");

@@ -118,6 +118,33 @@ impl Results {
         if slots.is_empty() { Ok(()) } else { self.finish_in(&turn, written, slots, summary) }
     }
 
+    /// Forgets what a table has of some slots, where no later one has come in its place.
+    ///
+    /// # Errors
+    /// When the database cannot be read or written.
+    pub fn withdraw(
+        &self,
+        aggregation: u32,
+        window: Window,
+        table: u64,
+        slots: &SlotSet,
+    ) -> Result<(), StoreError> {
+        let _turn = self.turn();
+        let found = self.find(aggregation, window.end)?;
+        let Some(found) = found.into_iter().find(|found| found.table == table) else {
+            return Ok(());
+        };
+        let rest = found.slots.difference(slots);
+        let key = keys::result(window.end, aggregation, table);
+        let mut batch = self.store.batch();
+        if rest.is_empty() {
+            batch.delete(Table::Results, &key)?;
+        } else if found.summary.is_none() && rest != found.slots {
+            batch.put_json(Table::Results, &key, &SlotResults { slots: rest, ..found })?;
+        }
+        self.store.commit(batch)
+    }
+
     fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -194,6 +221,11 @@ impl SlotResults {
 }
 
 impl Writing {
+    /// Which table it will be.
+    pub fn table(&self) -> u64 {
+        self.table
+    }
+
     /// Says how many records were accepted in each slot that has some.
     pub fn count_records(&mut self, records: BTreeMap<Slot, u64>) {
         self.records = records;
@@ -273,6 +305,25 @@ mod tests {
         let mut writing = results.begin(1, window(SECOND));
         [b"a", b"b"].iter().for_each(|chunk| writing.push(chunk.to_vec()).unwrap());
         assert_eq!(found(&results, SECOND), []);
+    }
+
+    #[test]
+    fn what_is_withdrawn_of_a_table_is_not_found_and_later_tables_stay() {
+        let results = results();
+        keep(&results, SECOND, "0-9", &["a"]);
+        let [first] = <[_; 1]>::try_from(results.find(1, UnixNanos(SECOND)).unwrap()).unwrap();
+        keep(&results, SECOND, "9", &["b"]);
+        let withdraw = |of: &str| {
+            results.withdraw(1, window(SECOND), first.table, &of.parse().unwrap()).unwrap();
+        };
+        let later = ("9".to_owned(), vec!["b".to_owned()]);
+        withdraw("7-9");
+        let rest = ("0-6".to_owned(), vec!["a".to_owned()]);
+        assert_eq!(found(&results, SECOND), [rest, later.clone()]);
+        withdraw("0-9");
+        assert_eq!(found(&results, SECOND), std::slice::from_ref(&later));
+        withdraw("0-9");
+        assert_eq!(found(&results, SECOND), [later]);
     }
 
     #[test]

@@ -172,8 +172,9 @@ impl Sharing {
                 let since = *round.failing.entry(node).or_insert_with(Instant::now);
                 let is_owner = !facts.owner_of(node).intersection(&own).is_empty();
                 let patience = if is_owner { PATIENCE } else { PATIENCE_WHILE_FILLING };
-                if since.elapsed() > patience {
-                    self.go_on_without(node, &own).await?;
+                if since.elapsed() > patience && self.go_on_without(node, &own).await? {
+                    // Whoever is to be an owner again has as long again.
+                    round.failing.remove(&node);
                 }
             }
             sleep(AGAIN_AFTER).await;
@@ -230,8 +231,8 @@ impl Sharing {
     }
 
     /// Has the cluster count on the other owners alone: whoever comes back copies what it
-    /// missed before it is one again.
-    async fn go_on_without(&self, node: NodeId, slots: &SlotSet) -> Result<(), FlushError> {
+    /// missed before it is one again. Returns whether the cluster does.
+    async fn go_on_without(&self, node: NodeId, slots: &SlotSet) -> Result<bool, FlushError> {
         let facts = self.consensus.facts().borrow().clone();
         let own = facts.primary_of(self.node).intersection(slots);
         let known = facts.slots().iter().filter(|(slot, _)| own.contains(**slot));
@@ -240,15 +241,17 @@ impl Sharing {
             .map(|(&slot, now)| (slot, without(now, node)))
             .collect();
         if changes.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         warn!(%node, slots = changes.len(), "an owner does not answer: the others go on without it");
         match self.consensus.propose(Command::Place { changes }).await {
             // Somebody else has changed the owners: the facts tell better now.
-            Err(Disagreement::Refused(refused)) => debug!(%refused, "the owners stay"),
-            placed => drop(placed?),
+            Err(Disagreement::Refused(refused)) => {
+                debug!(%refused, "the owners stay");
+                Ok(false)
+            }
+            placed => Ok(placed.map(|_| true)?),
         }
-        Ok(())
     }
 }
 

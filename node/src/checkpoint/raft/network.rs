@@ -26,6 +26,11 @@ use super::{TypeConfig, Vote};
 use crate::checkpoint::facts::Facts;
 use crate::event::node::NodeId;
 
+/// How long a member may take to write entries. Raft would allow the time between two heartbeats
+/// for it: whoever has too much to do needs more, and would be sent the same again and again. The
+/// heartbeats themselves it gives up by then.
+const APPEND_WAIT: Duration = Duration::from_secs(1);
+
 /// What a member asks of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rpc {
@@ -119,9 +124,8 @@ impl Peer {
         &self,
         rpc: Rpc,
         request: T,
-        option: &RPCOption,
+        within: Duration,
     ) -> Result<U, RPCError<TypeConfig>> {
-        let within = option.soft_ttl();
         let unreachable = |reason: String| Unreachable::from_string(reason);
         let call = Call { to: self.target, request };
         let body = blocking(|| serde_json::to_vec(&call))
@@ -144,9 +148,9 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     async fn append_entries(
         &mut self,
         request: AppendEntriesRequest<TypeConfig>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.call(Rpc::AppendEntries, request, &option).await
+        self.call(Rpc::AppendEntries, request, APPEND_WAIT).await
     }
 
     async fn vote(
@@ -154,7 +158,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.call(Rpc::Vote, request, &option).await
+        self.call(Rpc::Vote, request, option.soft_ttl()).await
     }
 
     async fn pre_vote(
@@ -162,7 +166,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.call(Rpc::PreVote, request, &option).await
+        self.call(Rpc::PreVote, request, option.soft_ttl()).await
     }
 
     async fn full_snapshot(
@@ -173,7 +177,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let image = Image { meta: snapshot.meta, facts: &*snapshot.snapshot };
-        let sending = self.call(Rpc::Snapshot, Delivery { vote, image }, &option);
+        let sending = self.call(Rpc::Snapshot, Delivery { vote, image }, option.soft_ttl());
         match select(Box::pin(sending), Box::pin(cancel)).await {
             Either::Left((sent, _)) => Ok(sent?),
             Either::Right((closed, _)) => Err(closed.into()),
@@ -185,7 +189,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         request: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.call(Rpc::TransferLeader, request, &option).await
+        self.call(Rpc::TransferLeader, request, option.soft_ttl()).await
     }
 }
 
@@ -263,9 +267,13 @@ mod tests {
         }
     }
 
-    async fn ask(answer: Option<&'static [u8]>) -> Result<(), RPCError<TypeConfig>> {
+    async fn peer(answer: Option<&'static [u8]>) -> Peer {
         let mut network = Network { own: NodeId(1), transport: Arc::new(Fixed(answer)) };
-        let mut peer = network.new_client(NodeId(2), &"node-2".to_owned()).await;
+        network.new_client(NodeId(2), &"node-2".to_owned()).await
+    }
+
+    async fn ask(answer: Option<&'static [u8]>) -> Result<(), RPCError<TypeConfig>> {
+        let mut peer = peer(answer).await;
         let vote = Vote { leader_id: LeaderId::new(1, NodeId(1)), committed: false };
         let request = VoteRequest::new(vote, None);
         let option = RPCOption::new(Duration::from_secs(4));
@@ -278,6 +286,20 @@ mod tests {
         let error = ask(None).await.unwrap_err();
         assert!(matches!(error, RPCError::Timeout(_)), "{error}");
         assert_eq!(begin.elapsed(), RPCOption::new(Duration::from_secs(4)).soft_ttl());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_has_longer_to_write_entries_than_raft_gives_it() {
+        let begin = Instant::now();
+        let mut peer = peer(None).await;
+        let leader_id = LeaderId::new(1, NodeId(1));
+        let vote = Vote { leader_id, committed: true };
+        let request =
+            AppendEntriesRequest { vote, prev_log_id: None, entries: vec![], leader_commit: None };
+        let option = RPCOption::new(Duration::from_millis(100));
+        let error = peer.append_entries(request, option).await.unwrap_err();
+        assert!(matches!(error, RPCError::Timeout(_)), "{error}");
+        assert_eq!(begin.elapsed(), APPEND_WAIT);
     }
 
     #[tokio::test]

@@ -159,7 +159,7 @@ fn want(cluster: &Cluster) {
 fn filling(cluster: &Arc<Cluster>, disks: &Disks) -> AbortOnDropHandle<Result<(), FlushError>> {
     let (results, keeping) = (disks.keeping.results.clone(), disks.keeping.clone());
     let Fetching { files, members } = keeping.fetching.clone();
-    let copying = Copying { results, members: members.clone() };
+    let copying = Copying::new(results, members.clone());
     let forgetting = Forgetting::new(NodeId(2), files, cluster.facts());
     let consensus = Arc::clone(cluster) as _;
     let filling = Filling { node: NodeId(2), consensus, copying, keeping, members, forgetting };

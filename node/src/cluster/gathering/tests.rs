@@ -197,6 +197,14 @@ async fn slots_of_which_several_have_the_results_count_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_owners_have_comes_before_what_others_do() {
+    let it = Setting::new(128).await;
+    let _lender = it.lend();
+    it.keep(0, "128-255", &[]);
+    assert_eq!(it.counts().await.unwrap().distinct, 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn results_that_were_not_claimed_are_refused() {
     let it = Setting::new(128).await;
     let _lender = it.lend();

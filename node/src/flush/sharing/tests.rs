@@ -182,6 +182,27 @@ async fn an_owner_that_takes_nothing_is_an_owner_no_longer_after_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_is_to_be_an_owner_again_has_as_long_as_before() {
+    let Setting { cluster, notes, sharing, .. } = setting();
+    // An owner that takes nothing either, so that the sending goes on meanwhile.
+    [2, 4].into_iter().for_each(|node| notes.silence(node));
+    let of = slots("0-9");
+    let shared = sharing.share(0, Shared::Results(FIRST), &of);
+    let placed = async {
+        let mut facts = cluster.facts();
+        for _ in 0..2 {
+            place(&cluster, "0-9", &[1, 2], &[1, 2, 4]);
+            let began = Instant::now();
+            let is_given_up = |facts: &Arc<Facts>| facts.filled_by(NodeId(4)).is_empty();
+            facts.wait_for(is_given_up).await.unwrap();
+            assert!(began.elapsed() > PATIENCE_WHILE_FILLING, "{:?}", began.elapsed());
+        }
+    };
+    let (shared, ()) = futures::join!(shared, placed);
+    shared.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_carried_is_sent_once_in_a_life_and_to_whoever_comes_later() {
     let Setting { cluster, notes, carried, sharing } = setting();
     carried.carries.record(&[carry("0-255", 20), carry("0-255", 10)]).unwrap();
