@@ -41,7 +41,7 @@ pub(crate) fn eventually_within<T>(
     }
 }
 
-/// A running node; it is killed when this is dropped.
+/// A running node; it is killed when this is dropped, and a test that fails shows what it said.
 pub(crate) struct Process {
     child: Child,
     stdout: Collected,
@@ -172,6 +172,9 @@ impl Drop for Process {
         // It may have ended, and a test that failed has already said why.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the node {} said:\n{}", self.child.id(), self.stderr.all());
+        }
     }
 }
 
