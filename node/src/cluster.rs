@@ -26,6 +26,7 @@ pub mod leaving; // how a node gets away
 pub mod lending; // a node's journal and results, for the others
 pub mod mirroring; // the open segment to its other copies
 pub mod opening; // the open segment, and what follows it
+pub mod pace; // how fast is copied from others
 pub mod routing; // entries to where they are folded
 pub mod sealing; // where a segment ends
 pub mod sending; // what is kept of slots that this node leads, to their other owners

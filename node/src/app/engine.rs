@@ -45,6 +45,7 @@ use crate::cluster::leases::Silent;
 use crate::cluster::leaving::Leaving;
 use crate::cluster::lending::Lending;
 use crate::cluster::opening::{Opener, leaves};
+use crate::cluster::pace::Pace;
 use crate::cluster::peers;
 use crate::cluster::printing::Printer;
 use crate::cluster::proposals::Proposals;
@@ -273,7 +274,9 @@ impl Engine {
             facts: facts.clone(),
         };
         let refused = intake.clone();
-        let fetching = Fetching { files: files.clone(), members: members.clone() };
+        let pace = Pace::default();
+        let fetching =
+            Fetching { files: files.clone(), members: members.clone(), pace: pace.clone() };
         let keeping =
             Keeping { node, results: results.clone(), carried, fetching, facts: facts.clone() };
         let lending = Lending {
@@ -306,7 +309,7 @@ impl Engine {
             results: lending.results.clone(),
             members: members.clone(),
         };
-        let copying = Copying::new(lending.results.clone(), members.clone());
+        let copying = Copying { results: lending.results.clone(), members: members.clone(), pace };
         let adopting = Adopting::new(node, copying.clone(), facts.clone());
         let filling = Filling {
             node,

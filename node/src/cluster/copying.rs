@@ -1,14 +1,12 @@
-//! Results from other members, at a bounded rate: senders need the network and the disk too.
+//! Results from other members.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use tokio::sync::Mutex;
-use tokio::time::sleep;
 use tracing::info;
 
 use crate::cluster::leaving::Counted;
+use crate::cluster::pace::Pace;
 use crate::cluster::peers::{self, Listed, PeerError};
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
@@ -17,16 +15,16 @@ use crate::store::StoreError;
 
 /// How long a member may take to say what it has, or to begin to send it.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(2);
-/// How fast a node copies.
-const BYTES_PER_SECOND: u32 = 32 << 20;
 
 /// Copies results.
 #[derive(Clone)]
 pub struct Copying {
-    results: Results,
-    members: peers::Member,
-    /// Held by whoever rests: all together are as fast as one.
-    rest: Arc<Mutex<()>>,
+    /// Where they go.
+    pub results: Results,
+    /// The ways to the other members.
+    pub members: peers::Member,
+    /// How fast they may come.
+    pub pace: Pace,
 }
 
 /// Why something was not copied.
@@ -41,11 +39,6 @@ pub enum CopyError {
 }
 
 impl Copying {
-    /// Copies results of other members to this node's.
-    pub fn new(results: Results, members: peers::Member) -> Copying {
-        Copying { results, members, rest: Arc::default() }
-    }
-
     /// Copies what a member has of a window in these slots. What cannot be divided is copied
     /// as a whole, if `takes_sums` or if the first slot is among them.
     ///
@@ -77,8 +70,7 @@ impl Copying {
                 let chunk = chunk?;
                 let bytes = chunk.len();
                 writing.push(chunk.into())?;
-                let _rest = self.rest.lock().await;
-                pace(bytes).await;
+                self.pace.rest(bytes).await;
             }
             self.results.fill(writing, slots, summary)?;
             info!(aggregation = number, %window, %slots, "results of another member are copied");
@@ -94,10 +86,4 @@ impl Copying {
         let found = self.results.find(number, window.end)?;
         Ok(found.iter().fold(slots, |lacks, found| lacks.difference(&found.slots)))
     }
-}
-
-/// Rests for as long as so many bytes may take.
-pub async fn pace(bytes: usize) {
-    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-    sleep(Duration::from_secs(1) * bytes / BYTES_PER_SECOND).await;
 }

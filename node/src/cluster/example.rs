@@ -16,6 +16,7 @@ use crate::checkpoint::identity::{Birth, Contribution, Identity};
 use crate::checkpoint::raft::{self, Rpc, Transport, TransportError};
 use crate::cluster::fetching::Fetching;
 use crate::cluster::keeping::Keeping;
+use crate::cluster::pace::Pace;
 use crate::cluster::peers::Member;
 use crate::event::fingerprint::FingerprintKey;
 use crate::event::node::NodeId;
@@ -68,7 +69,7 @@ pub(super) fn keeping(node: &Node, cluster: &Cluster) -> Keeping {
 pub(super) fn keeping_from(node: &Node, cluster: &Cluster, mesh: &Arc<Mesh>) -> Keeping {
     let results = Results::new(Arc::clone(&node.store));
     let (files, members) = (node.files(), Member::new(mesh.peers(), &identity(node.id as u8)));
-    let fetching = Fetching { files, members };
+    let fetching = Fetching { files, members, pace: Pace::default() };
     let (id, carried, facts) = (NodeId(node.id), node.carried(), cluster.facts());
     Keeping { node: id, results, carried, fetching, facts }
 }

@@ -4,7 +4,8 @@ use futures::StreamExt as _;
 
 use crate::blocking;
 use crate::checkpoint::facts::Slot;
-use crate::cluster::copying::{ANSWER_WAIT, pace};
+use crate::cluster::copying::ANSWER_WAIT;
+use crate::cluster::pace::Pace;
 use crate::cluster::peers::{self, Asked, FilePart, PeerError};
 use crate::event::node::NodeId;
 use crate::flush::files::{Files, FilesError};
@@ -16,6 +17,8 @@ pub struct Fetching {
     pub files: Files,
     /// The ways to the other members.
     pub members: peers::Member,
+    /// How fast they may come, where nobody waits for them.
+    pub pace: Pace,
 }
 
 /// Whether somebody waits for files.
@@ -58,7 +61,7 @@ impl Fetching {
             let bytes = bytes(&part);
             blocking::in_place(|| incoming.take(part))?;
             if haste == Haste::Paced {
-                pace(bytes).await;
+                self.pace.rest(bytes).await;
             }
         }
         self.files.ready().await;

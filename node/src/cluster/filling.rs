@@ -16,7 +16,7 @@ use crate::blocking;
 use crate::checkpoint::carries::Carry;
 use crate::checkpoint::facts::command::Command;
 use crate::checkpoint::facts::{Facts, Slot};
-use crate::cluster::copying::{ANSWER_WAIT, CopyError, Copying, pace};
+use crate::cluster::copying::{ANSWER_WAIT, CopyError, Copying};
 use crate::cluster::fetching::{FetchError, Haste};
 use crate::cluster::forgetting::Forgetting;
 use crate::cluster::keeping::Keeping;
@@ -249,7 +249,7 @@ impl Filling {
                 }
                 (CarriedPart::Chunk(chunk), Some((_, file))) => {
                     file.write(&chunk)?;
-                    pace(chunk.len()).await;
+                    self.copying.pace.rest(chunk.len()).await;
                 }
                 (CarriedPart::Chunk(_), None) => {
                     return Err(PeerError::Malformed("bytes of no carry".to_owned()).into());

@@ -209,6 +209,7 @@ mod tests {
     use crate::checkpoint::facts::command::Command;
     use crate::cluster::example::identity;
     use crate::cluster::example::mesh::Mesh;
+    use crate::cluster::pace::Pace;
     use crate::cluster::peers::Member;
     use crate::flush::example::{Cluster, definition, slots, window};
     use crate::flush::feed::Consensus as _;
@@ -231,7 +232,7 @@ mod tests {
         let carried = CarriedWindows { carries, scratch: scratch.path().join("carried") };
         let members = Member::new(Arc::<Mesh>::default().peers(), &identity(2));
         let files = Files::new(scratch.path().join("files"), Arc::clone(&store));
-        let fetching = Fetching { files, members };
+        let fetching = Fetching { files, members, pace: Pace::default() };
         let (results, facts) = (Results::new(store), cluster.facts());
         let keeping = Keeping { node: NodeId(2), results, carried, fetching, facts };
         Setting { cluster, keeping, _scratch: scratch }

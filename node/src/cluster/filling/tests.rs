@@ -16,6 +16,7 @@ use crate::cluster::example::identity;
 use crate::cluster::example::mesh::{Lender, Mesh};
 use crate::cluster::fetching::Fetching;
 use crate::cluster::lending::Lending;
+use crate::cluster::pace::Pace;
 use crate::cluster::peers::Kept;
 use crate::event::chunk::StreamId;
 use crate::event::entry::{Entry, Section};
@@ -61,7 +62,7 @@ impl Disks {
         let results = Results::new(Arc::clone(&store));
         let members = peers::Member::new(mesh.peers(), &identity(node as u8));
         let files = Files::new(files.path().to_owned(), Arc::clone(&store));
-        let fetching = Fetching { files, members };
+        let fetching = Fetching { files, members, pace: Pace::default() };
         let (node, facts) = (NodeId(node), cluster.facts());
         let keeping = Keeping { node, results, carried, fetching, facts };
         Disks { keeping, store, _folders: folders }
@@ -158,8 +159,8 @@ fn want(cluster: &Cluster) {
 /// What fills node 2's slots.
 fn filling(cluster: &Arc<Cluster>, disks: &Disks) -> AbortOnDropHandle<Result<(), FlushError>> {
     let (results, keeping) = (disks.keeping.results.clone(), disks.keeping.clone());
-    let Fetching { files, members } = keeping.fetching.clone();
-    let copying = Copying::new(results, members.clone());
+    let Fetching { files, members, pace } = keeping.fetching.clone();
+    let copying = Copying { results, members: members.clone(), pace };
     let forgetting = Forgetting::new(NodeId(2), files, cluster.facts());
     let consensus = Arc::clone(cluster) as _;
     let filling = Filling { node: NodeId(2), consensus, copying, keeping, members, forgetting };
