@@ -39,6 +39,8 @@ const DRAIN: Duration = Duration::from_secs(20);
 const DISCOVERY: Duration = Duration::from_secs(10);
 /// How long to rest before it is asked again.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// How long until it is asked for kinds that came later: seldom, since hardly any ever do.
+const KINDS_AGAIN_AFTER: Duration = Duration::from_secs(600);
 /// The status of what there is not.
 const NOT_FOUND: u16 = 404;
 /// How long a request to the API server may take; watches end by themselves before.
@@ -165,13 +167,32 @@ impl Operator {
         }
     }
 
-    /// Looks after all aggregators.
+    /// Looks after all aggregators, beginning anew when the cluster gets or loses kinds.
     async fn control(&self, stop: &CancellationToken) {
-        let installation = tokio::select! {
-            installation = self.installation() => installation,
-            () = stop.cancelled() => return,
-        };
         let turns = Arc::new(Turns::new(self.settings.rolling_max));
+        loop {
+            let installation = tokio::select! {
+                installation = self.installation() => installation,
+                () = stop.cancelled() => return,
+            };
+            let end = stop.child_token();
+            let looking = self.look_after(&installation, &turns, &end);
+            tokio::pin!(looking);
+            tokio::select! {
+                () = &mut looking => return,
+                () = self.other_kinds(&installation) => end.cancel(),
+            }
+            looking.await;
+        }
+    }
+
+    /// Looks after all aggregators until the `end`.
+    async fn look_after(
+        &self,
+        installation: &Installation,
+        turns: &Arc<Turns>,
+        end: &CancellationToken,
+    ) {
         let scopes = self.settings.scopes();
         let mut seen = Vec::new();
         let controllers = scopes.iter().map(|scope| {
@@ -180,20 +201,20 @@ impl Operator {
                 instance: Some(self.settings.identity.clone()),
             };
             let recorder = Recorder::new(self.client.clone(), reporter);
-            let (stores, controller) =
-                watches::watch(&self.client, scope, &installation, &recorder);
+            let (stores, controller) = watches::watch(&self.client, scope, installation, &recorder);
             seen.push(stores.clone());
             let context = Context {
+                scope: scope.clone(),
                 client: self.client.clone(),
                 stores,
                 nodes: Arc::new(Network::default()) as Arc<dyn Nodes>,
                 recorder,
                 installation: installation.clone(),
-                turns: Arc::clone(&turns),
+                turns: Arc::clone(turns),
                 metrics: Arc::clone(&self.metrics),
                 memories: Memories::default(),
             };
-            let rounds = controller.graceful_shutdown_on(stop.clone().cancelled_owned()).run(
+            let rounds = controller.graceful_shutdown_on(end.clone().cancelled_owned()).run(
                 reconcile,
                 after_error,
                 Arc::new(context),
@@ -205,14 +226,31 @@ impl Operator {
         });
         let controlling = join_all(controllers);
         info!(?scopes, "looking after aggregators");
-        tokio::join!(controlling, self.see(&seen));
+        tokio::select! {
+            _ = controlling => {}
+            () = self.see(&seen) => {}
+        }
     }
 
-    /// Is ready once all was listed.
+    /// Is ready once all was listed. It never ends: what is there is there.
     async fn see(&self, seen: &[Stores]) {
         // What is not watched any more ends with the operator.
         if try_join_all(seen.iter().map(Stores::listed)).await.is_ok() {
             self.ready.send_replace(true);
+        }
+        std::future::pending().await
+    }
+
+    /// Waits until the cluster has other kinds than it had.
+    async fn other_kinds(&self, installation: &Installation) {
+        loop {
+            tokio::time::sleep(KINDS_AGAIN_AFTER).await;
+            let now = self.installation().await;
+            if now != *installation {
+                let Installation { service_monitors, prometheus_rules, .. } = now;
+                info!(service_monitors, prometheus_rules, "the cluster has other kinds now");
+                return;
+            }
         }
     }
 
@@ -265,11 +303,14 @@ fn tell<E: std::error::Error + 'static>(round: Round<E>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use clap::Parser as _;
     use serde_json::json;
     use tokio::time::sleep;
 
     use super::*;
+    use crate::permissions;
     use crate::scripted::Server;
 
     const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases/sheaf-operator";
@@ -315,6 +356,22 @@ mod tests {
         assert_eq!(lease["spec"]["holderIdentity"], json!(null));
     }
 
+    /// What is watched in every cluster, StatefulSets last.
+    const WATCHED: [&str; 12] = [
+        "/api/v1/pods",
+        "/api/v1/persistentvolumeclaims",
+        "/api/v1/configmaps",
+        "/api/v1/nodes",
+        "/api/v1/serviceaccounts",
+        "/api/v1/secrets",
+        "/api/v1/services",
+        "/apis/sheaf.dev/v1alpha1/logaggregators",
+        "/apis/networking.k8s.io/v1/networkpolicies",
+        "/apis/policy/v1/poddisruptionbudgets",
+        "/apis/autoscaling/v2/horizontalpodautoscalers",
+        "/apis/apps/v1/statefulsets",
+    ];
+
     /// Lists without anything in them, of these kinds.
     fn put_lists(server: &Server, paths: &[&str]) {
         for path in paths {
@@ -322,28 +379,26 @@ mod tests {
         }
     }
 
+    /// The cluster knows these kinds of the Prometheus operator.
+    fn put_kinds(server: &Server, kinds: &[&str]) {
+        let kind = |kind: &&str| json!({"name": "x", "singularName": "", "kind": kind, "namespaced": true, "verbs": []});
+        let kinds: Vec<_> = kinds.iter().map(kind).collect();
+        let list = json!({"groupVersion": "monitoring.coreos.com/v1", "resources": kinds});
+        server.put("/apis/monitoring.coreos.com/v1", list);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_operator_that_acts_is_ready_when_it_has_seen_everything() {
         let server = Server::default();
         let (operator, _) = operator(&server);
         let mut ready = operator.ready.subscribe();
-        let apps = "/apis/apps/v1/statefulsets";
-        let core = ["pods", "persistentvolumeclaims", "configmaps", "nodes", "serviceaccounts"];
-        let core = core.iter().chain(&["secrets", "services"]);
-        let core: Vec<_> = core.map(|kind| format!("/api/v1/{kind}")).collect();
-        put_lists(&server, &core.iter().map(String::as_str).collect::<Vec<_>>());
-        let others = [
-            "/apis/sheaf.dev/v1alpha1/logaggregators",
-            "/apis/networking.k8s.io/v1/networkpolicies",
-            "/apis/policy/v1/poddisruptionbudgets",
-            "/apis/autoscaling/v2/horizontalpodautoscalers",
-        ];
-        put_lists(&server, &others);
+        let (last, others) = WATCHED.split_last().unwrap();
+        put_lists(&server, others);
         let stop = CancellationToken::new();
         let looks = async {
             sleep(Duration::from_secs(60)).await;
             assert!(!*ready.borrow(), "StatefulSets were not listed");
-            put_lists(&server, &[apps]);
+            put_lists(&server, &[last]);
             ready.wait_for(|ready| *ready).await.unwrap();
             stop.cancel();
         };
@@ -370,9 +425,39 @@ mod tests {
         let server = Server::default();
         let (operator, _) = operator(&server);
         assert_eq!(operator.monitoring_kinds().await.unwrap(), (false, false));
-        let kind = |kind| json!({"name": "x", "singularName": "", "kind": kind, "namespaced": true, "verbs": []});
-        let kinds = json!({"groupVersion": "monitoring.coreos.com/v1", "resources": [kind("PrometheusRule")]});
-        server.put("/apis/monitoring.coreos.com/v1", kinds);
+        put_kinds(&server, &["PrometheusRule"]);
         assert_eq!(operator.monitoring_kinds().await.unwrap(), (false, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn kinds_that_come_later_are_noticed_and_watched() {
+        const MONITORS: &str = "/apis/monitoring.coreos.com/v1/servicemonitors";
+        const RULES: &str = "/apis/monitoring.coreos.com/v1/prometheusrules";
+        let server = Server::default();
+        let (operator, _) = operator(&server);
+        let mut ready = operator.ready.subscribe();
+        put_lists(&server, &WATCHED);
+        let stop = CancellationToken::new();
+        let looks = async {
+            ready.wait_for(|ready| *ready).await.unwrap();
+            let early = server.asked();
+            put_kinds(&server, &["ServiceMonitor", "PrometheusRule"]);
+            put_lists(&server, &[MONITORS, RULES]);
+            sleep(KINDS_AGAIN_AFTER + Duration::from_secs(60)).await;
+            let asked = server.asked();
+            let count = |path: &str| asked.iter().filter(|asked| asked.path == path).count();
+            assert!(count(MONITORS) > 0 && count(RULES) > 0, "they are not watched");
+            assert_eq!(count("/apis/monitoring.coreos.com/v1"), 2, "it is asked too often");
+            let all: Vec<_> = early.into_iter().chain(asked).collect();
+            stop.cancel();
+            all
+        };
+        let ((), asked) = tokio::join!(operator.stand(&stop), looks);
+        // Whatever is permitted of lists and leases is used as well.
+        let is_seen = |(_, _, verb): &permissions::Right| verb == "list" || verb == "watch";
+        let mut given: BTreeSet<_> =
+            permissions::everywhere().into_iter().filter(is_seen).collect();
+        given.extend(permissions::own());
+        assert_eq!(permissions::needed(&asked), given);
     }
 }

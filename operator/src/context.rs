@@ -14,15 +14,17 @@ use crate::nodes::Nodes;
 use crate::owned::Key;
 use crate::resource::LogAggregator;
 use crate::validate::Installation;
-use crate::watches::Stores;
+use crate::watches::{Scope, Stores};
 
 /// The first pause after a failure ..
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// .. which doubles with each, up to this one.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
-/// What every reconcile has at hand.
+/// What every reconcile of a scope has at hand.
 pub struct Context {
+    /// Where aggregators are looked after; other contexts have other places.
+    pub scope: Scope,
     /// The way to the API server.
     pub client: Client,
     /// What was seen there.
@@ -33,11 +35,11 @@ pub struct Context {
     pub recorder: Recorder,
     /// How the operator was installed.
     pub installation: Installation,
-    /// Who may roll.
+    /// Who may roll, wherever it is.
     pub turns: Arc<Turns>,
     /// What the operator tells of itself.
     pub metrics: Arc<Metrics>,
-    /// What is remembered of each aggregator.
+    /// What is remembered of each aggregator of the scope.
     pub memories: Memories,
 }
 
@@ -50,6 +52,8 @@ pub struct Memory {
     pub token: Option<(String, String)>,
     /// How often it has failed since it last succeeded.
     pub failures: u32,
+    /// How often its nodes were asked for something in a row, and did not answer.
+    pub silences: u32,
 }
 
 /// What was applied, and what came of it.
@@ -87,8 +91,15 @@ impl Memories {
     pub fn failed(&self, aggregator: &LogAggregator) -> (u32, Duration) {
         self.with(aggregator, |memory| {
             memory.failures = memory.failures.saturating_add(1);
-            let doubled = BACKOFF_MIN.saturating_mul(1 << (memory.failures - 1).min(16));
-            (memory.failures, doubled.min(BACKOFF_MAX))
+            (memory.failures, backoff(memory.failures))
+        })
+    }
+
+    /// How long to wait if nodes did not answer again; they do if it `is` not so.
+    pub fn silent(&self, aggregator: &LogAggregator, is: bool) -> Option<Duration> {
+        self.with(aggregator, |memory| {
+            memory.silences = if is { memory.silences.saturating_add(1) } else { 0 };
+            is.then(|| backoff(memory.silences))
         })
     }
 
@@ -96,6 +107,11 @@ impl Memories {
     pub fn succeeded(&self, aggregator: &LogAggregator) {
         self.with(aggregator, |memory| memory.failures = 0);
     }
+}
+
+/// How long to wait after so many times in a row.
+fn backoff(times: u32) -> Duration {
+    BACKOFF_MIN.saturating_mul(1 << times.saturating_sub(1).min(16)).min(BACKOFF_MAX)
 }
 
 /// Who may roll: so many aggregators at a time.
@@ -132,14 +148,14 @@ impl Turns {
         self.rolling.lock().unwrap_or_else(PoisonError::into_inner).contains(&key)
     }
 
-    /// Those make way that are gone.
-    pub fn forget_all_but(&self, living: &[Arc<LogAggregator>]) {
+    /// Those of a scope make way that are gone: all of them that live are given.
+    pub fn forget_all_but(&self, scope: &Scope, living: &[Arc<LogAggregator>]) {
         let mut rolling = self.rolling.lock().unwrap_or_else(PoisonError::into_inner);
         rolling.retain(|(namespace, name)| {
             let is_it = |it: &Arc<LogAggregator>| {
                 it.name_any() == *name && it.namespace().as_ref() == Some(namespace)
             };
-            living.iter().any(is_it)
+            !scope.has(namespace) || living.iter().any(is_it)
         });
     }
 }
@@ -170,10 +186,21 @@ mod tests {
     fn an_aggregator_that_is_deleted_makes_way() {
         let turns = Turns::new(1);
         assert!(turns.take(&named("a"), true));
-        turns.forget_all_but(&[Arc::new(aggregator(json!({})))]);
+        let living = [Arc::new(aggregator(json!({})))];
+        turns.forget_all_but(&Scope::Everywhere, &living);
         assert!(turns.take(&named("logs"), true));
-        turns.forget_all_but(&[Arc::new(aggregator(json!({})))]);
+        turns.forget_all_but(&Scope::Everywhere, &living);
         assert!(turns.has(&named("logs")));
+    }
+
+    #[test]
+    fn who_looks_after_one_namespace_says_nothing_about_the_others() {
+        let turns = Turns::new(1);
+        assert!(turns.take(&named("a"), true));
+        turns.forget_all_but(&Scope::Namespace("stall".to_owned()), &[]);
+        assert!(turns.has(&named("a")));
+        turns.forget_all_but(&Scope::Namespace("shop".to_owned()), &[]);
+        assert!(!turns.has(&named("a")));
     }
 
     #[test]
@@ -188,6 +215,19 @@ mod tests {
             memories.failed(&logs);
         }
         assert_eq!(memories.failed(&logs).1, BACKOFF_MAX);
+    }
+
+    #[test]
+    fn pauses_after_silence_double_until_somebody_answers() {
+        let memories = Memories::default();
+        let logs = aggregator(json!({}));
+        let pauses = |count: usize| {
+            let pause = |_| memories.silent(&logs, true).unwrap().as_secs();
+            (0..count).map(pause).collect::<Vec<_>>()
+        };
+        assert_eq!(pauses(7), [1, 2, 4, 8, 16, 32, 60]);
+        assert_eq!(memories.silent(&logs, false), None);
+        assert_eq!(pauses(2), [1, 2]);
     }
 
     #[test]

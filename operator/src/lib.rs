@@ -2,9 +2,9 @@
 
 pub mod app; // settings, start, run, drain
 
-pub mod custom_metrics;
+pub mod custom_metrics; // how full the nodes are, for whoever scales them
 pub mod election; // who acts
-pub mod serving; // probes and metrics // how full the nodes are, for whoever scales them
+pub mod serving; // probes and metrics
 
 pub mod reconcile; // one round: look, decide, act, tell
 
@@ -26,6 +26,6 @@ pub mod resource; // the LogAggregator: its fields, its rules, and how a cluster
 #[cfg(test)]
 mod example; // an aggregator for tests
 #[cfg(test)]
-mod permissions; // what the operator has to be permitted
+mod permissions; // what the chart permits the operator
 #[cfg(test)]
 mod scripted; // an API server for tests

@@ -1,7 +1,9 @@
 //! What the operator tells of itself.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -39,6 +41,8 @@ pub struct Metrics {
     requests: Family<Asked, Counter>,
     leads: Gauge,
     aggregators: Gauge<u64, AtomicU64>,
+    /// How many of them there are in each namespace that is looked after by itself.
+    by_namespace: Mutex<BTreeMap<Option<String>, usize>>,
 }
 
 impl Default for Metrics {
@@ -50,9 +54,11 @@ impl Default for Metrics {
             requests: Family::default(),
             leads: Gauge::default(),
             aggregators: Gauge::default(),
+            by_namespace: Mutex::default(),
         };
-        let Metrics { registry, reconciles, reconcile_seconds, requests, leads, aggregators } =
-            &mut metrics;
+        let Metrics {
+            registry, reconciles, reconcile_seconds, requests, leads, aggregators, ..
+        } = &mut metrics;
         registry.register("reconciles", "Rounds, by how they ended", reconciles.clone());
         registry.register(
             "reconcile_duration_seconds",
@@ -82,9 +88,11 @@ impl Metrics {
         self.leads.set(leads.into());
     }
 
-    /// How many aggregators there are.
-    pub fn look_after(&self, aggregators: usize) {
-        self.aggregators.set(aggregators as u64);
+    /// How many aggregators there are in a namespace, or in all of them.
+    pub fn look_after(&self, namespace: Option<&str>, aggregators: usize) {
+        let mut counted = self.by_namespace.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.insert(namespace.map(str::to_owned), aggregators);
+        self.aggregators.set(counted.values().sum::<usize>() as u64);
     }
 
     /// The metrics as OpenMetrics text.
@@ -156,7 +164,9 @@ mod tests {
         let metrics = Metrics::default();
         metrics.reconciled("done", Duration::from_millis(3));
         metrics.lead(true);
-        metrics.look_after(2);
+        metrics.look_after(Some("shop"), 2);
+        metrics.look_after(Some("stall"), 3);
+        metrics.look_after(Some("shop"), 1);
         let echo = tower::service_fn(|request: Request<()>| async move {
             Ok::<_, std::convert::Infallible>(request.method().clone())
         });
@@ -171,7 +181,7 @@ mod tests {
             "sheaf_operator_api_requests_total{method=\"GET\",group=\"\"} 1",
             "sheaf_operator_api_requests_total{method=\"GET\",group=\"apps\"} 2",
             "sheaf_operator_leader 1",
-            "sheaf_operator_aggregators 2",
+            "sheaf_operator_aggregators 4",
         ] {
             assert!(text.lines().any(|told| told == line), "{line} in {text}");
         }

@@ -1,98 +1,97 @@
-//! What the operator has to be permitted, and no more: the chart's roles have the same.
+//! What the operator is permitted: the rules of the chart's roles, which helm puts there as they
+//! are in their files.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use k8s_openapi::api::rbac::v1::PolicyRule;
 
 use crate::scripted::Asked;
 
-/// A kind and what is done with it.
-struct Rule {
-    group: &'static str,
-    resource: &'static str,
-    verbs: &'static [&'static str],
+/// A group, a resource of it, and a verb.
+pub(crate) type Right = (String, String, String);
+
+/// The rights in each namespace that is looked after.
+pub(crate) fn namespaced() -> BTreeSet<Right> {
+    file("aggregators.yaml")
 }
 
-const fn rule(group: &'static str, resource: &'static str, verbs: &'static [&'static str]) -> Rule {
-    Rule { group, resource, verbs }
+/// All rights to look after aggregators: without those beyond namespaces it is not noticed that a
+/// machine is gone, and nodes have no zones.
+pub(crate) fn everywhere() -> BTreeSet<Right> {
+    namespaced().into_iter().chain(file("machines.yaml")).collect()
 }
 
-const WATCHED: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
-
-/// In each namespace that is looked after.
-const NAMESPACED: [Rule; 15] = [
-    rule("sheaf.dev", "logaggregators", &["get", "list", "watch", "patch"]),
-    rule("sheaf.dev", "logaggregators/status", &["patch"]),
-    // Owner references block the deletion of their owner.
-    rule("sheaf.dev", "logaggregators/finalizers", &["update"]),
-    rule("apps", "statefulsets", WATCHED),
-    rule("", "pods", &["get", "list", "watch", "patch", "delete"]),
-    rule("", "persistentvolumeclaims", &["get", "list", "watch", "patch", "delete"]),
-    rule("", "configmaps", WATCHED),
-    rule("", "services", WATCHED),
-    rule("", "serviceaccounts", WATCHED),
-    rule("", "secrets", &["get", "list", "watch", "create", "patch"]),
-    rule("policy", "poddisruptionbudgets", WATCHED),
-    rule("networking.k8s.io", "networkpolicies", WATCHED),
-    rule("autoscaling", "horizontalpodautoscalers", WATCHED),
-    rule("monitoring.coreos.com", "servicemonitors", WATCHED),
-    rule("events.k8s.io", "events", &["create", "patch"]),
-];
-
-/// Without these it is not noticed that a machine is gone, and nodes have no zones.
-const CLUSTER_WIDE: [Rule; 2] =
-    [rule("", "nodes", &["get", "list", "watch"]), rule("", "persistentvolumes", &["get"])];
-
-/// In the operator's own namespace.
-const OWN: [Rule; 1] = [rule("coordination.k8s.io", "leases", &["get", "create", "update"])];
-
-/// To serve `custom.metrics.k8s.io`: for its own two objects, whom to believe, who may ask, and
-/// the pods.
-const CUSTOM_METRICS: [Rule; 5] = [
-    rule("apiregistration.k8s.io", "apiservices", &["get", "patch"]),
-    rule("", "secrets", &["get", "update"]),
-    rule("", "configmaps", &["get"]),
-    rule("authorization.k8s.io", "subjectaccessreviews", &["create"]),
-    rule("", "pods", &["list"]),
-];
-
-/// Whether a request is permitted to who looks after aggregators.
-pub(crate) fn permits(asked: &Asked) -> bool {
-    NAMESPACED.iter().chain(&CLUSTER_WIDE).chain(&OWN).any(|rule| rule.permits(asked))
+/// The rights in the operator's own namespace.
+pub(crate) fn own() -> BTreeSet<Right> {
+    file("leader.yaml")
 }
 
-/// Whether a request is permitted to who serves metrics.
-pub(crate) fn permits_custom_metrics(asked: &Asked) -> bool {
-    CUSTOM_METRICS.iter().any(|rule| rule.permits(asked))
+/// The rights that serving `custom.metrics.k8s.io` takes besides: those that are given with it, and
+/// those of a role that every cluster has.
+pub(crate) fn custom_metrics() -> BTreeSet<Right> {
+    let front_proxy = right("", "configmaps", "get");
+    let files = file("certificate.yaml").into_iter().chain(file("custom-metrics.yaml"));
+    files.chain([front_proxy]).collect()
 }
 
-impl Rule {
-    fn permits(&self, asked: &Asked) -> bool {
-        let needed = needed(asked);
-        needed.is_some_and(|(group, resource, verb)| {
-            group == self.group && resource == self.resource && self.verbs.contains(&verb)
-        })
-    }
+fn file(name: &str) -> BTreeSet<Right> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/sheaf/rules");
+    let text = fs::read_to_string(folder.join(name)).unwrap();
+    let rules: Vec<PolicyRule> = serde_saphyr::from_str(&text).unwrap();
+    rules.iter().flat_map(rights).collect()
 }
 
-/// What has to be permitted for a request: a group, a resource of it, and a verb.
-fn needed(asked: &Asked) -> Option<(&str, String, &'static str)> {
+fn rights(rule: &PolicyRule) -> Vec<Right> {
+    let of = |group: &String| {
+        let resources = rule.resources.iter().flatten();
+        resources.map(|resource| (group.clone(), resource.clone())).collect::<Vec<_>>()
+    };
+    let resources = rule.api_groups.iter().flatten().flat_map(of);
+    let with_verbs = |(group, resource): (String, String)| {
+        let verbs = rule.verbs.iter();
+        verbs.map(move |verb| right(&group, &resource, verb)).collect::<Vec<_>>()
+    };
+    resources.flat_map(with_verbs).collect()
+}
+
+pub(crate) fn right(group: &str, resource: &str, verb: &str) -> Right {
+    (group.to_owned(), resource.to_owned(), verb.to_owned())
+}
+
+/// The rights that requests take.
+pub(crate) fn needed<'a>(asked: impl IntoIterator<Item = &'a Asked>) -> BTreeSet<Right> {
+    asked.into_iter().flat_map(of).collect()
+}
+
+/// What has to be permitted for a request.
+fn of(asked: &Asked) -> Vec<Right> {
     let parts: Vec<&str> = asked.path.trim_start_matches('/').split('/').collect();
     let (group, rest) = match parts.as_slice() {
         ["api", _, rest @ ..] => ("", rest),
         ["apis", group, _, rest @ ..] => (*group, rest),
-        _ => return None,
+        _ => panic!("{} is no object", asked.path),
     };
     let rest = if let ["namespaces", _, rest @ ..] = rest { rest } else { rest };
     let resource = match rest {
+        // Which kinds there are everybody may ask.
+        [] => return Vec::new(),
         [resource] | [resource, _] => (*resource).to_owned(),
         [resource, _, subresource] => format!("{resource}/{subresource}"),
-        _ => return None,
+        _ => panic!("{} is no object", asked.path),
     };
-    let verb = match asked.method.as_str() {
-        "GET" if rest.len() == 1 => "list",
-        "GET" => "get",
-        "POST" => "create",
-        "PUT" => "update",
-        "PATCH" => "patch",
-        "DELETE" => "delete",
-        _ => return None,
+    let verbs: &[&str] = match asked.method.as_str() {
+        "GET" if rest.len() > 1 => &["get"],
+        "GET" if asked.query.contains("watch=true") => &["watch"],
+        "GET" => &["list"],
+        "POST" => &["create"],
+        "PUT" => &["update"],
+        // What is applied and is not there is made.
+        "PATCH" if asked.made => &["patch", "create"],
+        "PATCH" => &["patch"],
+        "DELETE" => &["delete"],
+        method => panic!("{method} is nothing that is asked"),
     };
-    Some((group, resource, verb))
+    verbs.iter().map(|verb| right(group, &resource, verb)).collect()
 }

@@ -222,12 +222,17 @@ async fn finish(
     outcome: Outcome,
 ) -> Result<Action, ReconcileError> {
     let mut round = decided.plan.round(&decided.wanted, seen);
-    round.refused_step = outcome.refused_drain;
-    round.refused_forget = outcome.refused_forget;
+    let is_silent = outcome.met_silence();
+    round.untaken_step = outcome.undrained;
+    round.unforgotten = outcome.unforgotten;
     round.refused_growth = outcome.refused_growth;
     let told = conditions::conditions(&round);
     telling::tell(aggregator, context, Some(seen), &told).await?;
-    Ok(Action::requeue(pause(&told, seen)))
+    let pause = match context.memories.silent(aggregator, is_silent) {
+        Some(longer) => longer,
+        None => pause(&told, seen),
+    };
+    Ok(Action::requeue(pause))
 }
 
 /// When to look again: what nodes do among themselves nobody tells of, what pods do is watched.
@@ -246,9 +251,9 @@ fn pause(told: &[Told; 4], seen: &Seen) -> Duration {
 /// Forgets what was remembered of aggregators that are gone.
 fn look_after(context: &Context) {
     let living = context.stores.aggregators.state();
-    context.metrics.look_after(living.len());
+    context.metrics.look_after(context.scope.namespace(), living.len());
     context.memories.forget_all_but(&living);
-    context.turns.forget_all_but(&living);
+    context.turns.forget_all_but(&context.scope, &living);
 }
 
 /// Tells of a failure that people can do something about, or that does not go away.

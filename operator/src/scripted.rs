@@ -18,6 +18,8 @@ pub(crate) struct Asked {
     pub(crate) path: String,
     pub(crate) query: String,
     pub(crate) body: Value,
+    /// Whether something was made that was not there.
+    pub(crate) made: bool,
 }
 
 impl Asked {
@@ -47,6 +49,7 @@ struct State {
     asked: Vec<Asked>,
     wrong: Vec<(String, StatusCode, String)>,
     said: BTreeMap<String, Value>,
+    hanging: Vec<String>,
 }
 
 impl Server {
@@ -55,6 +58,7 @@ impl Server {
         let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
         let server = self.clone();
         tokio::spawn(async move {
+            let mut unanswered = Vec::new();
             while let Some((request, respond)) = handle.next_request().await {
                 let (head, body) = request.into_parts();
                 let body = body.collect().await.unwrap().to_bytes();
@@ -63,9 +67,14 @@ impl Server {
                     path: head.uri.path().to_owned(),
                     query: head.uri.query().unwrap_or_default().to_owned(),
                     body: serde_json::from_slice(&body).unwrap_or_default(),
+                    made: false,
                 };
+                if server.lock().hanging.contains(&asked.short()) {
+                    unanswered.push(respond);
+                    continue;
+                }
                 let is_group = asked.path.split('/').count() == 4;
-                let (status, answer) = server.lock().answer(asked);
+                let (status, answer) = server.lock().note(asked);
                 let answer = match status {
                     // Of groups that there are not it speaks as to a browser.
                     StatusCode::NOT_FOUND if is_group => Body::from(b"404 page not found".to_vec()),
@@ -117,6 +126,11 @@ impl Server {
         self.lock().said.insert(what.to_owned(), object);
     }
 
+    /// Never answers what is asked like this (a method, and the end of a path).
+    pub(crate) fn hang(&self, what: &str) {
+        self.lock().hanging.push(what.to_owned());
+    }
+
     /// Answers rightly again.
     pub(crate) fn relent(&self) {
         self.lock().wrong.clear();
@@ -128,9 +142,14 @@ impl Server {
 }
 
 impl State {
+    fn note(&mut self, asked: Asked) -> (StatusCode, Value) {
+        let (status, answer) = self.answer(asked.clone());
+        self.asked.push(Asked { made: status == StatusCode::CREATED, ..asked });
+        (status, answer)
+    }
+
     fn answer(&mut self, asked: Asked) -> (StatusCode, Value) {
         let short = asked.short();
-        self.asked.push(asked.clone());
         if let Some((_, status, reason)) = self.wrong.iter().find(|(what, ..)| short == *what) {
             return failure(*status, reason);
         }

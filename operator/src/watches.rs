@@ -48,6 +48,19 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Its namespace, if it is only one.
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Scope::Everywhere => None,
+            Scope::Namespace(namespace) => Some(namespace),
+        }
+    }
+
+    /// Whether a namespace belongs to it.
+    pub fn has(&self, namespace: &str) -> bool {
+        self.namespace().is_none_or(|own| own == namespace)
+    }
+
     fn api<K>(&self, client: &Client) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,

@@ -95,12 +95,12 @@ pub struct Round<'a> {
     pub cluster: Cluster<'a>,
     /// The step towards the wanted number.
     pub step: Step,
-    /// Why the cluster refuses that step.
-    pub refused_step: Option<String>,
+    /// Why the cluster has not taken that step.
+    pub untaken_step: Option<Untaken>,
     /// Members that cannot come back, and what becomes of them.
     pub departed: &'a [Verdict],
-    /// Why the cluster refuses to forget one.
-    pub refused_forget: Option<String>,
+    /// Why the cluster has not forgotten one.
+    pub unforgotten: Option<Untaken>,
     /// Why the API server refuses to have a volume grow.
     pub refused_growth: Option<String>,
     /// A pod that gets another volume, and so another member.
@@ -109,6 +109,15 @@ pub struct Round<'a> {
     pub rolling: Option<Rolling<'a>>,
     /// Whether volumes grow.
     pub grows: bool,
+}
+
+/// Why the cluster did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Untaken {
+    /// It does not allow it, in its words.
+    Refused(String),
+    /// Nobody has answered, so nobody knows. It is asked again.
+    Unanswered(String),
 }
 
 /// How far the nodes are with their cluster.
@@ -253,9 +262,13 @@ fn degraded(round: &Round<'_>) -> Told {
         );
         return is("DataOnLostNode", message);
     }
-    match (round.departed.first(), &round.refused_forget) {
-        (Some(_), Some(reason)) => {
+    match (round.departed.first(), &round.unforgotten) {
+        (Some(_), Some(Untaken::Refused(reason))) => {
             return is("NodeLost", format!("a node is lost and cannot be replaced: {reason}"));
+        }
+        (Some(_), Some(Untaken::Unanswered(reason))) => {
+            let message = format!("a node is lost; the others are asked to forget it: {reason}");
+            return is("NodeLost", message);
         }
         (Some(Verdict::Forget(seat) | Verdict::Await(seat) | Verdict::Ask(seat)), None) => {
             return is("NodeLost", format!("node {} is lost, and is replaced", seat.member));
@@ -277,11 +290,14 @@ fn degraded(round: &Round<'_>) -> Told {
 fn scaling_blocked(round: &Round<'_>) -> Told {
     let is = |reason, message: String| told(Kind::ScalingBlocked, true, reason, message);
     let Round { replicas, wanted, .. } = *round;
-    match (&round.refused_step, round.step) {
+    match (&round.untaken_step, round.step) {
         _ if round.paused && replicas != wanted => {
             is("Paused", format!("paused with {replicas} nodes; {wanted} are wanted"))
         }
-        (Some(reason), _) => is("DrainRefused", reason.clone()),
+        (Some(Untaken::Refused(reason)), _) => is("DrainRefused", reason.clone()),
+        (Some(Untaken::Unanswered(reason)), _) => {
+            is("DrainUnanswered", format!("it is asked again: {reason}"))
+        }
         (None, Step::Blind) => {
             let message = "no leader answers, who knows what nodes hold and takes new ones in";
             is("NoLeader", message.into())
@@ -306,9 +322,9 @@ mod tests {
             ready: 3,
             cluster: Cluster::Whole,
             step: Step::Set(3),
-            refused_step: None,
+            untaken_step: None,
             departed: &[],
-            refused_forget: None,
+            unforgotten: None,
             refused_growth: None,
             displaced: None,
             rolling: None,
@@ -382,13 +398,27 @@ mod tests {
     #[test]
     fn a_refused_drain_blocks_scaling_in_the_clusters_words() {
         let step = Step::Drain { member: 3 };
-        let refused_step = Some("too few would be left".to_owned());
-        let told = conditions(&Round { wanted: 1, step, refused_step, ..calm() });
+        let untaken_step = Some(Untaken::Refused("too few would be left".to_owned()));
+        let told = conditions(&Round { wanted: 1, step, untaken_step, ..calm() });
         assert_eq!(
             holding(&told),
             [("Progressing", "ScalingDown"), ("ScalingBlocked", "DrainRefused")]
         );
         assert_eq!(told[3].message, "too few would be left");
+    }
+
+    #[test]
+    fn silence_is_told_apart_from_a_refusal() {
+        let silence = Some(Untaken::Unanswered("no answer within 10s".to_owned()));
+        let (step, untaken_step) = (Step::Drain { member: 3 }, silence.clone());
+        let told = conditions(&Round { wanted: 2, step, untaken_step, ..calm() });
+        assert_eq!((told[3].holds, told[3].reason), (true, "DrainUnanswered"));
+        assert_eq!(told[3].message, "it is asked again: no answer within 10s");
+        let departed = [Verdict::Forget(seat(3, 2, MemberState::Active))];
+        let told = conditions(&Round { departed: &departed, unforgotten: silence, ..calm() });
+        assert_eq!(told[2].reason, "NodeLost");
+        assert!(!told[2].message.contains("cannot"), "{}", told[2].message);
+        assert!(told[2].message.ends_with("no answer within 10s"), "{}", told[2].message);
     }
 
     #[test]
@@ -426,8 +456,8 @@ mod tests {
         let departed = [Verdict::Forget(seat(3, 2, MemberState::Active))];
         let lost = Round { departed: &departed, ready: 2, ..calm() };
         assert_eq!(after(lost.clone()), [("Degraded", "NodeLost")]);
-        let refused_forget = Some("it answers".to_owned());
-        let told = conditions(&Round { refused_forget, ..lost });
+        let unforgotten = Some(Untaken::Refused("it answers".to_owned()));
+        let told = conditions(&Round { unforgotten, ..lost });
         assert!(told[2].message.ends_with("cannot be replaced: it answers"), "{}", told[2].message);
     }
 

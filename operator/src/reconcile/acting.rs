@@ -14,24 +14,26 @@ use super::dereferencing::namespaced;
 use super::events::{self, Happened};
 use super::{Decided, ReconcileError};
 use crate::context::Context;
+use crate::decide::conditions::Untaken;
 use crate::decide::fleet::Seen;
 use crate::decide::plan::{self, Act};
 use crate::names::{MANAGED_BY, MEMBER_ANNOTATION, ZONE_ANNOTATION};
 use crate::nodes::{Change, NodeError};
 use crate::resource::LogAggregator;
 
-/// What the cluster or the API server refused, in their words.
+/// What the cluster or the API server did not do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
-    pub(super) refused_drain: Option<String>,
-    pub(super) refused_forget: Option<String>,
+    pub(super) undrained: Option<Untaken>,
+    pub(super) unforgotten: Option<Untaken>,
     pub(super) refused_growth: Option<String>,
 }
 
 /// Does what was decided.
 ///
 /// # Errors
-/// When the API server does not do something; what was refused is no error.
+/// When the API server does not do something. What was refused is no error, nor are nodes that do
+/// not answer: what is to be done beside that may be what brings them back.
 pub(super) async fn act(
     aggregator: &LogAggregator,
     context: &Context,
@@ -44,6 +46,14 @@ pub(super) async fn act(
         hand.act(act, &mut outcome).await?;
     }
     Ok(outcome)
+}
+
+impl Outcome {
+    /// Whether nodes were asked and did not answer.
+    pub(super) fn met_silence(&self) -> bool {
+        let asked = [&self.undrained, &self.unforgotten];
+        asked.into_iter().flatten().any(|untaken| matches!(untaken, Untaken::Unanswered(_)))
+    }
 }
 
 struct Hand<'a> {
@@ -65,11 +75,11 @@ impl Hand<'_> {
                 self.patch::<PersistentVolumeClaim>(&claim.name, &claim.uid, change).await
             }
             Act::Drain { member } => {
-                outcome.refused_drain = self.change(Change::Drain(*member)).await;
+                outcome.undrained = self.change(Change::Drain(*member)).await;
                 Ok(())
             }
             Act::Forget { member } => {
-                outcome.refused_forget = self.change(Change::Forget(*member)).await;
+                outcome.unforgotten = self.change(Change::Forget(*member)).await;
                 Ok(())
             }
             Act::DeleteClaim(claim) => {
@@ -94,10 +104,10 @@ impl Hand<'_> {
     }
 
     /// Has the cluster change; returns why it does not.
-    async fn change(&self, change: Change) -> Option<String> {
+    async fn change(&self, change: Change) -> Option<Untaken> {
         let (Change::Drain(member) | Change::Forget(member)) = change;
         let Some(address) = self.address_but_for(member) else {
-            return Some("no other node answers".to_owned());
+            return Some(Untaken::Unanswered("no other node answers".to_owned()));
         };
         let token = &self.decided.valid.token;
         match self.context.nodes.change(address, change, token).await {
@@ -106,10 +116,12 @@ impl Hand<'_> {
                 self.tell(Happened::Changed(change)).await;
                 None
             }
-            Err(NodeError::Refused(reason)) => Some(reason),
-            Err(error) => {
-                debug!(%error, ?change, "the cluster does not change");
-                Some(error.to_string())
+            Err(NodeError::Refused(reason) | NodeError::Unknown(reason)) => {
+                Some(Untaken::Refused(reason))
+            }
+            Err(error @ NodeError::Unanswered { .. }) => {
+                debug!(%error, ?change, "nobody says whether the cluster changes");
+                Some(Untaken::Unanswered(error.to_string()))
             }
         }
     }

@@ -1,16 +1,22 @@
 mod world; // a cluster of Kubernetes, as far as the operator sees it
 
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 use sheaf_proto::cluster::MemberState;
 
 use super::*;
 use crate::nodes::Change;
+use crate::permissions;
 use world::{NAMESPACED, World};
 
 const STATEFUL_SET: &str = "/apis/apps/v1/namespaces/shop/statefulsets/logs";
 const CLAIM_2: &str = "/api/v1/namespaces/shop/persistentvolumeclaims/data-logs-2";
 const POD_2: &str = "/api/v1/namespaces/shop/pods/logs-2";
+
+fn scaled() -> Value {
+    let autoscaling = json!({"minReplicas": 3, "maxReplicas": 9, "targetQueuePercent": 50});
+    json!({"replicas": 3, "autoscaling": autoscaling})
+}
 
 #[tokio::test]
 async fn a_new_aggregator_gets_all_its_objects_and_its_number_of_replicas() {
@@ -33,6 +39,39 @@ async fn a_new_aggregator_gets_all_its_objects_and_its_number_of_replicas() {
     assert_eq!(world.aggregator()["spec"]["replicas"], 3);
     assert_eq!(world.server.get(STATEFUL_SET).unwrap()["spec"]["replicas"], 3);
     assert_eq!(world.condition("Progressing"), ("True".into(), "Forming".into()));
+}
+
+#[tokio::test]
+async fn where_prometheus_is_operated_it_is_told_what_to_ask() {
+    let mut world = World::monitored(json!({"replicas": 3})).await;
+    world.settle().await;
+    for kind in ["servicemonitors", "prometheusrules"] {
+        let short = format!("PATCH {kind}/logs");
+        assert_eq!(world.all_asked.iter().filter(|asked| asked.short() == short).count(), 1);
+        let path = format!("/apis/monitoring.coreos.com/v1/namespaces/shop/{kind}/logs");
+        world.server.remove(&path);
+        assert_eq!(World::changes(&world.round().await), [short], "it comes back");
+        assert_eq!(
+            world.server.get(&path).unwrap()["metadata"]["ownerReferences"][0]["uid"],
+            world::UID
+        );
+    }
+}
+
+#[tokio::test]
+async fn nodes_are_reached_at_their_ports_and_no_others() {
+    let mut world = World::new(json!({"replicas": 3}));
+    let asked = world.round().await;
+    let applied = asked.iter().find(|asked| asked.short() == "PATCH networkpolicies/logs").unwrap();
+    let rules = applied.body["spec"]["ingress"].as_array().unwrap();
+    let ports = |rule: &Value| {
+        let ports = rule["ports"].as_array().unwrap().iter();
+        ports.map(|port| port["port"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let [anybody, nodes, operator] = rules.as_slice() else { panic!("{rules:#?}") };
+    assert_eq!((ports(anybody), &anybody["from"]), (vec![4317, 4318, 8080, 9464], &Value::Null));
+    assert_eq!((ports(nodes), ports(operator)), (vec![9465], vec![9466]));
+    assert!([nodes, operator].iter().all(|rule| rule["from"][0]["podSelector"].is_object()));
 }
 
 #[tokio::test]
@@ -230,6 +269,67 @@ async fn a_refused_drain_is_told_and_asked_for_again() {
 }
 
 #[tokio::test]
+async fn a_drain_that_nobody_answers_is_no_refusal_and_is_asked_for_again_ever_later() {
+    let mut world = World::running(json!({"replicas": 3})).await;
+    world.settle().await;
+    world.set_replicas(2);
+    world.nodes.stall(true);
+    let mut pauses = Vec::new();
+    for _ in 0..4 {
+        world.round().await;
+        pauses.push(world.pause.as_secs());
+    }
+    assert_eq!(pauses, [1, 2, 4, 8]);
+    assert_eq!(world.condition("ScalingBlocked"), ("True".into(), "DrainUnanswered".into()));
+    assert!(world.message("ScalingBlocked").ends_with("stalled"));
+    assert_eq!(world.nodes.changes(), [Change::Drain(3); 4]);
+    world.nodes.stall(false);
+    world.round().await;
+    assert_eq!(world.condition("ScalingBlocked").0, "False");
+    assert_eq!(world.pause, SOON);
+}
+
+#[tokio::test]
+async fn nodes_that_do_not_answer_a_drain_are_rolled_all_the_same() {
+    let mut world = World::running(json!({"replicas": 3})).await;
+    world.settle().await;
+    world.set_replicas(2);
+    world.nodes.stall(true);
+    world.new_revision("new");
+    let asked = World::changes(&world.round().await);
+    assert!(asked.contains(&"DELETE pods/logs-1".to_owned()), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_node_is_not_asked_to_drain_itself() {
+    let mut world = World::running(json!({"replicas": 3})).await;
+    world.settle().await;
+    world.nodes.elect(3);
+    (0..2).for_each(|node| world.nodes.silence(node));
+    world.set_replicas(2);
+    world.round().await;
+    assert_eq!(world.nodes.changes(), []);
+    assert_eq!(world.condition("ScalingBlocked"), ("True".into(), "DrainUnanswered".into()));
+    assert!(world.message("ScalingBlocked").ends_with("no other node answers"));
+}
+
+#[tokio::test]
+async fn a_lost_node_that_nobody_has_forgotten_yet_is_asked_for_again() {
+    let mut world = World::running(json!({"replicas": 3})).await;
+    world.settle().await;
+    world.lose_machine(2);
+    world.nodes.stall(true);
+    world.round().await;
+    assert_eq!(world.condition("Degraded"), ("True".into(), "NodeLost".into()));
+    assert!(world.message("Degraded").contains("asked to forget it: "), "it may work yet");
+    assert_eq!(world.pause.as_secs(), 1);
+    world.nodes.stall(false);
+    world.nodes.refuse("it answers");
+    world.round().await;
+    assert!(world.message("Degraded").contains("cannot be replaced: it answers"));
+}
+
+#[tokio::test]
 async fn a_lost_machine_costs_its_member_claim_and_pod() {
     let mut world = World::running(json!({"replicas": 3})).await;
     world.settle().await;
@@ -297,6 +397,30 @@ async fn outdated_pods_are_deleted_one_by_one() {
 }
 
 #[tokio::test]
+async fn one_aggregator_rolls_at_a_time_also_where_namespaces_are_looked_after_apart() {
+    let mut first = World::new(json!({"replicas": 3}));
+    first.scope = NAMESPACED;
+    let mut second = first.beside("stall");
+    for world in [&mut first, &mut second] {
+        world.run().await;
+        world.settle().await;
+        world.new_revision("new");
+    }
+    let has_begun = |asked: &[String]| asked.contains(&"DELETE pods/logs-2".to_owned());
+    assert!(has_begun(&World::changes(&first.round().await)));
+    let asked = World::changes(&second.round().await);
+    assert!(!has_begun(&asked), "both roll: {asked:?}");
+    for n in [2, 1, 0] {
+        first.add_pod(n, "new");
+        first.round().await;
+    }
+    let asked = World::changes(&second.round().await);
+    assert!(has_begun(&asked), "it has its turn now: {asked:?}");
+    let told = first.metrics.text().unwrap();
+    assert!(told.lines().any(|line| line == "sheaf_operator_aggregators 2"), "{told}");
+}
+
+#[tokio::test]
 async fn files_that_are_to_be_rebuilt_change_the_settings_and_no_pod() {
     let mut world = World::running(json!({"replicas": 3})).await;
     world.settle().await;
@@ -354,10 +478,15 @@ async fn volumes_that_cannot_grow_are_told_of() {
     world.settle().await;
     world.change_spec(json!({"replicas": 3, "storage": {"size": "20Gi"}}));
     let claim = "PATCH persistentvolumeclaims/data-logs-1";
-    world.server.refuse(claim, StatusCode::FORBIDDEN, "Forbidden");
-    world.round().await;
-    assert_eq!(world.condition("Degraded"), ("True".into(), "VolumesCannotGrow".into()));
-    assert!(world.message("Degraded").contains("Forbidden says the API server"));
+    for (status, reason) in
+        [(StatusCode::FORBIDDEN, "Forbidden"), (StatusCode::UNPROCESSABLE_ENTITY, "Invalid")]
+    {
+        world.server.relent();
+        world.server.refuse(claim, status, reason);
+        world.round().await;
+        assert_eq!(world.condition("Degraded"), ("True".into(), "VolumesCannotGrow".into()));
+        assert!(world.message("Degraded").contains(&format!("{reason} says the API server")));
+    }
 }
 
 #[tokio::test]
@@ -398,8 +527,7 @@ async fn an_invalid_spec_is_told_of_and_changes_nothing() {
 
 #[tokio::test]
 async fn an_autoscaler_that_is_not_asked_for_any_more_goes() {
-    let autoscaling = json!({"minReplicas": 3, "maxReplicas": 9, "targetQueuePercent": 50});
-    let mut world = World::running(json!({"replicas": 3, "autoscaling": autoscaling})).await;
+    let mut world = World::running(scaled()).await;
     world.settle().await;
     let path = "/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers/logs";
     assert!(world.server.get(path).is_some());
@@ -448,6 +576,82 @@ async fn every_request_that_fails_fails_the_round_and_names_itself() {
         let error = world.failing_round().await;
         assert!(error.to_string().starts_with(told), "{request}: {error}");
     }
+}
+
+/// What goes on in a world when a request fails.
+type Prepare = fn(&mut World);
+
+const GROWS: Prepare =
+    |world| world.change_spec(json!({"replicas": 3, "storage": {"size": "20Gi"}}));
+
+#[tokio::test]
+async fn every_act_that_fails_fails_the_round_and_names_itself() {
+    let loses: Prepare = |world| world.lose_machine(2);
+    let scales_no_more: Prepare = |world| world.change_spec(json!({"replicas": 3}));
+    for (request, told, prepare) in [
+        (
+            "PATCH persistentvolumeclaims/data-logs-1",
+            "change PersistentVolumeClaim data-logs-1: ",
+            GROWS,
+        ),
+        ("DELETE horizontalpodautoscalers/logs", "delete the autoscaler: ", scales_no_more),
+        ("GET api/v1/persistentvolumes/v-2", "read the volume of data-logs-2: ", loses),
+    ] {
+        let mut world = World::running(scaled()).await;
+        world.settle().await;
+        prepare(&mut world);
+        world.server.refuse(request, StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
+        let error = world.failing_round().await;
+        assert!(error.to_string().starts_with(told), "{request}: {error}");
+        world.server.relent();
+        world.round().await;
+    }
+}
+
+#[tokio::test]
+async fn pods_and_claims_that_cannot_be_marked_fail_the_round() {
+    for (request, told) in [
+        ("PATCH pods/logs-1", "change Pod logs-1: "),
+        ("PATCH persistentvolumeclaims/data-logs-1", "change PersistentVolumeClaim data-logs-1: "),
+    ] {
+        let mut world = World::running(json!({"replicas": 3})).await;
+        world.server.refuse(request, StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
+        let error = world.failing_round().await;
+        assert!(error.to_string().starts_with(told), "{request}: {error}");
+        world.server.relent();
+        world.server.refuse(request, StatusCode::NOT_FOUND, "NotFound");
+        world.round().await;
+        world.server.relent();
+        world.settle().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stateful_set_that_cannot_be_replaced_fails_the_round() {
+    let mut world = World::running(json!({"replicas": 3})).await;
+    world.settle().await;
+    GROWS(&mut world);
+    world.round().await;
+    let request = "DELETE statefulsets/logs";
+    world.server.refuse(request, StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
+    let error = world.failing_round().await;
+    assert!(error.to_string().starts_with("delete StatefulSet logs: "), "{error}");
+    world.server.relent();
+    world.settle().await;
+    let size = "/spec/volumeClaimTemplates/0/spec/resources/requests/storage";
+    assert_eq!(world.server.get(STATEFUL_SET).unwrap().pointer(size), Some(&json!("20Gi")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_that_takes_too_long_is_given_up() {
+    let mut world = World::new(json!({"replicas": 3}));
+    world.server.hang("PATCH services/logs");
+    for _ in 0..FAILURES_TOLD {
+        let error = world.failing_round().await;
+        assert!(matches!(error, ReconcileError::TooLong), "{error}");
+    }
+    assert_eq!(world.condition("Degraded"), ("True".into(), "ReconcileFailed".into()));
+    assert_eq!(world.message("Degraded"), "the round took longer than 30s");
 }
 
 #[tokio::test]
@@ -514,16 +718,27 @@ async fn the_token_is_made_up_once() {
     assert_eq!(token(&world), first);
 }
 
+/// That a round asks for nothing else is seen with each round; watches have a test of their own.
 #[tokio::test]
-async fn what_is_asked_is_what_the_operator_is_permitted() {
-    let mut world = World::running(json!({})).await;
+async fn every_right_that_is_given_is_used() {
+    let autoscaling = scaled()["autoscaling"].clone();
+    let mut world = World::monitored(json!({"autoscaling": autoscaling})).await;
+    world.settle().await;
+    world.change_spec(json!({"replicas": 3, "storage": {"size": "20Gi"}}));
     world.settle().await;
     world.set_replicas(2);
     world.nodes.set_state(3, MemberState::Drained);
     world.round().await;
     world.lose_machine(1);
     world.round().await;
-    for asked in &world.all_asked {
-        assert!(crate::permissions::permits(asked), "{} {}", asked.method, asked.path);
+    let recorder = world.recorder();
+    for _ in 0..2 {
+        let event = events::Happened::StatefulSetReplaced.event();
+        recorder.publish(&event, &Default::default()).await.unwrap();
     }
+    world.all_asked.extend(world.server.asked());
+    let used = permissions::needed(&world.all_asked);
+    let is_read_at_once = |(_, _, verb): &permissions::Right| verb != "list" && verb != "watch";
+    let given = permissions::everywhere().into_iter().filter(is_read_at_once).collect();
+    assert_eq!(used, given);
 }

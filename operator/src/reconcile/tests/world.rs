@@ -17,15 +17,18 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sheaf_proto::cluster::{Cluster, MemberState, Role};
 
-use super::super::{CALM, LATER, ReconcileError, SOON, after_error, reconcile};
+use super::super::{ReconcileError, after_error, reconcile};
 use crate::context::{Context, Memories, Turns};
 use crate::decide::fleet::{is_gone, tests as fleet};
 use crate::example::{self, nothing};
+use crate::metrics::Metrics;
 use crate::nodes::{Change, NodeError, Nodes};
 use crate::owned::Owned;
+use crate::permissions;
 use crate::resource::LogAggregator;
 use crate::scripted::{Asked, Server};
-use crate::watches::{Stores, owned_kinds};
+use crate::validate::Installation;
+use crate::watches::{Scope, Stores, owned_kinds};
 
 pub(super) const AGGREGATOR: &str = "/apis/sheaf.dev/v1alpha1/namespaces/shop/logaggregators/logs";
 pub(super) const UID: &str = "5ea1c0de-0000-4000-8000-000000000001";
@@ -39,9 +42,10 @@ pub(super) enum Reach {
     Namespace,
 }
 
-/// A cluster of Kubernetes with one aggregator in it.
+/// A cluster of Kubernetes with one aggregator in it, as far as one scope goes.
 pub(super) struct World {
     pub(super) server: Server,
+    namespace: &'static str,
     pub(super) nodes: Arc<Scripted>,
     pub(super) scope: Reach,
     /// What was asked in the last round, and in all of them.
@@ -49,6 +53,8 @@ pub(super) struct World {
     pub(super) all_asked: Vec<Asked>,
     /// When the operator looks again.
     pub(super) pause: Duration,
+    pub(super) metrics: Arc<Metrics>,
+    installation: Installation,
     memories: Option<Memories>,
     turns: Arc<Turns>,
     /// The StatefulSet that the watch has told of, if it lags.
@@ -58,15 +64,35 @@ pub(super) struct World {
 impl World {
     /// An aggregator that was just applied.
     pub(super) fn new(spec: Value) -> World {
+        World::of("shop", spec)
+    }
+
+    /// An aggregator of another namespace, with the same operator, which looks after each of the
+    /// two by itself.
+    pub(super) fn beside(&self, namespace: &'static str) -> World {
+        World {
+            scope: self.scope,
+            metrics: Arc::clone(&self.metrics),
+            turns: Arc::clone(&self.turns),
+            ..World::of(namespace, json!({"replicas": 3}))
+        }
+    }
+
+    fn of(namespace: &'static str, spec: Value) -> World {
         let server = Server::default();
-        server.put(AGGREGATOR, serde_json::to_value(example::aggregator(spec)).unwrap());
+        let mut aggregator = serde_json::to_value(example::aggregator(spec)).unwrap();
+        aggregator["metadata"]["namespace"] = json!(namespace);
+        server.put(&in_namespace(AGGREGATOR, namespace), aggregator);
         World {
             server,
+            namespace,
             nodes: Arc::default(),
             scope: Reach::Everything,
             asked: Vec::new(),
             all_asked: Vec::new(),
             pause: Duration::ZERO,
+            metrics: Arc::default(),
+            installation: nothing().installation,
             memories: Some(Memories::default()),
             turns: Arc::new(Turns::new(1)),
             hidden: None,
@@ -77,11 +103,28 @@ impl World {
     /// cluster.
     pub(super) async fn running(spec: Value) -> World {
         let mut world = World::new(spec);
-        world.round().await;
-        world.new_revision("old");
-        (0..3).for_each(|n| world.add_machine(n));
-        (0..3).for_each(|n| world.add_pod(n, "old"));
+        world.run().await;
         world
+    }
+
+    /// .. and where the kinds of the Prometheus operator are known.
+    pub(super) async fn monitored(spec: Value) -> World {
+        let mut world = World::new(spec);
+        (world.installation.service_monitors, world.installation.prometheus_rules) = (true, true);
+        world.run().await;
+        world
+    }
+
+    /// Has the objects built, and three nodes run.
+    pub(super) async fn run(&mut self) {
+        self.round().await;
+        self.new_revision("old");
+        (0..3).for_each(|n| self.add_machine(n));
+        (0..3).for_each(|n| self.add_pod(n, "old"));
+    }
+
+    fn path(&self, path: &str) -> String {
+        in_namespace(path, self.namespace)
     }
 
     fn add_machine(&self, n: usize) {
@@ -101,14 +144,16 @@ impl World {
         let claim = json!({
             "apiVersion": "v1", "kind": "PersistentVolumeClaim",
             "metadata": {
-                "name": name, "namespace": "shop", "uid": format!("claim-{n}"), "labels": labels_of_pods(),
+                "name": name, "namespace": self.namespace, "uid": format!("claim-{n}"),
+                "labels": labels_of_pods(),
             },
             "spec": {
                 "resources": {"requests": {"storage": "10Gi"}}, "volumeName": format!("v-{n}"),
             },
             "status": {"phase": "Bound"},
         });
-        self.server.put(&format!("/api/v1/namespaces/shop/persistentvolumeclaims/{name}"), claim);
+        let path = format!("/api/v1/namespaces/shop/persistentvolumeclaims/{name}");
+        self.server.put(&self.path(&path), claim);
     }
 
     /// Has a pod that is ready.
@@ -118,8 +163,8 @@ impl World {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
-                "name": format!("logs-{n}"), "namespace": "shop", "uid": format!("pod-{n}-{revision}"),
-                "labels": labels,
+                "name": format!("logs-{n}"), "namespace": self.namespace,
+                "uid": format!("pod-{n}-{revision}"), "labels": labels,
             },
             "spec": {"nodeName": format!("machine-{n}"), "containers": []},
             "status": {
@@ -130,14 +175,14 @@ impl World {
                 }],
             },
         });
-        self.server.put(&pod_path(n), pod);
+        self.server.put(&self.path(&pod_path(n)), pod);
         self.nodes.lock().silent.remove(&n);
     }
 
     fn change_pod(&self, n: usize, change: impl FnOnce(&mut Value)) {
-        let mut pod = self.server.get(&pod_path(n)).unwrap();
+        let mut pod = self.server.get(&self.path(&pod_path(n))).unwrap();
         change(&mut pod);
-        self.server.put(&pod_path(n), pod);
+        self.server.put(&self.path(&pod_path(n)), pod);
     }
 
     /// The machine is deleted, its pod with it, and no other machine can take the new one. Others
@@ -166,26 +211,26 @@ impl World {
 
     /// Pods are to be of another revision.
     pub(super) fn new_revision(&self, revision: &str) {
-        let mut stateful_set = self.server.get(STATEFUL_SET).unwrap();
+        let mut stateful_set = self.server.get(&self.path(STATEFUL_SET)).unwrap();
         stateful_set["status"] = json!({
             "replicas": 3, "observedGeneration": 1, "updateRevision": revision,
         });
-        self.server.put(STATEFUL_SET, stateful_set);
+        self.server.put(&self.path(STATEFUL_SET), stateful_set);
     }
 
     /// The watch tells of no more changes of the StatefulSet.
     pub(super) fn hide_changes(&mut self) {
-        self.hidden = self.server.get(STATEFUL_SET);
+        self.hidden = self.server.get(&self.path(STATEFUL_SET));
     }
 
     pub(super) fn aggregator(&self) -> Value {
-        self.server.get(AGGREGATOR).unwrap()
+        self.server.get(&self.path(AGGREGATOR)).unwrap()
     }
 
     fn change_aggregator(&self, change: impl FnOnce(&mut Value)) {
         let mut aggregator = self.aggregator();
         change(&mut aggregator);
-        self.server.put(AGGREGATOR, aggregator);
+        self.server.put(&self.path(AGGREGATOR), aggregator);
     }
 
     pub(super) fn change_spec(&self, more: Value) {
@@ -256,31 +301,47 @@ impl World {
         }
         self.memories = Some(Arc::into_inner(context).unwrap().memories);
         self.asked = self.server.asked();
+        let permitted = match self.scope {
+            Reach::Everything => permissions::everywhere(),
+            Reach::Namespace => permissions::namespaced(),
+        };
+        let needed = permissions::needed(&self.asked);
+        let missing: Vec<_> = needed.difference(&permitted).collect();
+        assert!(missing.is_empty(), "the chart does not permit {missing:?}");
         self.all_asked.extend(self.asked.clone());
         let action = done?;
-        let pauses = [SOON, LATER, CALM].into_iter();
+        let pauses = (1..=60).map(Duration::from_secs);
         let pause = pauses.into_iter().find(|pause| action == Action::requeue(*pause));
         self.pause = pause.unwrap_or(Duration::MAX);
         Ok(())
     }
 
+    pub(super) fn recorder(&self) -> Recorder {
+        let reporter = Reporter { controller: "sheaf-operator".into(), instance: None };
+        Recorder::new(self.server.client(), reporter)
+    }
+
     fn context(&mut self) -> Context {
         let client = self.server.client();
-        let reporter = Reporter { controller: "sheaf-operator".into(), instance: None };
         Context {
+            scope: match self.scope {
+                Reach::Everything => Scope::Everywhere,
+                Reach::Namespace => Scope::Namespace(self.namespace.to_owned()),
+            },
             stores: self.stores(),
             nodes: Arc::clone(&self.nodes) as Arc<dyn Nodes>,
-            recorder: Recorder::new(client.clone(), reporter),
-            installation: nothing().installation,
+            recorder: self.recorder(),
+            installation: self.installation.clone(),
             turns: Arc::clone(&self.turns),
-            metrics: Arc::default(),
+            metrics: Arc::clone(&self.metrics),
             memories: self.memories.take().unwrap_or_default(),
             client,
         }
     }
 
     fn stores(&self) -> Stores {
-        let of = |plural: &str| self.server.all(&format!("/namespaces/shop/{plural}/"));
+        let of =
+            |plural: &str| self.server.all(&format!("/namespaces/{}/{plural}/", self.namespace));
         let stateful_sets = self.hidden.clone().map_or_else(|| of("statefulsets"), |it| vec![it]);
         let everything = self.scope == Reach::Everything;
         Stores {
@@ -296,7 +357,7 @@ impl World {
 
     fn owned(&self) -> Owned {
         let owned = Owned::new(0);
-        for kind in owned_kinds(&nothing().installation) {
+        for kind in owned_kinds(&self.installation) {
             for object in self.server.all(&format!("/{}/", kind.plural)) {
                 let metadata: ObjectMeta =
                     serde_json::from_value(object["metadata"].clone()).unwrap();
@@ -320,6 +381,11 @@ impl World {
     pub(super) fn shorts(asked: &[Asked]) -> Vec<String> {
         asked.iter().map(Asked::short).collect()
     }
+}
+
+/// The same path in another namespace.
+fn in_namespace(path: &str, namespace: &str) -> String {
+    path.replace("/namespaces/shop/", &format!("/namespaces/{namespace}/"))
 }
 
 fn labels_of_pods() -> Value {
@@ -352,12 +418,19 @@ pub(super) struct State {
     silent: BTreeSet<usize>,
     changes: Vec<Change>,
     refusal: Option<String>,
+    unanswering: bool,
 }
 
 impl Default for State {
     fn default() -> State {
         let cluster = fleet::cluster();
-        State { cluster, silent: BTreeSet::new(), changes: Vec::new(), refusal: None }
+        State {
+            cluster,
+            silent: BTreeSet::new(),
+            changes: Vec::new(),
+            refusal: None,
+            unanswering: false,
+        }
     }
 }
 
@@ -374,6 +447,20 @@ impl Scripted {
     /// All changes are refused.
     pub(super) fn refuse(&self, reason: &str) {
         self.lock().refusal = Some(reason.to_owned());
+    }
+
+    /// Another member leads.
+    pub(super) fn elect(&self, member: u64) {
+        let cluster = &mut self.lock().cluster;
+        cluster.leader = Some(member);
+        for known in &mut cluster.members {
+            known.role = if known.id == member { Role::Leader } else { Role::Voter };
+        }
+    }
+
+    /// Nobody answers who is asked to change anything.
+    pub(super) fn stall(&self, stalls: bool) {
+        self.lock().unanswering = stalls;
     }
 
     /// What was asked for since this was last called.
@@ -425,14 +512,17 @@ impl Nodes for Scripted {
 
     fn change<'a>(
         &'a self,
-        _: IpAddr,
+        address: IpAddr,
         change: Change,
         token: &'a str,
     ) -> BoxFuture<'a, Result<(), NodeError>> {
         assert_eq!(token.len(), 64);
         let mut state = self.lock();
         state.changes.push(change);
-        let refusal = state.refusal.clone();
-        ready(refusal.map_or(Ok(()), |reason| Err(NodeError::Refused(reason)))).boxed()
+        let refusal = state.refusal.clone().map(NodeError::Refused);
+        let path = "/v1/members".to_owned();
+        let silence = NodeError::Unanswered { address, path, reason: "stalled".to_owned() };
+        let error = refusal.or_else(|| state.unanswering.then_some(silence));
+        ready(error.map_or(Ok(()), Err)).boxed()
     }
 }
