@@ -268,3 +268,31 @@ fn files_in_parts_outlive_power_cuts_too_until_they_are_old() {
     assert!(!campaign.has(".zst"));
     node.terminate();
 }
+
+#[test]
+fn other_bytes_for_a_place_are_in_no_file_and_are_told_of_wherever_one_looks() {
+    let campaign = Campaign::begin("{checkpointSeconds: 1}");
+    let mut node = campaign.start();
+    let mut chunks = Connection::open(node.chunks().unwrap()).unwrap();
+    for payload in ["one", "one", "ONE"] {
+        let payload = Bytes::from_static(payload.as_bytes());
+        let part = Part { id: IDS[0], session: SESSION, seq: 1, payload };
+        let taken =
+            || (chunks.send("POST", "/data", &part.encode()).ok()?.status == 200).then_some(());
+        eventually("an answer", taken);
+    }
+    let mut admin = Connection::open(node.admin().unwrap()).unwrap();
+    eventually("one that contradicts in the list", || {
+        (listed(&mut admin, IDS[0])?.contradicting == 1).then_some(())
+    });
+    eventually("one in the metrics", || {
+        let metrics = admin.get("/metrics").ok()?.body;
+        metrics.contains("\nsheaf_chunks_contradicting_total 1\n").then_some(())
+    });
+    assert_eq!(admin.read(&path(IDS[0]), None).unwrap(), b"one");
+    let told = node.log();
+    let warning = told.lines().find(|line| line.contains("WARN") && line.contains(IDS[0]));
+    assert!(warning.is_some_and(|warning| warning.contains("chunks=1")), "{told}");
+    let ledger = admin.get("/v1/ledger").unwrap().body;
+    assert!(ledger.contains(r#""flushed":3,"distinct":1,"duplicate":2"#), "{ledger}");
+}

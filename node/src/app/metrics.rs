@@ -66,6 +66,7 @@ struct Commits {
 struct Flushes {
     distinct: Histogram,
     spills: Counter,
+    contradicting: Counter,
     unbalanced: Counter,
 }
 
@@ -99,6 +100,7 @@ impl Metrics {
             flushes: Flushes {
                 distinct: Histogram::new(exponential_buckets(1.0, 10.0, 9)),
                 spills: Counter::default(),
+                contradicting: Counter::default(),
                 unbalanced: Counter::default(),
             },
             tidied: Tidying::default(),
@@ -227,6 +229,11 @@ impl Metrics {
             "Times that a part of a window was moved to disk",
             self.flushes.spills.clone(),
         );
+        to.register(
+            "chunks_contradicting",
+            "Chunks of this node's slots whose places in a file have others, with other bytes",
+            self.flushes.contradicting.clone(),
+        );
         to.register_with_unit(
             "files_removed",
             "Bytes of rebuilt files that this node removed because of their age",
@@ -258,10 +265,15 @@ impl Metrics {
 
     /// Reports flushed windows here.
     pub fn flush_observer(&self) -> delivery::Observer {
-        let Flushes { distinct, spills, .. } = self.flushes.clone();
-        Box::new(move |flush: FlushFigures| {
-            distinct.observe(flush.distinct as f64);
-            spills.inc_by(flush.spills);
+        let flushes = self.flushes.clone();
+        Box::new(move |flush: FlushFigures| match flush {
+            FlushFigures::Window { distinct, spills } => {
+                flushes.distinct.observe(distinct as f64);
+                flushes.spills.inc_by(spills);
+            }
+            FlushFigures::Files { contradicting } => {
+                flushes.contradicting.inc_by(contradicting);
+            }
         })
     }
 

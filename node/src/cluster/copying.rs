@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use tracing::info;
 
+use crate::blocking::{self, Interrupted};
 use crate::cluster::leaving::Counted;
 use crate::cluster::pace::Pace;
 use crate::cluster::peers::{self, Listed, PeerError};
@@ -33,6 +34,9 @@ pub enum CopyError {
     /// This node's database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The process ends.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
     /// The other member does not send it.
     #[error(transparent)]
     Peer(#[from] PeerError),
@@ -69,10 +73,12 @@ impl Copying {
             while let Some(chunk) = chunks.next().await {
                 let chunk = chunk?;
                 let bytes = chunk.len();
-                writing.push(chunk.into())?;
+                blocking::in_place(|| writing.push(chunk.into()))?;
                 self.pace.rest(bytes).await;
             }
-            self.results.fill(writing, slots, summary)?;
+            let results = self.results.clone();
+            // Beside others, since it waits for the disk.
+            blocking::run(move || results.fill(writing, slots, summary)).await??;
             info!(aggregation = number, %window, %slots, "results of another member are copied");
         }
         Ok(())

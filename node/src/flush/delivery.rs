@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use sheaf_proto::statistics::WindowCounts;
 use tokio::sync::mpsc;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::aggregation::SlotTotals;
 use crate::aggregation::distinct_logs::{Closed, OpenWindow};
@@ -27,7 +27,7 @@ use crate::failpoint::{is_to_fail, may_die};
 use crate::flush::carried::CarriedWindows;
 use crate::flush::due::{Due, closing_cut};
 use crate::flush::feed::Consensus;
-use crate::flush::files::Files;
+use crate::flush::files::{Change, Files};
 use crate::flush::folding::Folding;
 use crate::flush::group::{Checkpointing, Closing};
 use crate::flush::results::{Results, Writing};
@@ -113,12 +113,31 @@ fn next(waiting: &mut VecDeque<Flush>, busy: &SlotSet) -> Option<Flush> {
 }
 
 /// What a flush did, for the metrics.
-#[derive(Clone, Copy, Debug)]
-pub struct FlushFigures {
-    /// Distinct records in this node's part of the window.
-    pub distinct: u64,
-    /// How often a part of the window was moved to disk.
-    pub spills: u64,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlushFigures {
+    /// A window was flushed.
+    Window {
+        /// Distinct records in this node's part of it.
+        distinct: u64,
+        /// How often a part of it was moved to disk.
+        spills: u64,
+    },
+    /// A checkpoint of files was.
+    Files {
+        /// Chunks whose places have others, with other bytes.
+        contradicting: u64,
+    },
+}
+
+/// How many chunks came for places of these files that have others, and a warning for each file.
+fn contradicting<'a>(kept: impl Iterator<Item = &'a Change>) -> u64 {
+    let found = kept.map(|change| (change, change.found.contradicting));
+    let warned = found.filter(|(_, chunks)| *chunks > 0).map(|(change, chunks)| {
+        let (id, session) = (&change.id, change.key.session);
+        warn!(%id, session, chunks, "another sender's bytes came for places that a file has filled");
+        chunks
+    });
+    warned.sum()
 }
 
 /// Told about every flush; must not block.
@@ -254,7 +273,7 @@ impl Delivery {
             let totals = claimed.iter().filter_map(|slot| found.totals.get(&slot));
             let distinct = totals.map(|totals| totals.distinct).sum();
             info!(aggregation = %aggregation.definition.name, %window, slots = %claimed, distinct, "flushed");
-            (self.observer)(FlushFigures { distinct, spills });
+            (self.observer)(FlushFigures::Window { distinct, spills });
         }
 
         let flushed = completed.union(&flushed);
@@ -290,6 +309,9 @@ impl Delivery {
             let chunks: u64 = found.totals.values().map(|totals| totals.distinct).sum();
             // Where this log is followed itself, a line about what came would make more come.
             debug!(aggregation = %name, cut, slots = %completed, files, chunks, "files kept");
+            let kept = changes.iter().filter(|change| completed.contains(change.key.slot()));
+            let contradicting = contradicting(kept);
+            (self.observer)(FlushFigures::Files { contradicting });
         }
         let given_up = slots.difference(&completed);
         self.folding.closed(group, aggregation, window, given_up);

@@ -17,12 +17,14 @@ use crate::store::{Batch, Store, StoreError, Table, keys};
 
 /// How long results are kept after their window's end.
 const KEPT: u64 = 3600 * SECOND;
+/// Windows that are changed at the same time, at most: each change waits for the disk.
+const TURNS: usize = 16;
 
-/// The results that a node keeps; cheap to clone. Clones change them in turns.
+/// The results that a node keeps; cheap to clone. Clones change those of a window in turns.
 #[derive(Clone)]
 pub struct Results {
     store: Arc<Store>,
-    turn: Arc<Mutex<()>>,
+    turns: Arc<[Mutex<()>; TURNS]>,
 }
 
 /// What is known of a table.
@@ -73,7 +75,7 @@ pub fn are_kept(end: UnixNanos, now: UnixNanos) -> bool {
 impl Results {
     /// The results in `store`.
     pub fn new(store: Arc<Store>) -> Results {
-        Results { store, turn: Arc::default() }
+        Results { store, turns: Arc::default() }
     }
 
     /// Begins a table of a window.
@@ -94,7 +96,8 @@ impl Results {
         slots: SlotSet,
         summary: Option<WindowCounts>,
     ) -> Result<(), StoreError> {
-        self.finish_in(&self.turn(), written, slots, summary)
+        let turn = self.turn(written.window);
+        self.finish_in(&turn, written, slots, summary)
     }
 
     /// As [`Results::finish`], for what another node had: of slots that have a result here by
@@ -108,7 +111,7 @@ impl Results {
         slots: SlotSet,
         summary: Option<WindowCounts>,
     ) -> Result<(), StoreError> {
-        let turn = self.turn();
+        let turn = self.turn(written.window);
         let found = self.find(written.aggregation, written.window.end)?;
         let slots = match &summary {
             Some(_) if found.iter().any(|found| found.summary.is_none()) => SlotSet::default(),
@@ -129,7 +132,7 @@ impl Results {
         table: u64,
         slots: &SlotSet,
     ) -> Result<(), StoreError> {
-        let _turn = self.turn();
+        let _turn = self.turn(window);
         let found = self.find(aggregation, window.end)?;
         let Some(found) = found.into_iter().find(|found| found.table == table) else {
             return Ok(());
@@ -145,8 +148,9 @@ impl Results {
         self.store.commit(batch)
     }
 
-    fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    fn turn(&self, window: Window) -> MutexGuard<'_, ()> {
+        let turn = (window.end.0 / SECOND) as usize % TURNS;
+        self.turns[turn].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn finish_in(

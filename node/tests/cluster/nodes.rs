@@ -1,4 +1,5 @@
 //! Nodes that are to be one cluster.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::net::TcpListener;
 use std::ops::Range;

@@ -1,5 +1,6 @@
 //! A node as its users have it: the real binary, in a process of its own.
 #![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(clippy::print_stderr, reason = "who looks into a test that failed needs it")]
 
 use std::io::Read;
 use std::net::SocketAddr;

@@ -16,7 +16,7 @@ use crate::event::node::NodeId;
 use crate::event::time::Window;
 use crate::flush::example::node::{Life, Node, Source, everybody_waits};
 use crate::flush::example::{Cluster, Lost, at, copy_files, definition};
-use crate::flush::gaps::FILE_BYTES_MAX;
+use crate::flush::gaps::{CHUNK_BYTES, FILE_BYTES_MAX};
 
 const KEY: FingerprintKey = FingerprintKey([7; 16]);
 /// The aggregation that rebuilds files.
@@ -153,6 +153,23 @@ async fn whoever_begins_at_another_time_makes_checkpoints_at_the_same_cuts() {
     assert_eq!(it.kept("a"), Some((3, 0)));
     it.cut(8).await;
     assert_eq!(it.kept("a"), Some((6, 0)));
+    runs(life).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_does_not_wait_for_its_time_when_many_chunks_came_however_small() {
+    let it = Setting::new();
+    it.cluster.apply(register(3600));
+    it.cut(3).await;
+    let life = it.node.start();
+    let chunks = (64 << 20) / CHUNK_BYTES.cast_signed();
+    (1..=chunks).for_each(|seq| it.append(4, ("a", seq), ""));
+    it.cut(5).await;
+    assert_eq!(it.flushed(), (0, 0));
+    it.append(5, ("a", chunks + 1), "the last");
+    it.cut(6).await;
+    let all = chunks.cast_unsigned() + 1;
+    assert_eq!((it.read("a"), it.flushed()), ("the last".to_owned(), (all, all)));
     runs(life).await;
 }
 

@@ -22,7 +22,8 @@ use crate::journal::Position;
 
 /// Files that are open to be written at the same time.
 const OPEN_MAX: usize = 256;
-/// Bytes of chunks after which a checkpoint does not wait for its time.
+/// Bytes of chunks, and for what is known of each, after which a checkpoint does not wait for its
+/// time.
 const BYTES_MAX: u64 = 64 << 20;
 
 /// The files of an aggregation.
@@ -40,7 +41,7 @@ pub(super) struct Shelf {
     written: usize,
     /// The number of the cut up to which a checkpoint was begun, and its time.
     closed: (u64, UnixNanos),
-    /// Bytes of chunks that came since.
+    /// Bytes of chunks that came since, and for what is known of each.
     bytes: u64,
     /// Whether some came that no checkpoint has.
     is_fresh: bool,
@@ -201,7 +202,7 @@ impl Shelf {
             true => part.entry.slice_ref(payload),
             false => payload.to_vec().into(),
         };
-        self.bytes += payload.len() as u64;
+        self.bytes += payload.len() as u64 + CHUNK_BYTES;
         self.is_fresh = true;
         self.written += usize::from(open.content.is_none());
         let (session, content) = open.parts(&key, &self.files)?;
