@@ -17,9 +17,69 @@ pub(crate) struct Spool {
     /// How long each file is.
     lengths: BTreeMap<Key, u64>,
     /// What was appended since the last sync.
-    unsynced: BTreeMap<Key, File>,
+    unsynced: BTreeMap<Key, Unsynced>,
     /// Whether a file is new since then.
     is_new: bool,
+}
+
+/// What is not known to be on disk.
+#[derive(Debug)]
+struct Unsynced {
+    file: File,
+    pieces: Vec<Piece>,
+    /// Whether a write or a sync failed: the system may take what it could not write for written.
+    is_doubtful: bool,
+}
+
+#[derive(Debug)]
+struct Piece {
+    at: u64,
+    length: usize,
+    checksum: u32,
+}
+
+impl Unsynced {
+    fn open(path: &Path) -> io::Result<Unsynced> {
+        let file = open(path)?;
+        Ok(Unsynced { file, pieces: Vec::new(), is_doubtful: false })
+    }
+
+    fn append(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, at)?;
+        let checksum = crc32fast::hash(bytes);
+        self.pieces.push(Piece { at, length: bytes.len(), checksum });
+        Ok(())
+    }
+
+    fn sync(&mut self, path: &Path) -> io::Result<()> {
+        if self.is_doubtful {
+            self.write_again(path)?;
+        }
+        self.is_doubtful = true;
+        self.file.sync_data()?;
+        self.is_doubtful = false;
+        Ok(())
+    }
+
+    /// Writes what memory still has once more, by a descriptor that has seen no error: a sync
+    /// that fails is told of once, and the next one does not try again what it could not write.
+    fn write_again(&mut self, path: &Path) -> io::Result<()> {
+        self.file = open(path)?;
+        for piece in &self.pieces {
+            let mut bytes = vec![0; piece.length];
+            self.file.read_exact_at(&mut bytes, piece.at)?;
+            if crc32fast::hash(&bytes) != piece.checksum {
+                let text = format!("{} has lost what was written to it", path.display());
+                return Err(io::Error::new(ErrorKind::InvalidData, text));
+            }
+            self.file.write_all_at(&bytes, piece.at)?;
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)
 }
 
 impl Spool {
@@ -45,24 +105,24 @@ impl Spool {
     /// Appends, and says where that is. It is durable after the next [`Spool::sync`].
     pub(crate) fn append(&mut self, key: Key, bytes: &[u8]) -> io::Result<u64> {
         if !self.unsynced.contains_key(&key) {
-            let path = self.path(key);
-            let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
-            self.unsynced.insert(key, file);
+            let unsynced = Unsynced::open(&self.path(key))?;
+            self.unsynced.insert(key, unsynced);
         }
         self.is_new |= !self.lengths.contains_key(&key);
         let length = self.lengths.entry(key).or_default();
         let at = *length;
-        if let Some(file) = self.unsynced.get(&key) {
-            file.write_all_at(bytes, at)?;
+        if let Some(unsynced) = self.unsynced.get_mut(&key) {
+            unsynced.append(at, bytes)?;
         }
         *length += bytes.len() as u64;
         Ok(at)
     }
 
-    /// Makes durable what was appended.
+    /// Makes durable what was appended. After an error it may be tried again.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
-        for file in self.unsynced.values() {
-            file.sync_data()?;
+        let path = |key: &Key| self.folder.join(key.to_string());
+        for (key, unsynced) in &mut self.unsynced {
+            unsynced.sync(&path(key))?;
         }
         if self.is_new {
             File::open(&self.folder)?.sync_all()?;
@@ -96,5 +156,46 @@ impl Spool {
 
     fn path(&self, key: Key) -> PathBuf {
         self.folder.join(key.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spooled(spool: &Spool, key: Key) -> String {
+        fs::read_to_string(spool.path(key)).unwrap()
+    }
+
+    /// Its next sync fails.
+    fn breaks(spool: &mut Spool, key: Key) {
+        spool.unsynced.get_mut(&key).unwrap().file = File::open("/dev/null").unwrap();
+        spool.sync().unwrap_err();
+    }
+
+    #[test]
+    fn after_a_failed_sync_what_was_appended_is_written_anew_by_another_descriptor() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(folder.path(), |_| true).unwrap();
+        spool.append(1, b"one").unwrap();
+        spool.sync().unwrap();
+        spool.append(1, b"two").unwrap();
+        breaks(&mut spool, 1);
+        spool.sync().unwrap();
+        assert_eq!(spooled(&spool, 1), "onetwo");
+        assert_eq!(spool.append(1, b"three").unwrap(), 6);
+    }
+
+    #[test]
+    fn what_memory_has_lost_after_a_failed_sync_is_no_success() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(folder.path(), |_| true).unwrap();
+        spool.append(1, b"one").unwrap();
+        breaks(&mut spool, 1);
+        fs::write(spool.path(1), "\0\0\0").unwrap();
+        let error = spool.sync().unwrap_err().to_string();
+        assert!(error.ends_with("has lost what was written to it"), "{error}");
+        fs::write(spool.path(1), "one").unwrap();
+        spool.sync().unwrap();
     }
 }
