@@ -1,11 +1,7 @@
 //! What following costs. With the release build:
 //! `cargo test --release -p sheaf --test tail -- --ignored --nocapture`
 
-use std::{
-    fs::{self, File},
-    io::Write,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{
     agent::{Scene, wait_until},
@@ -35,28 +31,4 @@ fn ten_thousand_files_cost_next_to_nothing_while_nobody_writes() {
         node.look(&scene.id("7.log"), |files| files[0].ends_with(b"more\n"))
     });
     assert!(agent.stop());
-}
-
-/// How fast one large file is read, beside `cp` with a sync.
-#[test]
-#[ignore = "measures, and wants a machine for itself"]
-fn a_large_file_is_read_about_as_fast_as_it_is_copied() {
-    const BYTES: usize = 1 << 30;
-    let node = Node::start(Mood::Takes);
-    let scene = Scene::new(&node).and(&["--once"]);
-    let block: Vec<u8> = (0..1 << 20).map(|_| fastrand::u8(..)).collect();
-    let mut log = scene.log("a.log");
-    for _ in 0..BYTES / block.len() {
-        log.write_all(&block).unwrap();
-    }
-    log.sync_all().unwrap();
-    let begun = Instant::now();
-    fs::copy(scene.path("a.log"), scene.path("copy")).unwrap();
-    File::open(scene.path("copy")).unwrap().sync_all().unwrap();
-    let copied = begun.elapsed();
-    let begun = Instant::now();
-    assert!(scene.start().ends());
-    let sent = begun.elapsed();
-    eprintln!("copied in {copied:?}, sent in {sent:?}");
-    assert_eq!(node.received(), BYTES / block.len());
 }
