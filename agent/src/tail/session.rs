@@ -1,7 +1,7 @@
 //! What has to be known of each file across restarts, and how it changes. No clock, no I/O.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     path::PathBuf,
 };
 
@@ -92,8 +92,8 @@ pub(crate) enum OutOfPlace {
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     known: BTreeMap<Key, Session>,
-    /// Of each id the last session's number and key.
-    last: HashMap<String, (u64, Key)>,
+    /// The sessions of each id by their numbers.
+    of_id: HashMap<String, BTreeSet<(u64, Key)>>,
     floor: u64,
     last_key: Key,
 }
@@ -157,13 +157,22 @@ impl Sessions {
     /// A new session of the id: the milliseconds since 1970, or one more than the last session's
     /// number if that is larger.
     pub(crate) fn next(&self, id: &str, now: u64) -> (Key, u64) {
-        let last = self.last.get(id).map_or(self.floor, |(number, _)| *number);
+        // The last one may be forgotten, with others of its id before it that are not.
+        let last = self.last(id).map_or(0, |session| session.number).max(self.floor);
         (self.last_key + 1, now.max(last + 1))
     }
 
     /// The last session of an id.
     pub(crate) fn last(&self, id: &str) -> Option<&Session> {
-        self.last.get(id).and_then(|(_, key)| self.known.get(key))
+        let (_, key) = self.of_id.get(id)?.last()?;
+        self.known.get(key)
+    }
+
+    /// The session of the same id before this one.
+    pub(crate) fn before(&self, session: &Session) -> Option<&Session> {
+        let numbers = self.of_id.get(&session.id)?;
+        let (_, key) = numbers.range(..(session.number, session.key)).next_back()?;
+        self.known.get(key)
     }
 
     /// One of them.
@@ -187,16 +196,19 @@ impl Sessions {
 
     fn know(&mut self, session: Session) {
         self.last_key = self.last_key.max(session.key);
-        let last = self.last.entry(session.id.clone()).or_default();
-        *last = (*last).max((session.number, session.key));
+        let numbers = self.of_id.entry(session.id.clone()).or_default();
+        numbers.insert((session.number, session.key));
         self.known.insert(session.key, session);
     }
 
     fn forget(&mut self, key: Key) {
         if let Some(session) = self.known.remove(&key) {
             self.floor = self.floor.max(session.number);
-            if self.last.get(&session.id).is_some_and(|(_, last)| *last == key) {
-                self.last.remove(&session.id);
+            if let Some(numbers) = self.of_id.get_mut(&session.id) {
+                numbers.remove(&(session.number, key));
+                if numbers.is_empty() {
+                    self.of_id.remove(&session.id);
+                }
             }
         }
     }
@@ -266,6 +278,20 @@ pub(crate) mod tests {
         sessions.apply(Entry::Forgotten { key: 1 }).unwrap();
         assert_eq!(sessions.next("a", 500), (2, 1_001));
         assert_eq!(sessions.next("b", 500), (2, 1_001));
+    }
+
+    #[test]
+    fn when_the_last_session_is_forgotten_the_one_before_it_is_the_last() {
+        let known = [(1, 10), (2, 20), (3, 30)].map(|(key, number)| session(key, "a", number));
+        let mut sessions = sessions(known.clone().map(Entry::Known));
+        assert_eq!(sessions.before(&known[1]), Some(&known[0]));
+        sessions.apply(Entry::Forgotten { key: 3 }).unwrap();
+        assert_eq!(sessions.last("a"), Some(&known[1]));
+        assert_eq!(sessions.next("a", 5), (4, 31), "no number is given twice");
+        sessions.apply(Entry::Forgotten { key: 1 }).unwrap();
+        assert_eq!((sessions.last("a"), sessions.before(&known[1])), (Some(&known[1]), None));
+        sessions.apply(Entry::Forgotten { key: 2 }).unwrap();
+        assert_eq!(sessions.last("a"), None);
     }
 
     #[test]

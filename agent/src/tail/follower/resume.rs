@@ -14,7 +14,7 @@ use crate::tail::{
     identity::Likeness,
     report::tell_of,
     session::{End, Entry, Key, Session},
-    source::Facts,
+    source::{Facts, Source},
 };
 
 impl Follower {
@@ -45,7 +45,9 @@ impl Follower {
     ) -> Result<(), FollowError> {
         let key = session.key;
         let handed = session.unanswered.front().map_or(session.seq, |cut| cut.seq - 1);
-        let file = Followed { handed, ..Followed::new(Instant::now()) };
+        let before = self.state.sessions().before(session).map(|before| before.key);
+        let predecessor = before.filter(|key| session.seq == 0 && self.files.contains_key(key));
+        let file = Followed { handed, predecessor, ..Followed::new(Instant::now()) };
         let names = names.get(&session.inode.place()).map(Vec::as_slice).unwrap_or_default();
         let own = names.iter().find(|name| **name == session.path).or(names.first());
         if let Some(path) = own {
@@ -62,7 +64,11 @@ impl Follower {
             }
             if found.get(&path).is_some_and(|facts| facts.inode.is(&session.inode)) {
                 self.follow(key, file, None);
-                return self.truncated(key);
+                // What cannot be opened now has not lost anything.
+                return match Source::open(&path) {
+                    Ok(_) => self.truncated(key),
+                    Err(_) => Ok(()),
+                };
             }
         }
         let renamed = search::renamed(session).map(|found| found.source);
