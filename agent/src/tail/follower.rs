@@ -2,6 +2,8 @@
 //! cut, and only then hands it over.
 
 mod departure; // files that are renamed, deleted, truncated or done with
+mod fullness; // what there is no room for
+mod holding; // sessions of which a node does not take the next chunk
 mod places; // what became of files, by the names that lead to them
 mod resume; // what was followed before a restart
 mod scan; // looks at all files
@@ -18,9 +20,13 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::UnboundedSender;
 
+use self::{
+    fullness::{Fullness, Lack},
+    holding::Held,
+};
 use super::{
     Mailbox, Settings, State, Watch,
-    mailbox::Answer,
+    mailbox::{Answer, Verdict},
     parcel::Parcel,
     report::{tell, tell_of},
     session::{End, Entry, Key, OutOfPlace},
@@ -33,8 +39,6 @@ const COLLECT: Duration = Duration::from_millis(20);
 const WRITE_DOWN: Duration = Duration::from_secs(1);
 /// .. or when there is so much of it.
 const PENDING_MAX: usize = 4096;
-/// That there is no room is told when it lasts: under load it is so again and again.
-const FULL_FOR: Duration = Duration::from_secs(5);
 /// How long to wait before something that failed is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
@@ -67,7 +71,7 @@ pub(crate) struct Follower {
     complete: HashMap<(u64, u64), Key>,
     /// What is to be looked at, and when.
     due: BTreeSet<(Instant, Key)>,
-    /// What waits for room.
+    /// What waits for room, and what did until it was looked at for another reason.
     waiting: VecDeque<Key>,
     /// What goes out when it is written down.
     out: Vec<Parcel>,
@@ -83,15 +87,8 @@ pub(crate) struct Follower {
     delivered: BTreeSet<Key>,
     /// What was told already, about which file.
     told: HashSet<PathBuf>,
-    full: Option<Full>,
+    full: Fullness,
     has_given_up: bool,
-}
-
-/// Since when there is no room, and whether that was told.
-#[derive(Debug, Clone, Copy)]
-struct Full {
-    since: Instant,
-    is_told: bool,
 }
 
 /// A file that is followed, as far as a restart may forget it.
@@ -107,6 +104,8 @@ struct Followed {
     /// The last chunk that was handed over in this life.
     handed: u64,
     due: Option<Instant>,
+    /// Since a node did not take its next chunk.
+    held: Option<Held>,
     /// Whether it waits for room.
     is_waiting: bool,
     /// Whether all that it had was read when it was looked at.
@@ -129,6 +128,7 @@ impl Followed {
             location: None,
             handed: 0,
             due: None,
+            held: None,
             is_waiting: false,
             is_read: false,
             modified: 0,
@@ -171,7 +171,7 @@ impl Follower {
             committed: now,
             delivered: BTreeSet::new(),
             told: HashSet::new(),
-            full: None,
+            full: Fullness::default(),
             has_given_up: false,
         }
     }
@@ -197,8 +197,9 @@ impl Follower {
 
     /// Whether all is sent that was there.
     fn is_done(&self) -> bool {
-        let is_idle = self.due.is_empty() && self.waiting.is_empty() && self.in_flight == 0;
-        self.settings.once && self.scans.has_begun() && is_idle
+        let is_idle = self.due.is_empty() && self.in_flight == 0;
+        let waits = || self.files.values().any(|file| file.is_waiting);
+        self.settings.once && self.scans.has_begun() && is_idle && !waits()
     }
 
     /// Takes what the system and the nodes tell.
@@ -230,31 +231,40 @@ impl Follower {
         if answers.is_empty() {
             return Ok(());
         }
-        if self.full.take().is_some_and(|full| full.is_told) {
-            tell("nodes answer again: reading goes on");
-        }
         let mut answered = BTreeMap::new();
-        for Answer { key, seq, weight, refused } in answers {
+        for Answer { key, seq, weight, verdict } in answers {
             self.in_flight = self.in_flight.saturating_sub(weight);
-            match refused {
-                Some(reason) => {
+            match verdict {
+                Verdict::Refused(reason) => {
                     self.give_up(key, &format!("a node refuses chunk {seq}: {reason}"))?
                 }
-                None => {
+                Verdict::NotTaken(reason) => self.put_off(key, seq, &reason),
+                Verdict::PutOff => self.unhand(key, seq),
+                Verdict::Taken => {
                     answered.insert(key, seq);
                 }
             }
+        }
+        if !answered.is_empty() && self.full.has_ended(Lack::Window) {
+            tell("nodes answer again: reading goes on");
         }
         for (key, seq) in answered {
             let Some(session) = self.state.get(key) else { continue };
             if session.end != Some(End::GivenUp) {
                 let is_last = session.unanswered.back().is_none_or(|cut| cut.seq <= seq);
                 self.state.record(Entry::Answered { key, seq })?;
+                self.release(key, seq);
                 if is_last {
                     self.delivered.insert(key);
                 }
             }
         }
+        self.wake();
+        Ok(())
+    }
+
+    /// Has those looked at that wait for room, as many as there may be room for.
+    fn wake(&mut self) {
         let now = Instant::now();
         let room = self.settings.window.saturating_sub(self.in_flight);
         // Each asks for a chunk of room at most; what finds none waits again.
@@ -265,7 +275,6 @@ impl Follower {
             }
             self.look_at(key, now);
         }
-        Ok(())
     }
 
     /// When what is written now is cut: all files at once, so that one sync serves many.
@@ -319,6 +328,7 @@ impl Follower {
 
     /// Removes the spools of sessions of which nothing is on its way.
     fn clear_spools(&mut self) {
+        let before = self.state.spooled_bytes();
         for key in std::mem::take(&mut self.delivered) {
             let is_delivered = |key| self.state.get(key).is_none_or(|it| it.unanswered.is_empty());
             if is_delivered(key)
@@ -327,18 +337,41 @@ impl Follower {
                 tell(&format!("remove from the state folder what was sent: {error}"));
             }
         }
+        if self.state.spooled_bytes() < before {
+            if self.full.has_ended(Lack::Spool) {
+                tell("the spool has room again");
+            }
+            self.wake_unnamed();
+        }
+    }
+
+    /// Has those looked at that wait for room in the spool.
+    fn wake_unnamed(&mut self) {
+        let now = Instant::now();
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain(|key| {
+            let Some(file) = self.files.get_mut(key).filter(|file| !file.is_named) else {
+                return true;
+            };
+            file.is_waiting = false;
+            self.look_at(*key, now);
+            false
+        });
+        self.waiting = waiting;
     }
 
     fn tell_full(&mut self) {
-        if let Some(full) = &mut self.full
-            && !full.is_told
-            && full.since.elapsed() >= FULL_FOR
-        {
-            full.is_told = true;
-            tell(
-                "no node answers what is under way, and there is no room for more (--window, \
-                 --spool): reading waits, the files keep what is written",
-            );
+        for lack in self.full.take_untold(Instant::now()) {
+            tell(match lack {
+                Lack::Window => {
+                    "no node answers what is under way, and there is no room for more \
+                     (--window): reading waits, the files keep what is written"
+                }
+                Lack::Spool => {
+                    "the spool is full (--spool): what is left of renamed and deleted files waits \
+                     in the open files, and is lost if they are deleted and the agent ends"
+                }
+            });
         }
     }
 
@@ -346,7 +379,7 @@ impl Follower {
     fn rest(&mut self) -> Result<(), FollowError> {
         let due = self.due.first().map(|(at, _)| *at);
         let write_down = (self.state.pending() > 0).then(|| self.committed + WRITE_DOWN);
-        let tell_full = self.full.filter(|full| !full.is_told).map(|full| full.since + FULL_FOR);
+        let tell_full = self.full.next_to_tell();
         let times = [due, write_down, tell_full, Some(self.scans.next())].into_iter().flatten();
         let until = times.min().unwrap_or_else(Instant::now);
         self.wait(until, true)

@@ -20,8 +20,20 @@ pub(crate) struct Answer {
     pub(crate) seq: u64,
     /// What it took of the memory for chunks under way.
     pub(crate) weight: usize,
-    /// Why it can never be taken, if it cannot.
-    pub(crate) refused: Option<String>,
+    pub(crate) verdict: Verdict,
+}
+
+/// What became of a chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is durable.
+    Taken,
+    /// It can never be taken, for this reason.
+    Refused(String),
+    /// The node does not take it as it is, for this reason.
+    NotTaken(String),
+    /// It was not sent, since one before it in its session is not taken.
+    PutOff,
 }
 
 /// A handle on the mailbox; all clones share it.

@@ -17,6 +17,8 @@ use crate::endpoint::Endpoint;
 const CHUNK_BYTES_MIN: u64 = 8 << 10;
 const CHUNK_BYTES_MAX: u64 = 8 << 20;
 const WINDOW_BYTES_MIN: u64 = 2 * CHUNK_BYTES_MAX;
+/// A chunk has to find room, or what is renamed would never be read.
+const SPOOL_BYTES_MIN: u64 = CHUNK_BYTES_MAX;
 
 /// Follows files and sends them to a cluster, which rebuilds each byte for byte.
 ///
@@ -73,7 +75,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = window_size)]
     pub(crate) window: usize,
     /// The disk space for what is left of files that are renamed or deleted
-    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = spool_size)]
     pub(crate) spool: u64,
     /// How long a stop may wait for answers
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
@@ -173,6 +175,14 @@ fn window_size(text: &str) -> Result<usize, String> {
     usize::try_from(bytes).map_err(|error| error.to_string())
 }
 
+fn spool_size(text: &str) -> Result<u64, String> {
+    let bytes = bytes(text)?;
+    if bytes < SPOOL_BYTES_MIN {
+        return Err("at least 8 MiB are needed".into());
+    }
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -203,6 +213,7 @@ mod tests {
             (&["/a/["], "invalid pattern '/a/['"),
             (&["/a", "--chunk-size", "1GiB"], "8 KiB to 8 MiB are possible"),
             (&["/a", "--window", "1MiB"], "at least 16 MiB are needed"),
+            (&["/a", "--spool", "0"], "at least 8 MiB are needed"),
             (&["/a", "--poll", "soon"], "a time like 200ms or 30s is expected"),
             (&["/a", "--to", "https://node"], "only http:// is supported"),
         ] {

@@ -8,7 +8,10 @@ use prost::{
 };
 use sheaf_proto::chunks::LogPart;
 
-use super::session::Key;
+use super::{
+    mailbox::{Answer, Verdict},
+    session::Key,
+};
 
 /// `LogPart.payload`.
 const PAYLOAD_TAG: u32 = 4;
@@ -47,6 +50,11 @@ impl Parcel {
         let length = (fields.len() + payload.len()) as u32;
         head[1..GRPC_PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
         Parcel { key, seq, head: head.freeze(), payload }
+    }
+
+    /// What a node said to it.
+    pub(crate) fn answered(&self, verdict: Verdict) -> Answer {
+        Answer { key: self.key, seq: self.seq, weight: self.weight(), verdict }
     }
 
     /// About how much memory it takes.

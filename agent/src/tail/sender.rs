@@ -3,26 +3,29 @@
 mod stream; // chunks and receipts over gRPC
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     time::Duration,
 };
 
 use sheaf_proto::chunks::Receipt;
 use tokio::{
     sync::mpsc::UnboundedReceiver,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use self::stream::{Broken, Stream};
 use super::{
-    mailbox::{Answer, Mailbox},
+    mailbox::{Mailbox, Verdict},
     parcel::Parcel,
     report::tell,
+    session::Key,
 };
 use crate::{backoff::Backoff, endpoint::Authority};
 
 /// How long a node may say nothing to chunks that it has. Longer than it waits for room.
 const SILENCE: Duration = Duration::from_secs(30);
+/// How long it may take to say why it takes no more.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Trouble that lasts is told again after this time.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 
@@ -34,6 +37,9 @@ pub(crate) struct Sender {
     mailbox: Mailbox,
     /// What is not answered, in order.
     queue: VecDeque<Parcel>,
+    /// The chunk of a session that a node did not take: until it comes again none of the session
+    /// is sent.
+    held: HashMap<Key, u64>,
     /// Until when nodes ask for nothing more.
     throttled: Option<Instant>,
     trouble: Option<Trouble>,
@@ -78,6 +84,7 @@ impl Sender {
             parcels,
             mailbox,
             queue: VecDeque::new(),
+            held: HashMap::new(),
             throttled: None,
             trouble: None,
         }
@@ -93,6 +100,12 @@ impl Sender {
             let Err(broken) = self.send_to(&node, &mut progress).await else { return };
             if progress.answered > 0 {
                 backoff = Backoff::new();
+            }
+            if let Some(reason) = broken.not_taken()
+                && self.put_off_first(&node, progress.sent, reason)
+            {
+                self.put_off(&node, Duration::ZERO);
+                continue;
             }
             let is_aged = progress.answered > 0 && broken.retry_after() == Some(Duration::ZERO);
             if self.queue.is_empty() || is_aged {
@@ -127,10 +140,42 @@ impl Sender {
     async fn has_work(&mut self) -> bool {
         if self.queue.is_empty() {
             match self.parcels.recv().await {
-                Some(parcel) => self.queue.push_back(parcel),
+                Some(parcel) => self.enqueue(parcel),
                 None => return false,
             }
         }
+        true
+    }
+
+    /// Takes a chunk to be sent, unless one before it in its session has to come first.
+    fn enqueue(&mut self, parcel: Parcel) {
+        match self.held.get(&parcel.key) {
+            Some(first) if parcel.seq > *first => {
+                self.mailbox.answer([parcel.answered(Verdict::PutOff)]);
+            }
+            Some(_) => {
+                self.held.remove(&parcel.key);
+                self.queue.push_back(parcel);
+            }
+            None => self.queue.push_back(parcel),
+        }
+    }
+
+    /// Takes the first chunk back, which a node does not take, and all that follows on it in its
+    /// session. `false`: the node had none to speak of.
+    fn put_off_first(&mut self, node: &Authority, sent: usize, reason: &str) -> bool {
+        if sent == 0 {
+            return false;
+        }
+        let Some(first) = self.queue.pop_front() else { return false };
+        let key = first.key;
+        self.held.insert(key, first.seq);
+        let (same, others) = self.queue.drain(..).partition(|parcel| parcel.key == key);
+        self.queue = others;
+        let same: VecDeque<Parcel> = same;
+        let first = first.answered(Verdict::NotTaken(format!("{node}: {reason}")));
+        let rest = same.into_iter().map(|parcel| parcel.answered(Verdict::PutOff));
+        self.mailbox.answer([first].into_iter().chain(rest));
         true
     }
 
@@ -138,11 +183,13 @@ impl Sender {
     async fn send_to(&mut self, node: &Authority, progress: &mut Progress) -> Result<(), Broken> {
         let mut stream = Stream::open(node).await?;
         loop {
-            self.fill(&mut stream, progress)?;
+            if let Err(broken) = self.fill(&mut stream, progress) {
+                return Err(self.hear_out(stream, progress, broken).await);
+            }
             let throttled = self.throttled;
             tokio::select! {
                 parcel = self.parcels.recv() => match parcel {
-                    Some(parcel) => self.queue.push_back(parcel),
+                    Some(parcel) => self.enqueue(parcel),
                     None => return Ok(()),
                 },
                 receipt = stream.receipt() => {
@@ -159,10 +206,32 @@ impl Sender {
         }
     }
 
+    /// Takes what a node has said that takes no more: a stream that it ended cannot be sent on,
+    /// while why it did is there to be read.
+    async fn hear_out(
+        &mut self,
+        mut stream: Stream,
+        progress: &mut Progress,
+        broken: Broken,
+    ) -> Broken {
+        let until = Instant::now() + LAST_WORDS;
+        loop {
+            match timeout_at(until, stream.receipt()).await {
+                Ok(Ok(receipt)) => {
+                    if let Err(unreadable) = self.take(receipt, progress) {
+                        return unreadable;
+                    }
+                }
+                Ok(Err(ended @ Broken::Ended(_))) => return ended,
+                Ok(Err(_)) | Err(_) => return broken,
+            }
+        }
+    }
+
     /// Sends what has not gone over this stream, unless the nodes ask for a pause.
     fn fill(&mut self, stream: &mut Stream, progress: &mut Progress) -> Result<(), Broken> {
         while let Ok(parcel) = self.parcels.try_recv() {
-            self.queue.push_back(parcel);
+            self.enqueue(parcel);
         }
         if self.throttled.is_some() {
             return Ok(());
@@ -194,7 +263,7 @@ impl Sender {
         mailbox.answer(self.queue.drain(..count).map(|parcel| {
             progress.answered += 1;
             let refused = progress.refused.remove(&progress.answered);
-            Answer { key: parcel.key, seq: parcel.seq, weight: parcel.weight(), refused }
+            parcel.answered(refused.map_or(Verdict::Taken, Verdict::Refused))
         }));
         progress.sent -= count;
         Ok(())

@@ -121,12 +121,27 @@ impl Source {
         Ok(Evidence { inode: facts.inode, size: facts.size, head, tail })
     }
 
-    /// Whether the bytes that were read last are there still.
+    /// Whether the first bytes and those that were read last are there still.
     ///
     /// # Errors
     /// If they cannot be read.
     pub(crate) fn has_kept(&self, trace: &Trace) -> io::Result<bool> {
-        Ok(Fingerprint::of_tail(&self.stretch(before(trace), trace.tail.len())?) == trace.tail)
+        let tail = self.stretch(before(trace), trace.tail.len())?;
+        Ok(Fingerprint::of_tail(&tail) == trace.tail && self.grown(trace, 0)?.is_some())
+    }
+
+    /// The trace of a file that has to wait, of which nothing was read: with its first bytes, by
+    /// which it is known again. Nothing if what is known of it is not there any more.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) fn glimpse(&self, trace: &Trace, facts: &Facts) -> io::Result<Option<Trace>> {
+        if facts.size < trace.offset || !self.has_kept(trace)? {
+            return Ok(None);
+        }
+        let is_unread = trace.offset == 0;
+        let wanted = if is_unread { facts.size.min(FINGERPRINT_BYTES as u64) as usize } else { 0 };
+        Ok(self.grown(trace, wanted)?.map(|head| Trace { head, ..*trace }))
     }
 
     /// The next bytes behind the trace, at most `limit`. A hole is passed over as soon as something
@@ -173,7 +188,8 @@ impl Source {
         let tail = Fingerprint::of_tail(&bytes);
         let payload = bytes.split_off(from).freeze();
         let trace = Trace { offset: ends, head: trace.head, tail };
-        match self.grown(&trace)? {
+        let wanted = ends.min(FINGERPRINT_BYTES as u64) as usize;
+        match self.grown(&trace, wanted)? {
             Some(head) => Ok(Next::Bytes { offset, payload, trace: Trace { head, ..trace } }),
             None => Ok(Next::Rewritten),
         }
@@ -187,12 +203,10 @@ impl Source {
         self.0.read_exact_at(buffer, offset)
     }
 
-    /// The head of a trace, with the bytes that were read since; nothing if it has others now.
-    fn grown(&self, trace: &Trace) -> io::Result<Option<Fingerprint>> {
-        let wanted = trace.offset.min(FINGERPRINT_BYTES as u64) as usize;
-        if wanted <= trace.head.len() {
-            return Ok(Some(trace.head));
-        }
+    /// The head of a trace, with as many bytes as are `wanted` or more; nothing if the file has
+    /// others now. That is compared each time: the same lines may follow on another banner.
+    fn grown(&self, trace: &Trace, wanted: usize) -> io::Result<Option<Fingerprint>> {
+        let wanted = wanted.max(trace.head.len());
         let bytes = self.stretch(0, wanted)?;
         let is_same =
             bytes.len() == wanted && Fingerprint::of_head(&bytes[..trace.head.len()]) == trace.head;
@@ -354,6 +368,37 @@ mod tests {
             sample.file.write_all_at(regrown, 0).unwrap();
             assert!(matches!(sample.next(1 << 20), Next::Rewritten));
         }
+    }
+
+    #[test]
+    fn another_banner_is_noticed_whatever_lines_follow_on_it() {
+        let [first, second] = ["=", "#"].map(|mark| mark.repeat(2_000) + &"tick\n".repeat(1_000));
+        let longer = format!("{second}tick\n");
+        for regrown in [&second, &longer] {
+            let mut sample = Sample::new(first.as_bytes());
+            sample.rest(1 << 20);
+            sample.file.set_len(0).unwrap();
+            sample.file.write_all_at(regrown.as_bytes(), 0).unwrap();
+            assert!(matches!(sample.next(1 << 20), Next::Rewritten), "{}", regrown.len());
+        }
+    }
+
+    #[test]
+    fn a_file_that_waits_is_known_by_its_first_bytes() {
+        let mut sample = Sample::new(b"one\n");
+        let glimpse = |sample: &Sample| {
+            let facts = sample.source.facts().unwrap().unwrap();
+            sample.source.glimpse(&sample.trace, &facts).unwrap()
+        };
+        sample.trace = glimpse(&sample).unwrap();
+        let (offset, head) = (0, Fingerprint::of_head(b"one\n"));
+        assert_eq!(sample.trace, Trace { offset, head, ..Trace::default() });
+        sample.file.write_all_at(b"two\n", 4).unwrap();
+        let grown = glimpse(&sample).unwrap();
+        assert_eq!(grown.head, Fingerprint::of_head(b"one\ntwo\n"));
+        sample.file.write_all_at(b"ONE\n", 0).unwrap();
+        assert_eq!(glimpse(&sample), None);
+        assert!(matches!(sample.next(1 << 20), Next::Rewritten));
     }
 
     #[test]

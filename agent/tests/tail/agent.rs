@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tempfile::TempDir;
 
 use super::node::Node;
@@ -22,6 +22,8 @@ pub(crate) struct Scene {
     folder: TempDir,
     nodes: String,
     options: Vec<String>,
+    /// What a shell does before it becomes the agent.
+    before: &'static str,
 }
 
 /// A running agent.
@@ -44,12 +46,21 @@ impl Scene {
         let nodes: Vec<String> = nodes.iter().map(|node| node.url()).collect();
         let quick = ["--host-name", "host", "--chunk-interval", "20ms", "--rotate-wait", "300ms"];
         let options = quick.map(str::to_owned).to_vec();
-        Scene { folder, nodes: nodes.join(","), options }
+        Scene { folder, nodes: nodes.join(","), options, before: ":" }
     }
 
-    /// With more options.
+    /// With more options, which take the place of those that are there.
     pub(crate) fn and(mut self, options: &[&str]) -> Scene {
+        if let Some(at) = self.options.iter().position(|option| option == options[0]) {
+            self.options.drain(at..at + 2);
+        }
         self.options.extend(options.iter().map(|option| (*option).to_owned()));
+        self
+    }
+
+    /// In a shell that did this before.
+    pub(crate) fn after(mut self, command: &'static str) -> Scene {
+        self.before = command;
         self
     }
 
@@ -92,8 +103,9 @@ impl Scene {
     pub(crate) fn follow(&self, pattern: &str) -> Agent {
         let words = self.folder.path().join("words");
         let stderr = OpenOptions::new().create(true).append(true).open(&words).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_sheaf"))
-            .arg("tail")
+        let child = Command::new("sh")
+            .args(["-c", &format!("{}; exec \"$0\" \"$@\"", self.before)])
+            .args([env!("CARGO_BIN_EXE_sheaf"), "tail"])
             .arg(self.path(pattern))
             .args(["--to", &self.nodes])
             .arg("--state")
@@ -115,6 +127,18 @@ impl Agent {
     /// Waits until it has said something.
     pub(crate) fn says(&self, text: &str) {
         wait_until(&format!("it says {text:?}"), || self.words().contains(text));
+    }
+
+    /// Waits until it has said something so often.
+    pub(crate) fn says_times(&self, text: &str, count: usize) {
+        let is_said = || self.words().matches(text).count() == count;
+        wait_until(&format!("it says {text:?} {count} times"), is_said);
+    }
+
+    /// Files may grow to so many bytes; nothing: to any size.
+    pub(crate) fn limit_files(&self, bytes: Option<u64>) {
+        let limit = Rlimit { current: bytes, maximum: None };
+        prlimit(Some(self.pid()), Resource::Fsize, limit).unwrap();
     }
 
     /// Stops it for a while, so that it notices nothing.
@@ -175,8 +199,11 @@ impl Agent {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id() as i32).unwrap();
-        kill_process(pid, signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32).unwrap()
     }
 }
 

@@ -122,3 +122,96 @@ fn what_was_sent_and_not_answered_is_sent_again_as_it_was() {
     assert_eq!(node.repeated(), 1);
     assert!(agent.stop());
 }
+
+#[test]
+fn a_chunk_that_is_too_large_holds_up_its_file_and_no_other() {
+    let node = Node::start(Mood::TakesUpTo(1 << 20));
+    let scene = Scene::new(&node).and(&["--window", "16MiB"]);
+    let content: Vec<u8> = (0..10_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    scene.write("a.log", &content);
+    let agent = scene.start();
+    agent.says("a.log: ERROR: chunk 1 of 1048576 bytes is not taken");
+    agent.says("RESOURCE_EXHAUSTED: the request is larger than 1048576 bytes");
+    scene.write("b.log", "one\n");
+    rebuilt(&node, &scene.id("b.log"), &[b"one\n"]);
+    scene.write("b.log", "two\n");
+    rebuilt(&node, &scene.id("b.log"), &[b"one\ntwo\n"]);
+    node.be(Mood::Takes);
+    rebuilt(&node, &scene.id("a.log"), &[&content]);
+    agent.says("a.log: its chunks are taken again");
+    assert_eq!(agent.words().matches("is not taken").count(), 1);
+    assert!(agent.stop());
+}
+
+#[test]
+fn a_full_spool_leaves_the_rest_in_the_open_file_and_says_so() {
+    let node = Node::start(Mood::Silent);
+    let scene = Scene::new(&node).and(&["--window", "16MiB", "--spool", "8MiB"]);
+    let content: Vec<u8> = (0..10_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    scene.write("a.log", &content);
+    let agent = scene.start();
+    agent.says("reading waits");
+    fs::remove_file(scene.path("a.log")).unwrap();
+    agent.says("a.log: the spool is full (--spool)");
+    agent.says("the spool is full (--spool): what is left of renamed and deleted files waits");
+    let spool = || fs::read_dir(scene.state().join("spool")).unwrap();
+    let spooled = || spool().map(|file| file.unwrap().metadata().unwrap().len()).sum::<u64>();
+    assert!(spooled() <= 8 << 20, "{}", spooled());
+    node.be(Mood::Takes);
+    rebuilt(&node, &scene.id("a.log"), &[&content]);
+    agent.says("nodes answer again");
+    agent.says("the spool has room again");
+    wait_until("nothing is kept", || spool().next().is_none());
+    assert!(agent.stop());
+}
+
+#[test]
+fn what_was_sent_and_is_gone_before_it_was_answered_is_given_up_with_an_error() {
+    let node = Node::start(Mood::TakesSilently);
+    let scene = Scene::new(&node);
+    scene.write("a.log", "one\n");
+    let agent = scene.start();
+    wait_until("it was sent", || node.received() == 1);
+    agent.kill();
+    fs::remove_file(scene.path("a.log")).unwrap();
+    node.be(Mood::Takes);
+    let agent = scene.start();
+    agent.says("a.log: it went away while nobody followed it");
+    agent.says("a.log: ERROR: it is given up: what follows on its first 0 bytes cannot be sent");
+    assert!(!agent.stop());
+}
+
+#[test]
+fn nothing_is_sent_that_could_not_be_written_down() {
+    let node = Node::start(Mood::Takes);
+    // A write beyond the limit is an error then, and no end.
+    let scene = Scene::new(&node).after("trap '' XFSZ");
+    for number in 0..40 {
+        scene.write(&format!("{number}.log"), "one\n");
+    }
+    let agent = scene.start();
+    for number in 0..40 {
+        rebuilt(&node, &scene.id(&format!("{number}.log")), &[b"one\n"]);
+    }
+    let log = scene.state().join("log");
+    let length = || fs::metadata(&log).unwrap().len();
+    // Answers are written down a second later.
+    let mut before = 0;
+    wait_until("nothing more is to be written", || {
+        std::thread::sleep(Duration::from_millis(1_500));
+        std::mem::replace(&mut before, length()) == length()
+    });
+    // The next batch is torn.
+    agent.limit_files(Some(length() + 20));
+    scene.write("7.log", "two\n");
+    agent.says("nothing is read or sent until it can be");
+    assert_eq!(node.look(&scene.id("7.log"), |files| files.concat()), b"one\n");
+    agent.limit_files(None);
+    agent.says("the state can be written again");
+    rebuilt(&node, &scene.id("7.log"), &[b"one\ntwo\n"]);
+    agent.kill();
+    let agent = scene.start();
+    scene.write("7.log", "three\n");
+    rebuilt(&node, &scene.id("7.log"), &[b"one\ntwo\nthree\n"]);
+    assert!(agent.stop());
+}

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    agent::{Scene, inode, lines, rebuilt},
+    agent::{Scene, inode, lines, rebuilt, wait_until},
     node::{Mood, Node},
 };
 
@@ -157,7 +157,7 @@ fn a_reused_inode_with_the_same_banner_is_a_new_session() {
     scene.write("a.log", "banner\n");
     let agent = scene.start();
     rebuilt(&node, &scene.id("a.log"), &[b"banner\n"]);
-    agent.kill();
+    assert!(agent.stop());
     let before = inode(&scene.path("a.log"));
     fs::remove_file(scene.path("a.log")).unwrap();
     // The file system gives the number away again, sooner or later.
@@ -236,12 +236,98 @@ fn a_file_that_comes_back_after_it_was_complete_goes_on_where_it_ended() {
     let agent = match fastrand::bool() {
         true => agent,
         false => {
-            agent.kill();
+            assert!(agent.stop());
             scene.start()
         }
     };
     scene.write("old", "more\n");
     scene.rename("old", "a.log");
     rebuilt(&node, &scene.id("a.log"), &[b"one\nmore\n", b"two\n"]);
+    assert!(agent.stop());
+}
+
+#[test]
+fn every_incarnation_between_two_truncations_is_found_while_there_is_no_room() {
+    let node = Node::start(Mood::Takes);
+    let scene = Scene::new(&node).and(&["--window", "16MiB"]);
+    scene.write("a.log", lines(0..100));
+    let agent = scene.start();
+    rebuilt(&node, &scene.id("a.log"), &[&lines(0..100)]);
+    node.be(Mood::Silent);
+    let large: Vec<u8> = (0..10_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    scene.write("large.log", &large);
+    agent.says("reading waits");
+    scene.write("a.log", lines(100..200));
+    fs::copy(scene.path("a.log"), scene.path("a.log.1")).unwrap();
+    fs::write(scene.path("a.log"), lines(300..400)).unwrap();
+    agent.says("a.log: it was truncated; the rest is read from");
+    agent.says_times("1 of them new", 3);
+    // What comes later is found later.
+    scene.write("b.log", "later\n");
+    agent.says_times("1 of them new", 4);
+    scene.write("a.log", lines(400..500));
+    fs::copy(scene.path("a.log"), scene.path("a.log.2")).unwrap();
+    fs::write(scene.path("a.log"), lines(600..700)).unwrap();
+    agent.says_times("a.log: it was truncated; the rest is read from", 2);
+    node.be(Mood::Takes);
+    rebuilt(&node, &scene.id("b.log"), &[b"later\n"]);
+    let wanted = [lines(0..200), lines(300..500), lines(600..700)];
+    rebuilt(&node, &scene.id("a.log"), &[&wanted[0], &wanted[1], &wanted[2]]);
+    rebuilt(&node, &scene.id("large.log"), &[&large]);
+    assert!(agent.stop());
+}
+
+#[test]
+fn the_next_file_waits_for_the_one_before_it_across_a_restart() {
+    let node = Node::start(Mood::Takes);
+    let scene = Scene::new(&node).and(&["--rotate-wait", "3s"]);
+    let mut log = scene.log("a.log");
+    log.write_all(b"one\n").unwrap();
+    let agent = scene.start();
+    rebuilt(&node, &scene.id("a.log"), &[b"one\n"]);
+    scene.rename("a.log", "a.log.1");
+    scene.write("a.log", "next\n");
+    agent.says_times("1 of them new", 2);
+    let id = scene.id("a.log");
+    let noted = || fs::read(scene.state().join("log")).unwrap();
+    let sessions = || noted().windows(id.len()).filter(|it| *it == id.as_bytes()).count();
+    wait_until("both are noted", || sessions() == 2);
+    agent.kill();
+    let agent = scene.start();
+    scene.write("b.log", "other\n");
+    rebuilt(&node, &scene.id("b.log"), &[b"other\n"]);
+    log.write_all(b"two\n").unwrap();
+    rebuilt(&node, &scene.id("a.log"), &[b"one\ntwo\n", b"next\n"]);
+    assert!(node.is_in_order(&scene.id("a.log")));
+    assert!(agent.stop());
+}
+
+#[test]
+fn more_files_than_may_be_open_are_closed_and_opened_again() {
+    const FILES: usize = 200;
+    let node = Node::start(Mood::Takes);
+    let scene = Scene::new(&node).after("ulimit -n 90");
+    let names = || (0..FILES).map(|number| format!("{number}.log"));
+    names().for_each(|name| scene.write(&name, "one\n"));
+    let agent = scene.start();
+    names().for_each(|name| rebuilt(&node, &scene.id(&name), &[b"one\n"]));
+    names().for_each(|name| scene.write(&name, "two\n"));
+    names().for_each(|name| rebuilt(&node, &scene.id(&name), &[b"one\ntwo\n"]));
+    agent.kill();
+    names().for_each(|name| scene.write(&name, "three\n"));
+    let agent = scene.start();
+    names().for_each(|name| rebuilt(&node, &scene.id(&name), &[b"one\ntwo\nthree\n"]));
+    // Those that are not open are found by their new name, and not at all once they are deleted.
+    agent.freeze();
+    names().take(10).for_each(|name| {
+        scene.write(&name, "four\n");
+        scene.rename(&name, &format!("{name}.1"));
+    });
+    names().skip(10).for_each(|name| fs::remove_file(scene.path(&name)).unwrap());
+    agent.thaw();
+    let four = b"one\ntwo\nthree\nfour\n";
+    names().take(10).for_each(|name| rebuilt(&node, &scene.id(&name), &[four]));
+    agent.says("it went away while it was not open; what was not read is lost");
+    assert!(!agent.words().contains("Too many open files"));
     assert!(agent.stop());
 }

@@ -42,6 +42,8 @@ pub(crate) enum Mood {
     Throttles(u32),
     /// Refuses what begins with an `x`.
     Refuses,
+    /// Ends the stream with RESOURCE_EXHAUSTED at a message of more bytes.
+    TakesUpTo(usize),
 }
 
 /// Listens on a port of its own until the test ends.
@@ -248,7 +250,7 @@ impl Chunks {
                 self.answer(std::mem::take(&mut held_back), 0, vec![])?;
             }
             if let Mood::Unavailable(after) = mood {
-                self.end(after);
+                self.end("14", "scripted", after);
                 return Some(());
             }
             if mood == Mood::Silent || self.parts.is_empty() {
@@ -259,6 +261,12 @@ impl Chunks {
                 continue;
             }
             let part = self.parts.pop_front()?;
+            if let Mood::TakesUpTo(max) = mood
+                && part.encoded_len() > max
+            {
+                self.end("8", &format!("the request is larger than {max} bytes"), None);
+                return Some(());
+            }
             let refused = mood == Mood::Refuses && part.payload.starts_with(b"x");
             if !refused {
                 lock(&self.state).take(part);
@@ -303,10 +311,10 @@ impl Chunks {
         self.answers.send_data([prefix, message].concat().into(), false).ok()
     }
 
-    fn end(&mut self, after: Option<u64>) {
+    fn end(&mut self, code: &'static str, message: &str, after: Option<u64>) {
         let mut status = HeaderMap::new();
-        status.insert("grpc-status", HeaderValue::from_static("14"));
-        status.insert("grpc-message", HeaderValue::from_static("scripted"));
+        status.insert("grpc-status", HeaderValue::from_static(code));
+        status.insert("grpc-message", message.parse().unwrap());
         if let Some(after) = after {
             let details = STANDARD.encode(retry_info(after));
             status.insert("grpc-status-details-bin", details.parse().unwrap());

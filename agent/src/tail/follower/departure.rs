@@ -56,7 +56,8 @@ impl Follower {
         self.lose_location(key);
         self.close(key);
         let Some(session) = self.state.get(key).cloned() else { return Ok(()) };
-        let copy = search::copied(&session);
+        let modified = self.files.get(&key).map_or(0, |file| file.modified);
+        let copy = search::copied(&session, modified);
         let Some(file) = self.files.get_mut(&key) else { return Ok(()) };
         file.is_named = false;
         file.is_read = false;
@@ -101,18 +102,17 @@ impl Follower {
             "what follows on its first {} bytes cannot be sent again, and may not have arrived",
             cut.offset
         );
-        tell_of(&session.path, &text);
-        self.state.record(Entry::Ended { key, end: End::GivenUp })?;
-        Ok(())
+        self.give_up(key, &text)
     }
 
-    /// Keeps the bytes of chunks that are under way, as far as they can be had: their file may go
-    /// away before they are answered.
+    /// Keeps the bytes of chunks that are under way, as far as they can be had and there is room:
+    /// their file may go away before they are answered.
     pub(super) fn keep_unanswered(
         &mut self,
         key: Key,
         session: &Session,
     ) -> Result<(), FollowError> {
+        let mut left_out = 0;
         for cut in session.unanswered.iter().filter(|cut| cut.spooled.is_none()) {
             let Some(source) = self.files.get(&key).and_then(|file| file.source.as_ref()) else {
                 break;
@@ -122,7 +122,11 @@ impl Follower {
                 && crc32fast::hash(&bytes) == cut.checksum;
             let has_room =
                 self.state.spooled_bytes() + u64::from(cut.length) <= self.settings.spool;
-            if !is_there || !has_room {
+            if !is_there {
+                continue;
+            }
+            if !has_room {
+                left_out += u64::from(cut.length);
                 continue;
             }
             match self.state.spool(key, &bytes) {
@@ -132,6 +136,13 @@ impl Follower {
                     break;
                 }
             }
+        }
+        if left_out > 0 {
+            let text = format!(
+                "the spool is full (--spool): {left_out} bytes that no node has answered yet are \
+                 not kept in it; if the file goes away and the agent ends before, they are lost"
+            );
+            tell_of(&session.path, &text);
         }
         Ok(())
     }

@@ -200,6 +200,7 @@ impl Follower {
         if is_named {
             self.locate(key);
         }
+        self.close_if_too_many(key);
         self.look_at(key, Instant::now());
     }
 
@@ -248,13 +249,14 @@ impl Follower {
         for (key, file) in &self.files {
             let Some(session) = self.state.get(*key) else { continue };
             let facts = match &file.source {
-                _ if file.is_lost || file.is_waiting || session.end.is_some() => None,
+                _ if file.is_lost || session.end.is_some() => None,
                 _ if file.is_named => found.get(&session.path).copied(),
-                Some(source) => source.facts().ok().flatten(),
-                None => None,
+                Some(source) if !file.is_waiting => source.facts().ok().flatten(),
+                _ => None,
             };
+            // One that waits need not be looked at for what is to be read, but may be truncated.
             let is_same = |facts: &Facts| {
-                file.is_read
+                (file.is_read || file.is_waiting)
                     && facts.modified == file.modified
                     && facts.size >= session.trace.offset
             };

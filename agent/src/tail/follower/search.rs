@@ -26,11 +26,20 @@ pub(super) fn renamed(session: &Session) -> Option<Elsewhere> {
     in_folder_of(&session.path, is_it).filter_map(|path| like(session, path, Likeness::Same)).next()
 }
 
-/// The youngest copy of the session's file.
-pub(super) fn copied(session: &Session) -> Option<Elsewhere> {
+/// The youngest copy of the session's file, which was last written to at `modified`, if that is
+/// known. If nothing was read of it older files may begin as it did, and are no copies.
+pub(super) fn copied(session: &Session, modified: i64) -> Option<Elsewhere> {
+    let is_unread = session.trace.offset == 0;
+    let first_seen = i64::try_from(session.number).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+    let since = match modified {
+        _ if !is_unread => i64::MIN,
+        0 => first_seen,
+        modified => modified,
+    };
     let is_no_folder = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_file());
     in_folder_of(&session.path, is_no_folder)
         .filter_map(|path| like(session, path, Likeness::Copy))
+        .filter(|copy| copy.facts.modified >= since)
         .max_by_key(|copy| copy.facts.modified)
 }
 

@@ -4,7 +4,7 @@ use std::{io, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{FollowError, Follower, Full, TRY_AGAIN};
+use super::{FollowError, Follower, Lack, TRY_AGAIN};
 use crate::tail::{
     identity::Trace,
     parcel::Parcel,
@@ -28,7 +28,7 @@ enum Outcome {
     /// It is to be looked at when something happens.
     Idle,
     /// There is no room for more.
-    NoRoom,
+    NoRoom(Lack),
 }
 
 impl Follower {
@@ -44,16 +44,22 @@ impl Follower {
             if let Some(file) = self.files.get_mut(&key) {
                 file.due = None;
             }
-            match self.step(key)? {
+            let outcome = self.step(key)?;
+            self.close_if_too_many(key);
+            if let Some(file) = self.files.get_mut(&key)
+                && !matches!(outcome, Outcome::NoRoom(_))
+            {
+                file.is_waiting = false;
+            }
+            match outcome {
                 Outcome::More(count) => {
                     bytes += count;
                     self.look_at(key, Instant::now());
                 }
                 Outcome::Later(at) => self.look_at(key, at),
                 Outcome::Idle => {}
-                Outcome::NoRoom => {
-                    let full = Full { since: now, is_told: false };
-                    self.full.get_or_insert(full);
+                Outcome::NoRoom(lack) => {
+                    self.full.note(lack, now);
                     if let Some(file) = self.files.get_mut(&key)
                         && !std::mem::replace(&mut file.is_waiting, true)
                     {
@@ -68,7 +74,7 @@ impl Follower {
     fn step(&mut self, key: Key) -> Result<Outcome, FollowError> {
         let now = Instant::now();
         if let Some(at) = self.waits_until(key, now) {
-            return Ok(Outcome::Later(at));
+            return self.wait_for(key, Outcome::Later(at));
         }
         let Some((file, session)) = self.files.get(&key).zip(self.state.get(key)) else {
             return Ok(Outcome::Idle);
@@ -76,16 +82,72 @@ impl Follower {
         if session.end.is_some() {
             return Ok(Outcome::Idle);
         }
+        if let Some(held) = file.held.filter(|held| held.until > now) {
+            return self.hold(key, held.until);
+        }
         let first = session.unanswered.front().map_or(session.seq + 1, |cut| cut.seq);
         let unsent = usize::try_from((file.handed + 1).saturating_sub(first)).unwrap_or(usize::MAX);
         match session.unanswered.get(unsent).copied() {
-            Some(cut) if self.has_room() => return self.send_again(key, cut),
-            Some(_) if file.is_named || file.is_lost => return Ok(Outcome::NoRoom),
-            None if file.is_lost => return Ok(Outcome::Idle),
-            None if file.is_named && !self.has_room() => return Ok(Outcome::NoRoom),
-            _ => {}
+            Some(cut) if self.has_room() => self.send_again(key, cut),
+            Some(_) if file.is_lost => Ok(Outcome::NoRoom(Lack::Window)),
+            None if file.is_lost => Ok(Outcome::Idle),
+            Some(_) if file.is_named => self.wait_for(key, Outcome::NoRoom(Lack::Window)),
+            None if file.is_named && !self.has_room() => {
+                self.wait_for(key, Outcome::NoRoom(Lack::Window))
+            }
+            // It goes on when there is room, also if nothing is added to it.
+            Some(_) => Ok(match self.read_on(key)? {
+                Outcome::Idle => Outcome::NoRoom(Lack::Window),
+                outcome => outcome,
+            }),
+            None => self.read_on(key),
         }
-        self.read_on(key)
+    }
+
+    /// A session of which a node does not take the next chunk, for now. What goes away is kept
+    /// meanwhile.
+    fn hold(&mut self, key: Key, until: Instant) -> Result<Outcome, FollowError> {
+        let Some(file) = self.files.get(&key) else { return Ok(Outcome::Idle) };
+        if file.is_named {
+            return self.wait_for(key, Outcome::Later(until));
+        }
+        Ok(match self.read_on(key)? {
+            Outcome::Idle | Outcome::NoRoom(_) => Outcome::Later(until),
+            outcome => outcome,
+        })
+    }
+
+    /// Looks at a file that is not read for now, for what the outcome says: if it is truncated
+    /// meanwhile, and then once more, nobody could tell what its copies are.
+    fn wait_for(&mut self, key: Key, outcome: Outcome) -> Result<Outcome, FollowError> {
+        let is_named = self.files.get(&key).is_some_and(|file| file.is_named);
+        if !is_named || !self.reopen(key) {
+            return Ok(outcome);
+        }
+        let Some((file, session)) = self.files.get_mut(&key).zip(self.state.get(key)) else {
+            return Ok(Outcome::Idle);
+        };
+        let Some(source) = &file.source else { return Ok(outcome) };
+        // What cannot be read now is told of when it is to be read.
+        let Ok(Some(facts)) = source.facts() else { return Ok(outcome) };
+        if facts.modified == file.modified && facts.size >= session.trace.offset {
+            return Ok(outcome);
+        }
+        match source.glimpse(&session.trace, &facts) {
+            Ok(Some(trace)) => {
+                file.is_read = false;
+                file.modified = facts.modified;
+                if trace != session.trace {
+                    self.state.record(Entry::Passed { key, trace })?;
+                }
+                Ok(outcome)
+            }
+            Ok(None) => {
+                self.truncated(key)?;
+                Ok(Outcome::Idle)
+            }
+            Err(_) => Ok(outcome),
+        }
     }
 
     fn has_room(&self) -> bool {
@@ -102,7 +164,7 @@ impl Follower {
         let Some(source) = &file.source else { return Ok(Outcome::Idle) };
         let limit = self.settings.chunk_size;
         if !file.is_named && self.state.spooled_bytes() + limit as u64 > self.settings.spool {
-            return Ok(Outcome::NoRoom);
+            return Ok(Outcome::NoRoom(Lack::Spool));
         }
         let next = source.facts().and_then(|facts| match facts {
             Some(facts) => Ok(Some((source.next(&session.trace, &facts, limit)?, facts))),
@@ -115,9 +177,6 @@ impl Follower {
             Ok(Some((Next::Nothing, facts))) => {
                 file.is_read = true;
                 file.modified = facts.modified;
-                if file.is_named && self.open_files + OTHER_FILES > self.settings.open_files_max {
-                    self.close(key);
-                }
                 Ok(Outcome::Idle)
             }
             Ok(Some((Next::Passed(trace), _))) => {
@@ -230,6 +289,15 @@ impl Follower {
         file.handed = seq;
         self.in_flight += parcel.weight();
         self.out.push(parcel);
+    }
+
+    /// Closes a file that a name leads to, if more are open than may be: it is opened again when
+    /// there is something to read.
+    pub(super) fn close_if_too_many(&mut self, key: Key) {
+        let is_named = self.files.get(&key).is_some_and(|file| file.is_named);
+        if is_named && self.open_files + OTHER_FILES > self.settings.open_files_max {
+            self.close(key);
+        }
     }
 
     /// Opens a file that was closed. `false`: it is not there any more.

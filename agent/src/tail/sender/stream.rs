@@ -25,6 +25,9 @@ const LARGE_BYTES: usize = 4 << 10;
 /// frames with a few bytes each, servers take some thousands that nobody has read yet, and then
 /// end the connection.
 const FRAME_BYTES: usize = 16 << 10;
+/// Statuses of a stream whose next message is none that the node takes.
+const INVALID_ARGUMENT: u16 = 3;
+const RESOURCE_EXHAUSTED: u16 = 8;
 /// How long a greeting may take.
 const GREETING: Duration = Duration::from_secs(10);
 
@@ -74,6 +77,19 @@ impl Broken {
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Broken::Ended(status) => status.retry_after,
+            _ => None,
+        }
+    }
+
+    /// Why the node does not take the first chunk that it did not answer, if that is what broke
+    /// the stream: to send it again at once would break the next.
+    pub(crate) fn not_taken(&self) -> Option<&str> {
+        match self {
+            Broken::Ended(Status {
+                code: INVALID_ARGUMENT | RESOURCE_EXHAUSTED,
+                reason,
+                retry_after: None,
+            }) => Some(reason),
             _ => None,
         }
     }
