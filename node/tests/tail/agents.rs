@@ -62,12 +62,14 @@ impl Agents {
         running.wait().unwrap();
     }
 
-    /// Asks the one that runs to stop: everything was answered, so it does with success.
+    /// Asks the one that runs to stop. It may say that it has given a file up: one that was deleted
+    /// after an agent had died that had not noted the last answer yet.
     pub(crate) fn stop(&mut self) {
         let mut running = self.running.take().unwrap();
         kill_process(Pid::from_child(&running), Signal::TERM).unwrap();
         let status = eventually("the end of the agent", || running.try_wait().unwrap());
-        assert!(status.success(), "{status}: {}", fs::read_to_string(self.words()).unwrap());
+        let is_sound = matches!(status.code(), Some(0 | 1));
+        assert!(is_sound, "{status}: {}", fs::read_to_string(self.words()).unwrap());
     }
 
     fn words(&self) -> PathBuf {
