@@ -21,7 +21,9 @@ pub use aggregation::{
     Aggregation, AggregationType, Compression, DistinctLogs, LogFiles, PART_BYTES_MAX,
     PART_BYTES_MIN, RETENTION_SECONDS_MAX, Unique,
 };
-pub use autoscaling::Autoscaling;
+pub use autoscaling::{
+    Autoscaling, PERIOD_SECONDS_MAX, POLICY_TYPES, SELECT_POLICIES, STABILIZATION_SECONDS_MAX,
+};
 pub use borrowed::PodTemplate;
 pub use status::{LogAggregatorStatus, Member, MemberRole, MemberState};
 pub use storage::{Retention, Storage, WhenDeleted};
@@ -159,6 +161,9 @@ pub struct LogAggregatorSpec {
     /// The image of the nodes. If left out, the one that the operator was installed with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = Rule::new("!self.matches('[[:space:]]')").message(
+        "use the name of an image, without spaces, such as registry.example.com/sheaf:1"
+    ))]
     pub image: Option<String>,
 
     /// When the image is pulled.

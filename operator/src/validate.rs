@@ -3,8 +3,10 @@
 //! The API server has checked most of it, by the bounds and rules of the definition; but that may
 //! be of another version, and it cannot look into everything.
 
+mod behavior; // how fast an autoscaler may be
 mod pod_template; // what is to be different in the pods
-pub(crate) mod quantity; // bytes from text
+pub(crate) mod quantity; // numbers from text
+mod resources; // what a node gets of its machine
 
 use std::fmt::Display;
 
@@ -25,8 +27,6 @@ const NAME_LENGTH_MAX: usize = 40;
 /// How many nodes there are if nobody says it.
 const REPLICAS_DEFAULT: i32 = 3;
 const SIZE_MIN: u64 = 1 << 30;
-/// Of a node: below it the smallest queue that takes an ordinary request would not fit.
-const MEMORY_MIN: u64 = 128 << 20;
 
 /// What is known beside the resource.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,7 +127,7 @@ pub enum Invalid {
     #[error("spec.{field} is {value}: use {allowed}")]
     Number {
         /// The field.
-        field: &'static str,
+        field: String,
         /// What it says.
         value: i64,
         /// What it may say.
@@ -167,6 +167,53 @@ pub enum Invalid {
         /// The smallest.
         least: &'static str,
     },
+    /// A word is none of those that there are.
+    #[error("spec.{field} is \"{value}\": use {allowed}")]
+    Word {
+        /// The field.
+        field: String,
+        /// What it says.
+        value: String,
+        /// What it may say.
+        allowed: String,
+    },
+    /// A quantity is none, or negative.
+    #[error("spec.{field} is \"{value}\": use a quantity such as 500m, 2 or 1Gi")]
+    Quantity {
+        /// The field.
+        field: String,
+        /// What it says.
+        value: String,
+    },
+    /// An autoscaler may do nothing.
+    #[error("spec.{0} is an empty list: name a policy, or leave the list out")]
+    NoPolicy(String),
+    /// There is no such thing to get of a machine.
+    #[error(
+        "spec.resources names \"{0}\": use cpu, memory, ephemeral-storage, or a device such as \
+         example.com/gpu"
+    )]
+    ResourceName(String),
+    /// More is requested than the limit allows.
+    #[error(
+        "spec.resources.requests.{name} is {request}, but limits.{name} is {limit}: it has to be \
+         {relation} the limit"
+    )]
+    Request {
+        /// Of what.
+        name: String,
+        /// How much is requested.
+        request: String,
+        /// The limit.
+        limit: String,
+        /// How the two have to be to each other.
+        relation: &'static str,
+    },
+    /// The image's name is none.
+    #[error(
+        "spec.image is \"{0}\": use a name without spaces, such as registry.example.com/sheaf:1"
+    )]
+    Image(String),
     /// There is no image.
     #[error(
         "spec.image is empty, and the operator was installed without an image for nodes: name one"
@@ -201,7 +248,8 @@ pub fn validate(aggregator: &LogAggregator, found: Found) -> Result<ValidAggrega
     check_voters(spec.voters)?;
     check_aggregations(&spec.aggregations)?;
     let replicas = replicas(aggregator, found.replicas)?;
-    let resources = spec.resources.clone().unwrap_or_else(default_resources);
+    let resources = spec.resources.clone().unwrap_or_else(resources::default);
+    resources::check(&resources)?;
     Ok(ValidAggregator {
         pod_template: pod_template::parse(spec.pod_template.as_ref(), &names.aggregator)?,
         names,
@@ -218,7 +266,7 @@ pub fn validate(aggregator: &LogAggregator, found: Found) -> Result<ValidAggrega
         image: image(spec.image.as_deref(), &found.installation)?,
         image_pull_policy: spec.image_pull_policy,
         paused: spec.paused,
-        memory_limit: memory_limit(&resources)?,
+        memory_limit: resources::memory_limit(&resources)?,
         resources,
         token: found.token,
         installation: found.installation,
@@ -240,7 +288,7 @@ fn is_label(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
-fn in_bounds<N>(field: &'static str, value: N, least: N, most: N) -> Result<(), Invalid>
+fn in_bounds<N>(field: impl Into<String>, value: N, least: N, most: N) -> Result<(), Invalid>
 where
     N: Copy + PartialOrd + Display + Into<i64>,
 {
@@ -248,7 +296,7 @@ where
         return Ok(());
     }
     let allowed = if least == most { least.to_string() } else { format!("from {least} to {most}") };
-    Err(Invalid::Number { field, value: value.into(), allowed })
+    Err(Invalid::Number { field: field.into(), value: value.into(), allowed })
 }
 
 fn check_voters(voters: i32) -> Result<(), Invalid> {
@@ -256,7 +304,7 @@ fn check_voters(voters: i32) -> Result<(), Invalid> {
         return Ok(());
     }
     let allowed = "1, 3 or 5".to_owned();
-    Err(Invalid::Number { field: "voters", value: voters.into(), allowed })
+    Err(Invalid::Number { field: "voters".to_owned(), value: voters.into(), allowed })
 }
 
 fn check_aggregations(aggregations: &[Aggregation]) -> Result<(), Invalid> {
@@ -328,16 +376,20 @@ fn replicas(aggregator: &LogAggregator, found: Option<i32>) -> Result<i32, Inval
         in_bounds("replicas", asked, 1, REPLICAS_MAX)?;
     }
     let known = spec.replicas.or(found.filter(|replicas| (1..=REPLICAS_MAX).contains(replicas)));
-    let Some(Autoscaling { min_replicas: least, max_replicas: most, .. }) = spec.autoscaling else {
+    let Some(autoscaling) = &spec.autoscaling else {
         let replicas = known.unwrap_or(REPLICAS_DEFAULT);
         return at_least_copies(spec.copies, "replicas", replicas).map(|()| replicas);
     };
+    let Autoscaling { min_replicas, max_replicas, target_queue_percent, behavior } = autoscaling;
+    let (least, most) = (*min_replicas, *max_replicas);
+    in_bounds("autoscaling.targetQueuePercent", *target_queue_percent, 1, 100)?;
     in_bounds("autoscaling.minReplicas", least, 1, REPLICAS_MAX)?;
     in_bounds("autoscaling.maxReplicas", most, 1, REPLICAS_MAX)?;
     if least > most {
         return Err(Invalid::Bounds { least, most });
     }
     at_least_copies(spec.copies, "autoscaling.minReplicas", least)?;
+    behavior.as_ref().map_or(Ok(()), behavior::check)?;
     Ok(known.unwrap_or(least).clamp(least, most))
 }
 
@@ -362,31 +414,13 @@ fn volume(storage: &Storage) -> Result<Volume, Invalid> {
 
 fn image(asked: Option<&str>, installation: &Installation) -> Result<String, Invalid> {
     let image = asked.unwrap_or(&installation.image);
-    if image.is_empty() { Err(Invalid::NoImage) } else { Ok(image.to_owned()) }
-}
-
-fn default_resources() -> ResourceRequirements {
-    let quantity = |name: &str, value: &str| (name.to_owned(), Quantity(value.to_owned()));
-    ResourceRequirements {
-        requests: Some([quantity("cpu", "250m"), quantity("memory", "512Mi")].into()),
-        limits: Some([quantity("memory", "1Gi")].into()),
-        ..ResourceRequirements::default()
+    if image.is_empty() {
+        return Err(Invalid::NoImage);
     }
-}
-
-fn memory_limit(resources: &ResourceRequirements) -> Result<Option<u64>, Invalid> {
-    let Some(Quantity(limit)) = resources.limits.as_ref().and_then(|limits| limits.get("memory"))
-    else {
-        return Ok(None);
-    };
-    match quantity::bytes(limit) {
-        Some(bytes) if bytes >= MEMORY_MIN => Ok(Some(bytes)),
-        _ => Err(Invalid::Size {
-            field: "resources.limits.memory",
-            value: limit.clone(),
-            least: "128Mi",
-        }),
+    if image.contains(char::is_whitespace) {
+        return Err(Invalid::Image(image.to_owned()));
     }
+    Ok(image.to_owned())
 }
 
 #[cfg(test)]

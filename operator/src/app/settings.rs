@@ -39,7 +39,7 @@ pub struct Settings {
     pub default_image: String,
 
     /// How many LogAggregators may replace outdated pods at a time
-    #[arg(long, env = "SHEAF_OPERATOR_ROLLING_MAX", value_name = "COUNT", default_value_t = 1)]
+    #[arg(long, env = "SHEAF_OPERATOR_ROLLING_MAX", value_name = "COUNT", default_value_t = 1, value_parser = count)]
     pub rolling_max: usize,
 
     /// Where probes and metrics are answered
@@ -96,6 +96,14 @@ pub enum LogFormat {
     Text,
     /// For programs.
     Json,
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("with none at a time no pod would ever change: use 1 or more".to_owned()),
+        Ok(count) => Ok(count),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 impl Settings {
@@ -156,6 +164,14 @@ mod tests {
             let flags = ["sheaf-operator", "--identity", "one", half];
             assert!(Settings::try_parse_from(flags).is_err(), "{half}");
         }
+    }
+
+    #[test]
+    fn one_aggregator_at_least_may_roll() {
+        assert_eq!((parse(&[]).rolling_max, parse(&["--rolling-max=4"]).rolling_max), (1, 4));
+        let none = ["sheaf-operator", "--identity", "one", "--rolling-max=0"];
+        let refused = Settings::try_parse_from(none).unwrap_err().to_string();
+        assert!(refused.contains("use 1 or more"), "{refused}");
     }
 
     #[test]

@@ -1,13 +1,20 @@
 //! Each rule, with what it accepts and what it refuses, as the API server would say it.
 
+mod structure; // what is checked before any rule
+
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 
 use kube_cel::ScopeContext;
 use kube_cel::{Validator, analyze_rule, compile_schema};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::LogAggregator;
 use super::definition::definition;
+use crate::example::nothing;
+use crate::validate::validate;
 
 fn schema() -> Value {
     let definition = serde_json::to_value(definition()).unwrap();
@@ -84,6 +91,8 @@ fn new_ones() -> Vec<(Value, Option<&'static str>)> {
         (aggregator(json!({"storage": {"size": "1023Mi"}})), Some("at least 1Gi")),
         (aggregator(json!({"storage": {"size": "-1Gi"}})), Some("at least 1Gi")),
         (aggregator(json!({"storage": {"size": "large"}})), Some("at least 1Gi")),
+        (aggregator(json!({"image": "registry.example.com:5000/logs/sheaf@sha256:0"})), None),
+        (aggregator(json!({"image": "sheaf:dev "})), Some("without spaces")),
         (scaled(2, 2), None),
         (scaled(3, 9), None),
         (scaled(5, 4), Some("minReplicas must be at most maxReplicas")),
@@ -209,6 +218,57 @@ fn check(refusals: &[String], word: Option<&str>, case: &Value) {
         Some(word) => {
             assert!(refusals.iter().any(|said| said.contains(word)), "{refusals:?} for {case:#}");
         }
+    }
+}
+
+#[test]
+fn the_samples_are_taken_as_they_are() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/samples");
+    let mut samples = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let object: Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(structure::faults(&schema(), &object), [""; 0], "{}", path.display());
+        assert_eq!(refusals(&object, None), [""; 0], "{}", path.display());
+        let mut aggregator: LogAggregator = serde_json::from_value(object).unwrap();
+        aggregator.metadata.namespace = Some("default".to_owned());
+        aggregator.metadata.uid = Some("stored".to_owned());
+        let valid = validate(&aggregator, nothing());
+        assert!(valid.is_ok(), "{}: {valid:?}", path.display());
+        samples += 1;
+    }
+    assert_eq!(samples, 4);
+}
+
+#[test]
+fn what_is_out_of_bounds_is_refused_before_any_rule_is_asked() {
+    let behaves = |rules: Value| {
+        let behavior = json!({"scaleDown": rules});
+        json!({"autoscaling": {"minReplicas": 3, "maxReplicas": 9, "behavior": behavior}})
+    };
+    let policy = |type_: &str, value: i32, seconds: i32| {
+        behaves(json!({"policies": [{"type": type_, "value": value, "periodSeconds": seconds}]}))
+    };
+    for (spec, fault) in [
+        (json!({}), None),
+        (json!({"replicas": 257}), Some(".spec.replicas is 257: maximum 256.0")),
+        (json!({"replica": 3}), Some(".spec.replica is no field")),
+        (json!({"aggregations": []}), Some("minItems 1")),
+        (json!({"resources": {"limits": {"memory": "x"}}}), Some("int-or-string")),
+        (json!({"podTemplate": {"spec": {"anything": 1}}}), None),
+        (behaves(json!({"stabilizationWindowSeconds": 3600, "selectPolicy": "Min"})), None),
+        (behaves(json!({"stabilizationWindowSeconds": 3601})), Some("maximum 3600")),
+        (behaves(json!({"stabilizationWindowSeconds": -1})), Some("minimum 0")),
+        (behaves(json!({"selectPolicy": "Most"})), Some("selectPolicy is \"Most\": enum")),
+        (behaves(json!({"policies": []})), Some("policies is []: minItems 1")),
+        (policy("Percent", 1, 1800), None),
+        (policy("Nodes", 1, 1800), Some("type is \"Nodes\": enum")),
+        (policy("Pods", 0, 1800), Some("value is 0: minimum 1")),
+        (policy("Pods", 1, 0), Some("periodSeconds is 0: minimum 1")),
+        (policy("Pods", 1, 1801), Some("periodSeconds is 1801: maximum 1800")),
+    ] {
+        check(&structure::faults(&schema(), &aggregator(spec.clone())), fault, &spec);
     }
 }
 

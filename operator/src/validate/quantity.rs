@@ -1,8 +1,21 @@
-//! Kubernetes' quantities, as whole bytes.
+//! Kubernetes' quantities, as whole numbers.
+
+/// The smallest part of a unit that is told from the next.
+const NANOS: u128 = 1_000_000_000;
 
 /// How many bytes a quantity such as `10Gi` or `1.5e9` stands for, rounded up; `None` if it is
 /// none, or negative, or more than fits.
 pub(crate) fn bytes(quantity: &str) -> Option<u64> {
+    times(quantity, 1)?.try_into().ok()
+}
+
+/// How many thousand millionth parts of a unit a quantity such as `250m` stands for, as [`bytes`]
+/// does.
+pub(crate) fn nanos(quantity: &str) -> Option<u128> {
+    times(quantity, NANOS)
+}
+
+fn times(quantity: &str, parts: u128) -> Option<u128> {
     let end = quantity.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(quantity.len());
     let (number, suffix) = quantity.split_at(end);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
@@ -10,7 +23,7 @@ pub(crate) fn bytes(quantity: &str) -> Option<u64> {
     let (factor, divisor) = scale(suffix)?;
     let decimals = u32::try_from(fraction.len()).ok()?;
     let divisor = divisor.checked_mul(10_u128.checked_pow(decimals)?)?;
-    u64::try_from(mantissa.checked_mul(factor)?.div_ceil(divisor)).ok()
+    Some(mantissa.checked_mul(factor)?.checked_mul(parts)?.div_ceil(divisor))
 }
 
 /// What a suffix multiplies by, and what it divides by.
@@ -69,6 +82,14 @@ mod tests {
         ] {
             assert_eq!(bytes(text), Some(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn parts_of_a_unit_are_told_apart() {
+        assert_eq!(nanos("250m"), nanos("0.25"));
+        assert!(nanos("100m") < nanos("101m") && nanos("999m") < nanos("1"));
+        assert_eq!((nanos("1n"), nanos("0.1n"), nanos("-1")), (Some(1), Some(1), None));
+        assert_eq!(nanos("15Ei"), Some((15 << 60) * NANOS));
     }
 
     #[test]

@@ -98,6 +98,26 @@ fn what_a_definition_of_another_version_lets_through_is_refused_with_advice() {
         (json!({"storage": {"size": "1023Mi"}}), "use a quantity of at least 1Gi"),
         (json!({"storage": {"size": "large"}}), "use a quantity of at least 1Gi"),
         (json!({"resources": {"limits": {"memory": "64Mi"}}}), "at least 128Mi"),
+        (requests("memory", "2Gi", "1Gi"), "requests.memory is 2Gi, but limits.memory is 1Gi"),
+        (requests("cpu", "1.1", "1"), "it has to be at most the limit"),
+        (requests("memory", "-1Gi", "1Gi"), "requests.memory is \"-1Gi\": use a quantity"),
+        (requests("ephemeral-storage", "1Gi", "one"), "limits.ephemeral-storage is \"one\""),
+        (requests("example.com/gpu", "1", "2"), "it has to be the same as the limit"),
+        (
+            json!({"resources": {"requests": {"example.com/gpu": 1}}}),
+            "limits.example.com/gpu is none",
+        ),
+        (requests("gpu", "1", "1"), "use cpu, memory, ephemeral-storage, or a device"),
+        (behaves(json!({"stabilizationWindowSeconds": 99_999})), "use from 0 to 3600"),
+        (behaves(json!({"stabilizationWindowSeconds": -1})), "use from 0 to 3600"),
+        (behaves(json!({"selectPolicy": "Most"})), "use Max or Min or Disabled"),
+        (behaves(json!({"tolerance": "-0.1"})), "scaleUp.tolerance is \"-0.1\": use a quantity"),
+        (behaves(json!({"policies": []})), "name a policy, or leave the list out"),
+        (behaves(policy("Nodes", 1, 60)), "use Pods or Percent"),
+        (behaves(policy("Pods", 0, 60)), "policies[].value is 0: use from 1"),
+        (behaves(policy("Pods", 1, 0)), "use from 1 to 1800"),
+        (behaves(policy("Pods", 1, 1801)), "use from 1 to 1800"),
+        (json!({"image": " sheaf:dev"}), "use a name without spaces"),
         (json!({"image": ""}), "name one"),
         (json!({"aggregations": []}), "name one at least"),
         (json!({"aggregations": twice}), "give each a name of its own"),
@@ -121,6 +141,37 @@ fn what_a_definition_of_another_version_lets_through_is_refused_with_advice() {
     ] {
         let said = refusal(more.clone());
         assert!(said.contains(advice), "{more}: {said}");
+    }
+}
+
+fn requests(name: &str, request: &str, limit: &str) -> Value {
+    json!({"resources": {"requests": {name: request}, "limits": {name: limit}}})
+}
+
+fn behaves(rules: Value) -> Value {
+    let behavior = json!({"scaleUp": rules});
+    json!({"autoscaling": {"minReplicas": 3, "maxReplicas": 9, "behavior": behavior}})
+}
+
+fn policy(type_: &str, value: i32, seconds: i32) -> Value {
+    json!({"policies": [{"type": type_, "value": value, "periodSeconds": seconds}]})
+}
+
+#[test]
+fn requests_may_reach_their_limits_and_behavior_its_bounds() {
+    for more in [
+        requests("memory", "1Gi", "1024Mi"),
+        requests("cpu", "100m", "0.1"),
+        requests("example.com/gpu", "1", "1"),
+        json!({"resources": {"requests": {"cpu": 2}, "limits": {"memory": "128Mi"}}}),
+        json!({"resources": {"limits": {"hugepages-2Mi": "64Mi"}}}),
+        behaves(json!({"stabilizationWindowSeconds": 0, "selectPolicy": "Disabled"})),
+        behaves(json!({"stabilizationWindowSeconds": 3600, "tolerance": "0.1"})),
+        behaves(policy("Pods", 1, 1)),
+        behaves(policy("Percent", 900, 1800)),
+        json!({"image": "registry.example.com:5000/sheaf@sha256:0"}),
+    ] {
+        valid(more);
     }
 }
 

@@ -1,10 +1,12 @@
 use k8s_openapi::api::core::v1::{PodSpec, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::*;
 use super::*;
 use crate::resource::LogAggregator;
+use crate::validate::quantity;
 
 /// Any aggregator that the API server lets through; `class` is what may not change later.
 fn any_aggregator(
@@ -18,11 +20,14 @@ fn any_aggregator(
     let parts = prop::option::of((1_i64 << 20..=1_i64 << 40, any::<bool>()));
     let retention = prop::option::of(1..=315_360_000_i32);
     let files = prop::option::of((1..=3_600_i32, retention, parts));
-    let memory = prop::option::of(128_u32..=65_536);
-    let rest = (any::<bool>(), any::<bool>(), any::<bool>());
-    (numbers, scaled, size, (count, files), memory, rest).prop_map(
-        move |((copies, voters, replicas), scaled, (size, unit), (count, files), memory, rest)| {
-            let (paused, deleted, changed) = rest;
+    let scaled = (scaled, prop::option::of(any_behavior()));
+    let resources = prop::option::of(any_resources());
+    let image = prop::option::of("[a-z0-9]{1,20}(/[a-z0-9]{1,20}){0,2}(:[a-zA-Z0-9._-]{1,20})?");
+    let rest = (image, any::<bool>(), any::<bool>(), any::<bool>());
+    (numbers, scaled, size, (count, files), resources, rest).prop_map(
+        move |(numbers, (scaled, behavior), (size, unit), (count, files), resources, rest)| {
+            let (copies, voters, replicas) = numbers;
+            let (image, paused, deleted, changed) = rest;
             let (counted, attribute, seconds) = count;
             let mut storage = json!({
                 "size": format!("{size}{unit}"),
@@ -57,9 +62,15 @@ fn any_aggregator(
                     "minReplicas": least, "maxReplicas": (least + more).min(256),
                     "targetQueuePercent": percent,
                 });
+                if let Some(behavior) = behavior {
+                    spec["autoscaling"]["behavior"] = behavior;
+                }
             }
-            if let Some(memory) = memory {
-                spec["resources"] = json!({"limits": {"memory": format!("{memory}Mi")}});
+            if let Some(resources) = resources {
+                spec["resources"] = resources;
+            }
+            if let Some(image) = image {
+                spec["image"] = json!(image);
             }
             if changed {
                 spec["podTemplate"] = json!({
@@ -72,6 +83,59 @@ fn any_aggregator(
             aggregator
         },
     )
+}
+
+/// How fast an autoscaler may be, as far as the definition lets it through.
+fn any_behavior() -> impl Strategy<Value = Value> {
+    let policy = (select(vec!["Pods", "Percent"]), 1..=i32::MAX, 1..=1_800_i32);
+    let policy = policy.prop_map(
+        |(type_, value, seconds)| json!({"type": type_, "value": value, "periodSeconds": seconds}),
+    );
+    let rules = (
+        prop::option::of(0..=3_600_i32),
+        prop::option::of(select(vec!["Max", "Min", "Disabled"])),
+        prop::option::of(prop::collection::vec(policy, 1..4)),
+        prop::option::of(select(vec!["0", "0.1", "50m"])),
+    );
+    let rules = rules.prop_map(|(window, select, policies, tolerance)| {
+        let mut rules = json!({});
+        let fields = [
+            ("stabilizationWindowSeconds", window.map(Value::from)),
+            ("selectPolicy", select.map(Value::from)),
+            ("policies", policies.map(Value::from)),
+            ("tolerance", tolerance.map(Value::from)),
+        ];
+        for (field, value) in fields {
+            value.into_iter().for_each(|value| rules[field] = value);
+        }
+        rules
+    });
+    let rules = || prop::option::of(rules.clone());
+    (rules(), rules()).prop_map(|(down, up)| {
+        let mut behavior = json!({});
+        down.into_iter().for_each(|rules| behavior["scaleDown"] = rules);
+        up.into_iter().for_each(|rules| behavior["scaleUp"] = rules);
+        behavior
+    })
+}
+
+/// Requests that are at most their limits, in units of their own.
+fn any_resources() -> impl Strategy<Value = Value> {
+    let memory = prop::option::of((128_u64..=65_536, 0..=100_u64));
+    let processor = prop::option::of((1..=64_000_u64, 0..=100_u64));
+    (memory, processor).prop_map(|(memory, processor)| {
+        let mut resources = json!({});
+        if let Some((limit, percent)) = memory {
+            resources["limits"]["memory"] = json!(format!("{limit}Mi"));
+            resources["requests"]["memory"] = json!((limit << 20) * percent / 100);
+        }
+        if let Some((limit, percent)) = processor {
+            let milli = |milli: u64| format!("{}.{:03}", milli / 1_000, milli % 1_000);
+            resources["limits"]["cpu"] = json!(format!("{limit}m"));
+            resources["requests"]["cpu"] = json!(milli(limit * percent / 100));
+        }
+        resources
+    })
 }
 
 fn any_name() -> impl Strategy<Value = String> {
@@ -216,6 +280,26 @@ proptest! {
         let dropped = own.capabilities.as_ref().unwrap().drop.as_deref();
         prop_assert_eq!(dropped, Some(&["ALL".to_owned()][..]));
         prop_assert!(node.ports.iter().flatten().all(|port| port.host_port.is_none()));
+    }
+
+    #[test]
+    fn a_node_and_its_autoscaler_are_what_was_asked_for(aggregator in any_one()) {
+        let objects = built(&aggregator);
+        let node = pod_spec(&objects).containers.iter().find(|it| it.name == names::CONTAINER);
+        let node = node.unwrap();
+        prop_assert_eq!(node.image.as_deref(), aggregator.spec.image.as_deref().or(Some("sheaf:dev")));
+        let resources = node.resources.as_ref().unwrap();
+        for (name, request) in resources.requests.iter().flatten() {
+            let limit = resources.limits.as_ref().and_then(|limits| limits.get(name));
+            let amount = |quantity: &Quantity| quantity::nanos(&quantity.0).unwrap();
+            prop_assert!(limit.is_none_or(|limit| amount(request) <= amount(limit)), "{}", name);
+        }
+        let asked = aggregator.spec.autoscaling.as_ref();
+        let autoscaler = objects.autoscaler.map(|it| it.spec.unwrap());
+        prop_assert_eq!(
+            autoscaler.as_ref().map(|it| (it.min_replicas, it.max_replicas, &it.behavior)),
+            asked.map(|it| (Some(it.min_replicas), it.max_replicas, &it.behavior))
+        );
     }
 
     #[test]

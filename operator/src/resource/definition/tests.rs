@@ -88,7 +88,7 @@ fn everything_that_can_be_long_is_bounded() {
             Some("string") => "maxLength",
             Some("array") => "maxItems",
             Some("object") if schema["additionalProperties"].is_object() => "maxProperties",
-            Some("integer") if path.starts_with(".spec") && !path.contains("behavior") => "maximum",
+            Some("integer") if path.starts_with(".spec") => "maximum",
             _ => return,
         };
         if schema[bound].is_null() {
