@@ -12,6 +12,19 @@ use crate::scene::Scene;
 /// Checks that everything was acknowledged, and that it is in windows exactly once, value by
 /// value. Only these senders may have sent, with other seeds each.
 pub(crate) async fn balances(scene: &Scene, sent: &[Sent]) {
+    show(scene, sent);
+    let found = audit(scene, sent).await;
+    assert_eq!(found, Ok(()), "{}", scene.namespace);
+}
+
+/// As [`balances`], of one of several aggregations.
+pub(crate) async fn balances_of(scene: &Scene, aggregation: &str, sent: &[Sent]) {
+    show(scene, sent);
+    let found = audit_of(scene, &|name| name == aggregation, sent).await;
+    assert_eq!(found, Ok(()), "{}", scene.namespace);
+}
+
+fn show(scene: &Scene, sent: &[Sent]) {
     for Sent { summary, .. } in sent {
         eprintln!(
             "{}: {} records, {} retries, longest gap {:.0} ms, latency {}",
@@ -22,12 +35,18 @@ pub(crate) async fn balances(scene: &Scene, sent: &[Sent]) {
             summary.latency_ms
         );
     }
-    let found = audit(scene, sent).await;
-    assert_eq!(found, Ok(()), "{}", scene.namespace);
 }
 
 /// What is wrong with the account of these senders, if anything is.
 pub(crate) async fn audit(scene: &Scene, sent: &[Sent]) -> Result<(), String> {
+    audit_of(scene, &|_| true, sent).await
+}
+
+async fn audit_of(
+    scene: &Scene,
+    is_meant: &(dyn Fn(&str) -> bool + Sync),
+    sent: &[Sent],
+) -> Result<(), String> {
     for Sent { summary, .. } in sent {
         let is_whole = (summary.rejected, summary.failed) == (0, 0);
         equal("what was acknowledged", (summary.acknowledged, is_whole), (summary.sent, true))?;
@@ -35,7 +54,8 @@ pub(crate) async fn audit(scene: &Scene, sent: &[Sent]) -> Result<(), String> {
     let acknowledged: u64 = sent.iter().map(|run| run.summary.acknowledged).sum();
     let ledger = scene
         .eventually("ledger with everything flushed", async || {
-            let ledger: Ledger = scene.ask(LEDGER_PATH).await.ok()?;
+            let mut ledger: Ledger = scene.ask(LEDGER_PATH).await.ok()?;
+            ledger.aggregations.retain(|account| is_meant(&account.aggregation));
             let mut accounts = ledger.aggregations.iter();
             let is_done = accounts.all(|it| it.pending == 0 && it.flushed >= acknowledged);
             (is_done && ledger.balanced).then_some(ledger)
@@ -47,7 +67,8 @@ pub(crate) async fn audit(scene: &Scene, sent: &[Sent]) -> Result<(), String> {
     // The last window is printed a moment later, and whoever is asked hears of it later still.
     let windows = scene
         .eventually("windows with everything", async || {
-            let windows: Vec<WindowCounts> = scene.ask(WINDOWS_PATH).await.ok()?;
+            let mut windows: Vec<WindowCounts> = scene.ask(WINDOWS_PATH).await.ok()?;
+            windows.retain(|window| is_meant(&window.aggregation));
             (records(&windows) >= acknowledged).then_some(windows)
         })
         .await;

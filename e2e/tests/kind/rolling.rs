@@ -64,9 +64,10 @@ fn an_aggregation_that_is_new_counts_without_a_restart() {
                 (new.flushed > 0).then_some(())
             })
             .await;
-        load.stop(scene).await;
+        let sent = load.stop(scene).await;
         scene.settled(3).await;
         assert_eq!(scene.uids().await, before);
+        ledger::balances_of(scene, "by-route", &[sent]).await;
     });
 }
 
