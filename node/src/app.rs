@@ -278,6 +278,7 @@ impl Node {
             metrics: Arc::clone(&self.metrics),
             intake: self.intake.clone(),
             clock: self.surroundings.clock.clone(),
+            free: Arc::clone(&self.surroundings.free),
         };
         let engine = Engine::start(starting).await?;
         self.statistics.attach(engine.reader());

@@ -6,6 +6,7 @@ mod error; // why an engine does not start, or ends
 mod parts; // what its parts are run with
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -104,6 +105,8 @@ pub struct Start {
     pub intake: Intake,
     /// What stamps are taken from.
     pub clock: Clock,
+    /// The free bytes of its disk.
+    pub free: Arc<dyn Fn() -> io::Result<u64> + Send + Sync>,
 }
 
 /// What answers questions about an engine; dropped before the engine stops.
@@ -177,12 +180,12 @@ impl Engine {
             metrics,
             intake,
             clock,
+            free,
         } = start;
         let rejected = RejectedRecord::new(Arc::clone(&store));
         intake.received().resume(rejected.read()?);
         let mut replayed = check_journal(Arc::clone(&store)).await?;
         let proposals = Proposals::new(raft.clone(), members.clone());
-        let departures = Departures::new(proposals.clone());
         let lead = Arc::new(proposals.clone());
         let consensus: Arc<dyn Consensus> = Arc::clone(&lead) as _;
         let node = identity.node;
@@ -230,7 +233,17 @@ impl Engine {
         let flush_settings = flush_settings(&settings)?;
         let carries = Carries::new(Arc::clone(&store));
         let carried = CarriedWindows { carries, scratch: flush_settings.scratch.clone() };
+        let reserve = settings.disk_reserve;
+        let left = move || Ok(free()?.saturating_sub(reserve));
         let files = Files::new(folder(&settings, "files")?, Arc::clone(&store));
+        let files = files.with_left(Arc::new(left));
+        let departures = Departures {
+            proposals: proposals.clone(),
+            node,
+            files: files.clone(),
+            members: members.clone(),
+            facts: facts.clone(),
+        };
         let folding_parts = folding::Parts {
             node,
             settings: flush_settings,

@@ -27,7 +27,7 @@ pub struct Surroundings {
     /// Where closed windows go.
     pub sink: Box<dyn Fn() -> Box<dyn Sink> + Send + Sync>,
     /// The free bytes of the disk that the database is on.
-    pub free: Box<dyn Fn() -> io::Result<u64> + Send + Sync>,
+    pub free: Arc<dyn Fn() -> io::Result<u64> + Send + Sync>,
 }
 
 impl Surroundings {
@@ -45,7 +45,7 @@ impl Surroundings {
             peers: Peers::over_tcp(),
             store: Arc::new(move || Engine::open_store(&opened)),
             sink: Box::new(move || Box::new(Stdout::new(io::stdout(), format))),
-            free: Box::new(move || room::free(&folder)),
+            free: Arc::new(move || room::free(&folder)),
         }
     }
 }

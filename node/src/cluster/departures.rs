@@ -1,9 +1,15 @@
 //! Who may leave the cluster, beyond what the facts know: whom the leader reaches.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
+use tracing::debug;
+
+use crate::blocking;
 
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::command::Command;
@@ -11,8 +17,10 @@ use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::raft::{Decision, ProposeError, Raft, Status};
 use crate::cluster::leases::LEASE;
+use crate::cluster::peers::{self, PeerError, Room};
 use crate::cluster::proposals::{ProposalError, Proposals};
 use crate::event::node::NodeId;
+use crate::flush::files::Files;
 
 /// How long a member that is there may take to answer its leader.
 pub const SILENCE: Duration = Duration::from_secs(2);
@@ -20,6 +28,8 @@ pub const SILENCE: Duration = Duration::from_secs(2);
 const DECISION_WAIT: Duration = Duration::from_secs(10);
 /// How long a silent member may still have a lease, and more.
 const LEASE_WAIT: Duration = Duration::from_secs(30);
+/// How long a member may take to look at all of its files.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
 /// How long to rest before the cluster is asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
@@ -28,21 +38,54 @@ const _: () = assert!(LEASE_WAIT.as_secs() > 2 * LEASE.as_secs());
 /// Asks the cluster to let members go; cheap to clone.
 #[derive(Clone)]
 pub struct Departures {
-    proposals: Proposals,
+    /// Who is asked.
+    pub proposals: Proposals,
+    /// This node, ..
+    pub node: NodeId,
+    /// .. its files, ..
+    pub files: Files,
+    /// .. and the ways to the other members.
+    pub members: peers::Member,
+    /// Who is a member.
+    pub facts: watch::Receiver<Arc<Facts>>,
 }
 
 impl Departures {
-    /// Asks through `proposals`.
-    pub fn new(proposals: Proposals) -> Departures {
-        Departures { proposals }
-    }
-
     /// Has a member hand over everything that it has. Asking again changes nothing.
     ///
     /// # Errors
-    /// When the others could not do without it, or nobody decides.
+    /// When the others could not do without it or hold what it has, or nobody decides.
     pub async fn drain(&self, node: NodeId) -> Result<(), ProposalError> {
+        if let Some(refused) = self.lacks_room(node).await {
+            return Err(ProposalError::Refused(refused));
+        }
         self.proposals.propose(Command::Drain { node }, DECISION_WAIT).await.map(drop)
+    }
+
+    /// Why the others could not hold a member's files, if any are rebuilt, and as far as they say how
+    /// much room they have.
+    async fn lacks_room(&self, node: NodeId) -> Option<Refused> {
+        let facts = self.facts.borrow().clone();
+        facts.rebuilding().next()?;
+        let stay = facts.members().iter().filter(|(_, member)| member.state.may_own());
+        let asked = stay.map(async |(&id, member)| match self.room(id, &member.address).await {
+            Ok(room) => (id, Some(room)),
+            Err(error) => {
+                debug!(node = %id, %error, "a member does not say what room it has");
+                (id, None)
+            }
+        });
+        no_room(node, &join_all(asked).await.into_iter().collect())
+    }
+
+    async fn room(&self, node: NodeId, address: &str) -> Result<Room, PeerError> {
+        if node != self.node {
+            return self.members.other(node, address).room(ROOM_WAIT).await;
+        }
+        let files = self.files.clone();
+        let looked = blocking::run(move || files.room()).await.map_err(|error| error.to_string());
+        let room = looked.and_then(|room| room.map_err(|error| error.to_string()));
+        room.map_err(PeerError::Unreachable)
     }
 
     /// Gives a member up, once it cannot append any more. Asking again changes nothing.
@@ -105,6 +148,17 @@ fn objection(
     }
 }
 
+/// Whether a member's files are too many for one of the others, which get as much each: its slots
+/// are spread over all. Who does not say what room it has, has it.
+fn no_room(node: NodeId, rooms: &BTreeMap<NodeId, Option<Room>>) -> Option<Refused> {
+    let taken = rooms.get(&node).copied().flatten()?.taken;
+    let others = rooms.iter().filter(|&(&other, _)| other != node);
+    let share = taken.div_ceil((rooms.len() as u64 - 1).max(1));
+    let left = others.filter_map(|(&other, room)| room.map(|room| (room.left, other)));
+    let (left, full) = left.min()?;
+    (left < share).then_some(Refused::NoRoom { node, share, full, left })
+}
+
 fn no_majority_left(
     node: NodeId,
     status: &Status,
@@ -150,7 +204,7 @@ mod tests {
             purged: None,
             voters: voters.iter().copied().map(NodeId).collect(),
             learners: BTreeSet::new(),
-            replicated: std::collections::BTreeMap::new(),
+            replicated: BTreeMap::new(),
             stopped: None,
         }
     }
@@ -169,6 +223,24 @@ mod tests {
         let refused = Refused::NoMajorityLeft { node: NODE, reached: 2, voters: 4 };
         assert_eq!(drain(&[1, 2, 3, 4, 5], &[1, 2, 3]), Some(refused));
         assert_eq!(drain(&[1, 2], &[1, 2]), None, "it does not vote");
+    }
+
+    #[test]
+    fn a_node_is_drained_only_if_each_other_has_room_for_its_share_of_the_files() {
+        let rooms = |left: [Option<u64>; 2]| {
+            let others = left.map(|left| left.map(|left| Room { taken: 100, left }));
+            let all = [others[0], others[1], Some(Room { taken: 81, left: 0 })];
+            let all = all.into_iter().enumerate().map(|(at, room)| (NodeId(at as u64 + 1), room));
+            no_room(NODE, &all.collect())
+        };
+        assert_eq!(rooms([Some(41), Some(41)]), None);
+        let refused = Refused::NoRoom { node: NODE, share: 41, full: NodeId(2), left: 40 };
+        assert_eq!(rooms([Some(900), Some(40)]), Some(refused.clone()));
+        assert_eq!(rooms([None, Some(40)]), Some(refused));
+        assert_eq!(rooms([None, None]), None, "nobody says");
+        assert_eq!(no_room(NodeId(9), &BTreeMap::new()), None, "the facts tell");
+        let silent = [(NODE, None), (NodeId(1), Some(Room::default()))];
+        assert_eq!(no_room(NODE, &silent.into()), None);
     }
 
     #[test]

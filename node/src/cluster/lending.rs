@@ -16,7 +16,7 @@ use crate::cluster::keeping::Keeping;
 use crate::cluster::live::{self, Live};
 use crate::cluster::peers::{
     Asked, Batches, CarriedPart, CarriedParts, Chunks, Declined, FileParts, FilePiece, Holdings,
-    Kept, Listed, Told, Wanted,
+    Kept, Listed, Room, Told, Wanted,
 };
 use crate::cluster::routing::own;
 use crate::event::node::NodeId;
@@ -241,6 +241,14 @@ impl Holdings for Lending {
 
     fn gaps(&self) -> Arc<Gaps> {
         self.folding.gaps()
+    }
+
+    fn room(&self) -> BoxFuture<'_, Result<Room, Declined>> {
+        let files = self.keeping.fetching.files.clone();
+        let looking = async move {
+            blocking::run(move || files.room()).await.map_err(not_now)?.map_err(not_now)
+        };
+        looking.boxed()
     }
 
     fn live(&self, limit: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {

@@ -22,7 +22,7 @@ use crate::checkpoint::raft;
 pub use client::{PeerError, Peers};
 pub use holdings::{
     Asked, Batch, Batches, CarriedPart, CarriedParts, Chunks, FilePart, FileParts, FilePiece,
-    Holdings, Kept, Listed, Part, Stamped, Told, Wanted,
+    Holdings, Kept, Listed, Part, Room, Stamped, Told, Wanted,
 };
 pub use member::{Carried, Durable, Followed, Member, Received, Sent};
 pub use server::{Answers, Declined, accept, serve};

@@ -15,7 +15,7 @@ use crate::cluster::departures;
 use crate::cluster::formation::{Hello, State, Why};
 use crate::cluster::peers::{
     Answers, Asked, Batches, CarriedParts, Chunks, Declined, FileParts, FilePiece, Holdings, Kept,
-    Listed, Reply, Stamped, Told, Wanted,
+    Listed, Reply, Room, Stamped, Told, Wanted,
 };
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
@@ -262,6 +262,11 @@ impl Answers for Standing {
 
     fn gaps(&self) -> Result<Arc<Gaps>, Declined> {
         Ok(self.attached.borrow()?.holdings.gaps())
+    }
+
+    async fn room(&self) -> Result<Room, Declined> {
+        let lent = self.attached.borrow()?;
+        lent.answer(lent.holdings.room()).await
     }
 
     async fn live(&self, limit: u32) -> Result<Bytes, Declined> {

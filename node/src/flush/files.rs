@@ -9,6 +9,7 @@ mod content; // one file and its index
 mod lent; // what another owner reads
 mod parts; // where the bytes of a file are on disk
 mod received; // what comes from another owner
+mod room; // how much there is, and may be
 mod shown; // what readers see
 mod tidied; // what is old goes, what is full is compressed
 mod turns; // who writes the files of a slot
@@ -38,6 +39,7 @@ pub use lent::{Asked, FilePart, Known};
 pub use parts::Pieces;
 use parts::{Parts, Writing};
 pub use received::Incoming;
+pub use room::{Left, Room};
 use shown::Tail;
 pub use shown::{Named, Shown, Wanted};
 pub use tidied::{Tidied, Tidy};
@@ -233,13 +235,16 @@ pub struct Files {
     openings: Arc<Mutex<Openings>>,
     /// Bytes after which a file goes on in another part, by aggregation.
     part_bytes: Arc<Mutex<BTreeMap<u32, PartLength>>>,
+    /// How many more bytes there may be.
+    left: Left,
 }
 
 impl Files {
     /// The files in a folder, and what `store` says of them.
     pub fn new(root: PathBuf, store: Arc<Store>) -> Files {
         let (folded, tails, openings) = (Arc::default(), Arc::default(), Arc::default());
-        Files { root, store, folded, tails, openings, part_bytes: Arc::default() }
+        let (part_bytes, left) = (Arc::default(), Arc::new(|| Ok(u64::MAX)) as Left);
+        Files { root, store, folded, tails, openings, part_bytes, left }
     }
 
     /// From now on, files of an aggregation go on in another part when one has so many bytes.

@@ -58,8 +58,12 @@ impl Rebuilding {
     }
 
     fn start(&self, node: usize) -> Process {
+        self.start_with(node, &[])
+    }
+
+    fn start_with(&self, node: usize, more: &[&str]) -> Process {
         let settings = self.nodes.volume(0).with_file_name("settings.yaml");
-        let arguments = ["--config", settings.to_str().unwrap()];
+        let arguments = [&["--config", settings.to_str().unwrap()], more].concat();
         self.nodes.start_bare(node, 3, &arguments, "")
     }
 
@@ -397,6 +401,30 @@ fn files_outlive_their_primaries_and_go_where_their_slots_go() {
     it.check(2);
     it.drain((killed + 1) % 3, 3);
     it.send(2);
+    it.check(2);
+}
+
+#[test]
+fn a_node_is_not_drained_while_another_has_no_room_for_its_files() {
+    let mut it = Rebuilding::begin(Nodes::new(3), 3);
+    it.wait_for_owners(2);
+    it.send(5);
+    it.check(2);
+    let id = view(it.running[0].as_mut().unwrap()).unwrap().node.unwrap();
+    drop(it.running[2].take().unwrap().kill());
+    it.running[2] = Some(it.start_with(2, &["--disk-reserve", "1000TiB"]));
+    eventually("a node that tells what it has", || {
+        list(it.running[2].as_mut().unwrap(), "scope=node")
+    });
+    let (status, body) = ask_to("drain", id, it.running[1].as_mut().unwrap());
+    assert_eq!(status, 409, "{body}");
+    assert!(body.contains("has room for 0") && body.contains("larger volumes"), "{body}");
+
+    drop(it.running[2].take().unwrap().kill());
+    it.running[2] = Some(it.start(2));
+    settled(it.running[2].as_mut().unwrap(), 3);
+    it.wait_for_owners(2);
+    it.drain(0, 1);
     it.check(2);
 }
 

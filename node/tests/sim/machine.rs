@@ -241,7 +241,7 @@ impl Machine {
             peers: Peers::new(async |address: String| TcpStream::connect(address).await),
             store: Arc::new(move || Ok(Arc::new(Store::in_memory(&disk)?))),
             sink: Box::new(sink),
-            free: Box::new(move || Ok(if is_full.load(Ordering::Relaxed) { 0 } else { u64::MAX })),
+            free: Arc::new(move || Ok(if is_full.load(Ordering::Relaxed) { 0 } else { u64::MAX })),
         }
     }
 }

@@ -76,6 +76,7 @@ impl Life {
             metrics: Arc::clone(&metrics),
             intake: intake.clone(),
             clock: Clock::new(move || UnixNanos(now.load(Ordering::SeqCst) * SECOND)),
+            free: Arc::new(|| Ok(u64::MAX)),
         };
         let engine = Engine::start(starting).await.unwrap();
         Life { intake, metrics, clock, membership, engine }

@@ -71,7 +71,10 @@ impl Process {
                 command.env_remove(&name);
             }
         }
-        command.arg("--data-dir").arg(folder).args(["--disk-reserve", "0"]);
+        command.arg("--data-dir").arg(folder);
+        if !arguments.contains(&"--disk-reserve") {
+            command.args(["--disk-reserve", "0"]);
+        }
         for port in ["otlp-grpc", "otlp-http", "chunk-http", "admin", "control", "peer"] {
             command.arg(format!("--{port}-listen=127.0.0.1:0"));
         }

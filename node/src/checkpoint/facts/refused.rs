@@ -114,6 +114,22 @@ pub enum Refused {
         /// The voters that there would be.
         voters: usize,
     },
+    /// A disk could not hold what there is.
+    #[error(
+        "without node {node} each other one would get about {share} bytes of rebuilt files, and \
+         node {full} has room for {left}; add a node or larger volumes, or let files go sooner \
+         (retentionSeconds), first"
+    )]
+    NoRoom {
+        /// The node.
+        node: NodeId,
+        /// Bytes that each other node would get.
+        share: u64,
+        /// A node that has no room for them.
+        full: NodeId,
+        /// Bytes that it has room for.
+        left: u64,
+    },
     /// The member still has a vote.
     #[error("node {node} votes; wait until it does not")]
     StillVotes {

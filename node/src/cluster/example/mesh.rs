@@ -19,7 +19,7 @@ use crate::checkpoint::raft::{Decision, Rpc};
 use crate::cluster::formation::Hello;
 use crate::cluster::peers::{
     Answers, Asked, Batches, CarriedParts, Chunks, Declined, FileParts, FilePiece, Holdings, Kept,
-    Listed, Member, Peers, Reply, Stamped, Told, Wanted, serve,
+    Listed, Member, Peers, Reply, Room, Stamped, Told, Wanted, serve,
 };
 use crate::event::node::NodeId;
 use crate::event::slots::SlotSet;
@@ -187,6 +187,10 @@ impl Answers for Lent {
 
     fn gaps(&self) -> Result<Arc<Gaps>, Declined> {
         Ok(self.holdings.gaps())
+    }
+
+    async fn room(&self) -> Result<Room, Declined> {
+        self.holdings.room().await
     }
 
     async fn live(&self, limit: u32) -> Result<Bytes, Declined> {

@@ -9,7 +9,7 @@ use super::*;
 use crate::cluster::example::mesh::{Lender, Mesh};
 use crate::cluster::peers::{
     Asked, Batches, CarriedParts, Chunks, Declined, FileParts, FilePiece, Holdings, Kept, Listed,
-    Told, Wanted,
+    Room, Told, Wanted,
 };
 use crate::event::slots::SlotSet;
 use crate::event::time::{Clock, UnixNanos};
@@ -109,6 +109,10 @@ impl Holdings for Arc<Taker> {
 
     fn gaps(&self) -> Arc<Gaps> {
         Arc::default()
+    }
+
+    fn room(&self) -> BoxFuture<'_, Result<Room, Declined>> {
+        std::future::ready(Ok(Room::default())).boxed()
     }
 
     fn live(&self, _: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {

@@ -18,7 +18,7 @@ use crate::event::slots::SlotSet;
 use crate::event::time::{UnixNanos, Window};
 pub use crate::flush::feed::{Batch, Part};
 use crate::flush::files::Shown;
-pub use crate::flush::files::{Asked, FilePart, Wanted};
+pub use crate::flush::files::{Asked, FilePart, Room, Wanted};
 use crate::flush::gaps::Gaps;
 use crate::flush::requests::Decided;
 use crate::flush::sharing::KeptFiles;
@@ -195,6 +195,9 @@ pub trait Holdings: Send + Sync + 'static {
     /// The files of the slots that the node folds of which only what closes their gaps is to be
     /// taken.
     fn gaps(&self) -> Arc<Gaps>;
+
+    /// How much the node has of rebuilt files, and how much more it has room for.
+    fn room(&self) -> BoxFuture<'_, Result<Room, Declined>>;
 
     /// What the node has accepted, refused, and counted so far in the windows that are open,
     /// in JSON, with at most `limit` counts for each.

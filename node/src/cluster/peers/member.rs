@@ -15,7 +15,7 @@ use super::client::answer;
 use super::wire::{self, Malformed};
 use super::{
     Asked, Batch, CarriedPart, Chunks, FilePart, FilePiece, Kept, Listed, PeerError, Peers, Reply,
-    Stamped, Told, Wanted,
+    Room, Stamped, Told, Wanted,
 };
 use crate::checkpoint::facts::SegmentId;
 use crate::checkpoint::facts::command::Command;
@@ -317,6 +317,18 @@ impl Other<'_> {
         // There may be many: what Raft says does not wait for them.
         let mut client = self.member.peers.streams(self.address)?;
         Ok(wire::gaps(answer(within, client.gaps(request)).await?)?)
+    }
+
+    /// How much it has of rebuilt files, and how much more it has room for.
+    ///
+    /// # Errors
+    /// As [`PeerError`] says.
+    pub async fn room(self, within: Duration) -> Result<Room, PeerError> {
+        let request = peer::RoomRequest { caller: self.caller() };
+        let mut client = self.member.peers.calls(self.address)?;
+        let peer::RoomResponse { taken_bytes, left_bytes } =
+            answer(within, client.room(request)).await?;
+        Ok(Room { taken: taken_bytes, left: left_bytes })
     }
 
     /// What it has accepted, refused, and counted so far in the windows that are open, in

@@ -24,8 +24,8 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use super::wire::{self, Caller, Malformed};
 use super::{
     Asked, Batches, CONNECTION_WINDOW, CarriedParts, Chunks, FileParts, FilePiece, Kept, Listed,
-    MESSAGE_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, Reply, STREAM_WINDOW, STREAMS_MAX, Stamped,
-    Told, Wanted,
+    MESSAGE_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, Reply, Room, STREAM_WINDOW, STREAMS_MAX,
+    Stamped, Told, Wanted,
 };
 use crate::checkpoint::facts::SegmentId;
 use crate::checkpoint::facts::command::Command;
@@ -179,6 +179,9 @@ pub trait Answers: Send + Sync + 'static {
     /// # Errors
     /// While the node does not have its journals.
     fn gaps(&self) -> Result<Arc<Gaps>, Declined>;
+
+    /// As [`Holdings::room`](super::Holdings::room).
+    fn room(&self) -> impl Future<Output = Result<Room, Declined>> + Send;
 
     /// As [`Holdings::live`](super::Holdings::live).
     fn live(&self, limit: u32) -> impl Future<Output = Result<Bytes, Declined>> + Send;
@@ -513,6 +516,15 @@ impl<A: Answers> Peer for Server<A> {
     ) -> Result<Response<peer::GapsResponse>, Status> {
         self.admit(request.into_inner().caller)?;
         Ok(Response::new(wire::to_gaps(&*self.answers.gaps()?)))
+    }
+
+    async fn room(
+        &self,
+        request: Request<peer::RoomRequest>,
+    ) -> Result<Response<peer::RoomResponse>, Status> {
+        self.admit(request.into_inner().caller)?;
+        let Room { taken, left } = self.answers.room().await?;
+        Ok(Response::new(peer::RoomResponse { taken_bytes: taken, left_bytes: left }))
     }
 
     async fn live(

@@ -10,7 +10,7 @@ use crate::checkpoint::facts::command::Command;
 use crate::cluster::example::mesh::{Lender, Mesh};
 use crate::cluster::peers::{
     Asked, Batches, CarriedParts, Chunks, Declined, FileParts, FilePiece, Holdings, Kept, Listed,
-    Told, Wanted,
+    Room, Told, Wanted,
 };
 use crate::event::entry::Section;
 use crate::event::entry::distinct::Content;
@@ -132,6 +132,10 @@ impl Holdings for Arc<Holder> {
 
     fn gaps(&self) -> Arc<Gaps> {
         Arc::default()
+    }
+
+    fn room(&self) -> BoxFuture<'_, Result<Room, Declined>> {
+        Box::pin(async { Ok(Room::default()) })
     }
 
     fn live(&self, _: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {

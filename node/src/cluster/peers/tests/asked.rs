@@ -187,6 +187,14 @@ async fn a_node_tells_of_which_files_it_wants_only_what_closes_their_gaps() {
 }
 
 #[tokio::test]
+async fn a_node_tells_what_room_it_has_for_files() {
+    let room = Room { taken: 1 << 40, left: u64::MAX };
+    let node = Node::start(Script { room: Ok(room), ..Script::member() });
+    assert_eq!(member().other(ASKED, &node.address).room(DEADLINE).await, Ok(room));
+    assert_eq!(node.heard(), ["room"]);
+}
+
+#[tokio::test]
 async fn what_a_node_has_at_the_moment_is_told() {
     let live = Bytes::from_static(b"{}");
     let node = Node::start(Script { live: Ok(live.clone()), ..Script::member() });
@@ -212,6 +220,7 @@ async fn what_a_node_does_not_have_is_declined_before_a_stream_begins() {
         results: Arc::new(|| Err(Declined::NotNow(NOT_NOW.to_owned()))),
         tables: Err(Declined::NotNow(NOT_NOW.to_owned())),
         gaps: Err(Declined::NotNow(NOT_NOW.to_owned())),
+        room: Err(Declined::NotNow(NOT_NOW.to_owned())),
         live: Err(Declined::Never(NEVER.to_owned())),
         ..Script::member()
     });
@@ -227,5 +236,6 @@ async fn what_a_node_does_not_have_is_declined_before_a_stream_begins() {
     let results = member.other(ASKED, address).results((1, start, 1), slots, DEADLINE).await;
     assert_eq!(trouble(results.map(drop)), NOT_NOW);
     assert_eq!(trouble(member.other(ASKED, address).gaps(DEADLINE).await), NOT_NOW);
+    assert_eq!(trouble(member.other(ASKED, address).room(DEADLINE).await), NOT_NOW);
     assert_eq!(refusal(member.other(ASKED, address).live(1, DEADLINE).await), NEVER);
 }

@@ -42,6 +42,8 @@ pub(super) struct Script {
     pub(super) list: Result<Told, Declined>,
     /// Of which files it wants only what closes their gaps.
     pub(super) gaps: Result<Gaps, Declined>,
+    /// What room it has for files.
+    pub(super) room: Result<Room, Declined>,
     /// What it has at the moment.
     pub(super) live: Result<Bytes, Declined>,
     /// What it was asked, apart from hellos.
@@ -66,6 +68,7 @@ impl Script {
             carried: [b"one", b"two"].map(|chunk| CarriedPart::Chunk(Bytes::from_static(chunk))),
             list: Ok(Told::default()),
             gaps: Ok(Gaps::default()),
+            room: Ok(Room::default()),
             live: Ok(Bytes::new()),
             silent: false,
             gate: None,
@@ -207,6 +210,11 @@ impl Answers for Script {
     fn gaps(&self) -> Result<Arc<Gaps>, Declined> {
         self.hear("gaps".to_owned());
         self.gaps.clone().map(Arc::new)
+    }
+
+    async fn room(&self) -> Result<Room, Declined> {
+        self.hear("room".to_owned());
+        self.room.clone()
     }
 
     async fn live(&self, limit: u32) -> Result<Bytes, Declined> {

@@ -118,6 +118,10 @@ impl Holdings for Engine {
         Arc::default()
     }
 
+    fn room(&self) -> BoxFuture<'_, Result<Room, Declined>> {
+        std::future::ready(Ok(Room::default())).boxed()
+    }
+
     fn live(&self, limit: u32) -> BoxFuture<'_, Result<Bytes, Declined>> {
         async move { Ok(limit.to_string().into()) }.boxed()
     }
