@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
-use http::Connection;
+use http::{Connection, escaped};
 use parts::Part;
 use power::Power;
 use process::{Process, eventually};
@@ -185,8 +185,7 @@ fn listed(admin: &mut Connection, id: &str) -> Option<RebuiltFile> {
 }
 
 fn path(id: &str) -> String {
-    let escaped: String = id.bytes().map(|byte| format!("%{byte:02x}")).collect();
-    format!("/v1/files/{escaped}/{SESSION}")
+    format!("/v1/files/{}/{SESSION}", escaped(id))
 }
 
 /// Cuts the power five times while files are sent, and checks that all of them are their sources.

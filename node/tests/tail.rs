@@ -6,6 +6,8 @@
 mod http; // requests over one plain connection
 #[path = "cluster/nodes.rs"]
 mod nodes; // their folders and addresses
+#[path = "chunks/parts.rs"]
+mod parts; // chunks as bytes
 #[path = "support/process.rs"]
 mod process; // the real binary
 mod tail {
@@ -71,7 +73,7 @@ impl Cluster {
     }
 }
 
-fn pause(milliseconds: std::ops::Range<u64>) {
+pub(crate) fn pause(milliseconds: std::ops::Range<u64>) {
     let over = Instant::now() + Duration::from_millis(fastrand::u64(milliseconds));
     eventually("the end of a pause", || (Instant::now() >= over).then_some(()));
 }

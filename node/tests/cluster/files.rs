@@ -12,7 +12,7 @@ use sheaf_proto::files::{RebuiltFile, RebuiltFiles};
 
 use super::leaving::ask_to;
 use super::nodes::{Nodes, settled, view};
-use crate::http::Connection;
+use crate::http::{Connection, escaped};
 use crate::parts::Part;
 use crate::process::{Process, eventually, eventually_within};
 
@@ -235,10 +235,6 @@ fn pages(node: &mut Process, query: &str, limit: usize) -> Option<Vec<(String, u
 
 fn path(id: &str) -> String {
     format!("/v1/files/{}/{SESSION}", escaped(id))
-}
-
-fn escaped(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02x}")).collect()
 }
 
 #[test]

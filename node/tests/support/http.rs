@@ -35,6 +35,11 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
+/// A text as a part of a path or of a query, whatever is in it.
+pub(crate) fn escaped(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02x}")).collect()
+}
+
 /// A connection that is kept alive.
 pub(crate) struct Connection {
     stream: BufReader<TcpStream>,

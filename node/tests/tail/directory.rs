@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use sheaf_proto::files::{RebuiltFile, RebuiltFiles};
 
-use crate::http::Connection;
+use crate::http::{Connection, escaped};
 
 /// Where a node is reached, in this life.
 #[derive(Clone, Copy)]
@@ -59,8 +59,4 @@ impl Directory {
         assert!([200, 503].contains(&status), "{}", String::from_utf8_lossy(&body));
         (status == 200).then_some(body)
     }
-}
-
-fn escaped(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02x}")).collect()
 }

@@ -24,6 +24,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::CATCHES_UP;
 use crate::http::Connection;
+use crate::parts::message;
 use crate::process::eventually_within;
 use crate::tail::directory::Directory;
 
@@ -108,7 +109,7 @@ impl Shared {
             let sent = stream::iter(parts).for_each_concurrent(AT_ONCE, |part| self.send(part));
             sent.await;
             let receipt = Receipt { answered, ..Receipt::default() };
-            if receipts.send(Ok(Frame::data(message(&receipt)))).await.is_err() {
+            if receipts.send(Ok(Frame::data(message(0, &receipt.encode_to_vec())))).await.is_err() {
                 return;
             }
         }
@@ -152,11 +153,4 @@ fn next(received: &mut BytesMut) -> Option<LogPart> {
         return None;
     }
     Some(LogPart::decode(received.split_to(end).split_off(5)).unwrap())
-}
-
-/// A gRPC message.
-fn message(receipt: &Receipt) -> Bytes {
-    let message = receipt.encode_to_vec();
-    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-    [&[0][..], &length, &message].concat().into()
 }

@@ -5,9 +5,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::CATCHES_UP;
 use crate::process::{eventually, eventually_within};
 use crate::tail::directory::Directory;
+use crate::{CATCHES_UP, pause};
 
 /// How far the fast one may be ahead of what is rebuilt: it would fill the disk otherwise.
 const AHEAD: u64 = 8 << 20;
@@ -119,10 +119,6 @@ impl Writer {
 
     /// Waits until it is time for more, when so much was written, and so much is allowed to be.
     fn wait(&self, total: u64, allowed: &mut u64) {
-        let over = |milliseconds| {
-            let over = Instant::now() + Duration::from_millis(fastrand::u64(..=milliseconds));
-            eventually("the time of the next line", || (Instant::now() >= over).then_some(()));
-        };
         match self.manner {
             Manner::Fast if total <= *allowed => {}
             Manner::Fast => eventually_within(CATCHES_UP, "the cluster to follow", || {
@@ -131,8 +127,8 @@ impl Writer {
                 *allowed = rebuilt + AHEAD;
                 (total <= *allowed).then_some(())
             }),
-            Manner::Slow => over(30),
-            Manner::Bursts => over(600),
+            Manner::Slow => pause(0..31),
+            Manner::Bursts => pause(0..601),
         }
     }
 
