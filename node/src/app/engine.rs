@@ -6,7 +6,6 @@ mod error; // why an engine does not start, or ends
 mod parts; // what its parts are run with
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,6 +18,7 @@ use tracing::{info, warn};
 use crate::aggregation::distinct_logs::MemoryLimit;
 use crate::app::changing::Changing;
 use crate::app::metrics::Metrics;
+use crate::app::room::Free;
 use crate::app::settings::Settings;
 use crate::blocking;
 use crate::checkpoint::carries::Carries;
@@ -106,7 +106,7 @@ pub struct Start {
     /// What stamps are taken from.
     pub clock: Clock,
     /// The free bytes of its disk.
-    pub free: Arc<dyn Fn() -> io::Result<u64> + Send + Sync>,
+    pub free: Free,
 }
 
 /// What answers questions about an engine; dropped before the engine stops.
@@ -237,13 +237,6 @@ impl Engine {
         let left = move || Ok(free()?.saturating_sub(reserve));
         let files = Files::new(folder(&settings, "files")?, Arc::clone(&store));
         let files = files.with_left(Arc::new(left));
-        let departures = Departures {
-            proposals: proposals.clone(),
-            node,
-            files: files.clone(),
-            members: members.clone(),
-            facts: facts.clone(),
-        };
         let folding_parts = folding::Parts {
             node,
             settings: flush_settings,
@@ -377,6 +370,11 @@ impl Engine {
         let gaps = KnownGaps::new(node, key, lending.folding.clone(), facts.clone());
         let asking = Asking { known: gaps.clone(), members: members.clone() };
         parts.run("gaps", async move { match asking.run().await {} })?;
+        let departures = Departures {
+            proposals: proposals.clone(),
+            lending: lending.clone(),
+            members: members.clone(),
+        };
         let cutter =
             Cutter::new(lead, Arc::new(stamping), Arc::new(members), silent, clocks.clone());
         let cutter = Arc::new(tokio::sync::Mutex::new(cutter));

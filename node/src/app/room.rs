@@ -2,10 +2,14 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 /// So far above the reserve a disk that was full has room again, so that a disk at its
 /// reserve does not open and close the node every second.
 const MARGIN_BYTES: u64 = 64 << 20;
+
+/// Tells how many bytes of a disk are free.
+pub type Free = Arc<dyn Fn() -> io::Result<u64> + Send + Sync>;
 
 /// The bytes of the disk of `folder` that are free.
 ///

@@ -27,7 +27,7 @@ pub struct Surroundings {
     /// Where closed windows go.
     pub sink: Box<dyn Fn() -> Box<dyn Sink> + Send + Sync>,
     /// The free bytes of the disk that the database is on.
-    pub free: Arc<dyn Fn() -> io::Result<u64> + Send + Sync>,
+    pub free: room::Free,
 }
 
 impl Surroundings {

@@ -1,15 +1,12 @@
-//! Who may leave the cluster, beyond what the facts know: whom the leader reaches.
+//! Who may leave the cluster, beyond what the facts know: whom the leader reaches, and what room
+//! others have.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
-
-use crate::blocking;
 
 use crate::checkpoint::facts::Facts;
 use crate::checkpoint::facts::command::Command;
@@ -17,10 +14,10 @@ use crate::checkpoint::facts::members::MemberState;
 use crate::checkpoint::facts::refused::Refused;
 use crate::checkpoint::raft::{Decision, ProposeError, Raft, Status};
 use crate::cluster::leases::LEASE;
-use crate::cluster::peers::{self, PeerError, Room};
+use crate::cluster::lending::Lending;
+use crate::cluster::peers::{self, Holdings as _, Room};
 use crate::cluster::proposals::{ProposalError, Proposals};
 use crate::event::node::NodeId;
-use crate::flush::files::Files;
 
 /// How long a member that is there may take to answer its leader.
 pub const SILENCE: Duration = Duration::from_secs(2);
@@ -40,14 +37,10 @@ const _: () = assert!(LEASE_WAIT.as_secs() > 2 * LEASE.as_secs());
 pub struct Departures {
     /// Who is asked.
     pub proposals: Proposals,
-    /// This node, ..
-    pub node: NodeId,
-    /// .. its files, ..
-    pub files: Files,
+    /// This node's files ..
+    pub lending: Lending,
     /// .. and the ways to the other members.
     pub members: peers::Member,
-    /// Who is a member.
-    pub facts: watch::Receiver<Arc<Facts>>,
 }
 
 impl Departures {
@@ -65,7 +58,7 @@ impl Departures {
     /// Why the others could not hold a member's files, if any are rebuilt, and as far as they say how
     /// much room they have.
     async fn lacks_room(&self, node: NodeId) -> Option<Refused> {
-        let facts = self.facts.borrow().clone();
+        let facts = self.lending.facts.borrow().clone();
         facts.rebuilding().next()?;
         let stay = facts.members().iter().filter(|(_, member)| member.state.may_own());
         let asked = stay.map(async |(&id, member)| match self.room(id, &member.address).await {
@@ -78,14 +71,12 @@ impl Departures {
         no_room(node, &join_all(asked).await.into_iter().collect())
     }
 
-    async fn room(&self, node: NodeId, address: &str) -> Result<Room, PeerError> {
-        if node != self.node {
-            return self.members.other(node, address).room(ROOM_WAIT).await;
+    async fn room(&self, node: NodeId, address: &str) -> Result<Room, String> {
+        if node == self.lending.keeping.node {
+            return self.lending.room().await.map_err(|declined| declined.to_string());
         }
-        let files = self.files.clone();
-        let looked = blocking::run(move || files.room()).await.map_err(|error| error.to_string());
-        let room = looked.and_then(|room| room.map_err(|error| error.to_string()));
-        room.map_err(PeerError::Unreachable)
+        let told = self.members.other(node, address).room(ROOM_WAIT).await;
+        told.map_err(|error| error.to_string())
     }
 
     /// Gives a member up, once it cannot append any more. Asking again changes nothing.

@@ -215,8 +215,8 @@ impl Gathering {
     ) -> Result<Reached, GatherError> {
         let (mut missing, mut tables) = (slots, Vec::new());
         let (held, nodes) = self.held(facts, number, window).await?;
-        let whole = held.iter().find(|held| held.slots.len() == SLOTS);
-        if let Some(summary) = whole.and_then(|held| held.summary.clone()) {
+        let mut whole = held.iter().filter(|held| held.slots.len() == SLOTS);
+        if let Some(summary) = whole.find_map(|held| held.summary.clone()) {
             return Ok(Reached::Summary(Box::new(summary)));
         }
         // What another node has may be of a claim that was superseded after a loss.
