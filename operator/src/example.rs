@@ -1,4 +1,7 @@
-//! An aggregator for tests, as an API server would hand it out.
+//! Aggregators for tests, as an API server would hand them out.
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
+
+pub mod any; // made up at random
 
 use serde_json::{Value, json};
 
@@ -6,7 +9,7 @@ use crate::resource::LogAggregator;
 use crate::validate::{Found, Installation};
 
 /// An aggregator that says no more than it must, but for `more`.
-pub(crate) fn aggregator(more: Value) -> LogAggregator {
+pub fn aggregator(more: Value) -> LogAggregator {
     let count = json!({"attribute": "service.name"});
     let mut spec = json!({"aggregations": [
         {"name": "by-service", "type": "DistinctLogs", "distinctLogs": count},
@@ -25,7 +28,7 @@ pub(crate) fn aggregator(more: Value) -> LogAggregator {
 }
 
 /// What there is beside a new aggregator.
-pub(crate) fn nothing() -> Found {
+pub fn nothing() -> Found {
     Found {
         installation: Installation {
             image: "sheaf:dev".to_owned(),

@@ -14,6 +14,8 @@ pub mod watches; // what is watched
 pub mod decide; // what to do next; pure
 
 pub mod build; // the objects that a valid aggregator asks for; pure, and cannot fail
+#[cfg(any(test, feature = "example"))]
+pub mod example; // aggregators for tests
 pub mod validate; // from the resource and what was found to what cannot be wrong; pure
 
 pub mod metrics; // what the operator tells of itself
@@ -23,8 +25,6 @@ pub mod owned; // whose an object is, and whether it has changed
 pub mod names; // what objects, labels, annotations and files are called
 pub mod resource; // the LogAggregator: its fields, its rules, and how a cluster learns of it
 
-#[cfg(test)]
-mod example; // an aggregator for tests
 #[cfg(test)]
 mod permissions; // what the chart permits the operator
 #[cfg(test)]

@@ -209,6 +209,18 @@ pub enum Invalid {
         /// How the two have to be to each other.
         relation: &'static str,
     },
+    /// Large pages are all that is named.
+    #[error(
+        "spec.resources names {0} alone: a pod gets none without a request or a limit of cpu or \
+         memory, so add one"
+    )]
+    LargePagesAlone(String),
+    /// The name of the storage class is none.
+    #[error(
+        "spec.storage.storageClassName is \"{0}\": use the name of a StorageClass (kubectl get \
+         storageclasses), or leave it out for the cluster's default class"
+    )]
+    StorageClass(String),
     /// The image's name is none.
     #[error(
         "spec.image is \"{0}\": use a name without spaces, such as registry.example.com/sheaf:1"
@@ -282,10 +294,13 @@ fn names(aggregator: &str) -> Result<Names, Invalid> {
 
 /// Whether a name is lower-case letters, digits and `-`, a letter first and no `-` last.
 fn is_label(name: &str) -> bool {
+    is_part_of_name(name) && !name.starts_with(|first: char| first.is_ascii_digit())
+}
+
+/// Whether an object's name may have this before, between or after points (RFC 1123).
+fn is_part_of_name(part: &str) -> bool {
     let allowed = |c: u8| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'-');
-    name.bytes().all(allowed)
-        && name.starts_with(|first: char| first.is_ascii_lowercase())
-        && !name.ends_with('-')
+    part.bytes().all(allowed) && !part.is_empty() && !part.starts_with('-') && !part.ends_with('-')
 }
 
 fn in_bounds<N>(field: impl Into<String>, value: N, least: N, most: N) -> Result<(), Invalid>
@@ -398,6 +413,10 @@ fn at_least_copies(copies: i32, field: &'static str, nodes: i32) -> Result<(), I
 }
 
 fn volume(storage: &Storage) -> Result<Volume, Invalid> {
+    let class = storage.storage_class_name.as_deref().unwrap_or_default();
+    if !class.is_empty() && !class.split('.').all(is_part_of_name) {
+        return Err(Invalid::StorageClass(class.to_owned()));
+    }
     let bytes = quantity::bytes(&storage.size).filter(|bytes| *bytes >= SIZE_MIN);
     let bytes = bytes.ok_or_else(|| Invalid::Size {
         field: "storage.size",

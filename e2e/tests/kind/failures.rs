@@ -13,11 +13,7 @@ fn a_node_that_is_killed_under_load_comes_back_with_what_it_had() {
     play("killed", async |scene| {
         scene.start(&aggregator(json!({}))).await;
         let load = Load::steady(scene).await;
-        let victim = scene.receiver().await;
-        machine::kill(&victim, "sheaf-node").await;
-        scene
-            .eventually("restarted node", async || restarted(scene, &victim.name_any()).await)
-            .await;
+        kill(scene, async || ()).await;
         scene.settled(3).await;
         let sent = load.stop(scene).await;
         ledger::balances(scene, &[sent]).await;
@@ -31,7 +27,7 @@ fn a_pod_that_is_deleted_under_load_comes_back_as_the_same_member() {
         scene.start(&aggregator(json!({}))).await;
         let before = scene.members().await;
         let load = Load::steady(scene).await;
-        delete(scene, &scene.receiver().await).await;
+        delete(scene, async || ()).await;
         scene.settled(3).await;
         let sent = load.stop(scene).await;
         ledger::balances(scene, &[sent]).await;
@@ -39,8 +35,25 @@ fn a_pod_that_is_deleted_under_load_comes_back_as_the_same_member() {
     });
 }
 
-async fn delete(scene: &Scene, pod: &Pod) {
+/// Kills a node that a sender is connected to, and waits until it runs again.
+pub(crate) async fn kill(scene: &Scene, meanwhile: impl AsyncFnOnce()) {
+    let victim = scene.receiver().await;
+    let before = restarts(&victim);
+    machine::kill(&victim, "sheaf-node").await;
+    meanwhile().await;
+    scene
+        .eventually("restarted node", async || {
+            let pod = scene.api::<Pod>().get(&victim.name_any()).await.unwrap();
+            (restarts(&pod) > before).then_some(())
+        })
+        .await;
+}
+
+/// Deletes the pod of a node that a sender is connected to, and waits until there is another one.
+pub(crate) async fn delete(scene: &Scene, meanwhile: impl AsyncFnOnce()) {
+    let pod = scene.receiver().await;
     scene.api::<Pod>().delete(&pod.name_any(), &DeleteParams::default()).await.unwrap();
+    meanwhile().await;
     scene
         .eventually("pod in its place", async || {
             let found = scene.api::<Pod>().get_opt(&pod.name_any()).await.unwrap()?;
@@ -49,8 +62,7 @@ async fn delete(scene: &Scene, pod: &Pod) {
         .await;
 }
 
-async fn restarted(scene: &Scene, name: &str) -> Option<()> {
-    let pod = scene.api::<Pod>().get(name).await.unwrap();
-    let containers = pod.status?.container_statuses?;
-    containers.iter().any(|container| container.restart_count > 0).then_some(())
+fn restarts(pod: &Pod) -> i32 {
+    let statuses = pod.status.iter().flat_map(|status| &status.container_statuses).flatten();
+    statuses.map(|container| container.restart_count).sum()
 }

@@ -73,8 +73,15 @@ async fn run(program: &str, arguments: &[&str]) -> String {
 }
 
 async fn bytes(program: &str, arguments: &[&str]) -> Vec<u8> {
+    succeeds(program, arguments).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What a program prints when it succeeds, or else what it complains of.
+pub(crate) async fn succeeds(program: &str, arguments: &[&str]) -> Result<Vec<u8>, String> {
     let output = Command::new(program).args(arguments).output().await.unwrap();
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
     let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {}: {complaint}", output.status);
-    output.stdout
+    Err(format!("{program} {arguments:?}: {}: {complaint}", output.status))
 }

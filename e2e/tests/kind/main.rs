@@ -16,6 +16,7 @@ mod custom_metrics; // what autoscalers are told
 mod deletion; // what goes and what stays
 mod drift; // what somebody else changes or deletes
 mod failures; // what dies comes back, and nothing is lost
+mod generated; // what is built of any aggregator
 mod manifests; // what is refused, and in which words
 mod rolling; // other pods, other settings, other images
 mod scaling; // more nodes, fewer nodes, and changes of mind

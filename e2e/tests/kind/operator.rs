@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 
 use futures::FutureExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
@@ -21,21 +22,35 @@ const REPLICAS: i32 = 2;
 /// The operator, as a process.
 pub(crate) const PROGRAM: &str = "sheaf-operator";
 
-/// Kills all operators, without a chance to say good-bye. They start again.
+/// Kills all operators that run, without a chance to say good-bye. They start again.
 pub(crate) async fn kill(scene: &Scene) {
-    for pod in pods(scene).await {
+    for pod in running(scene).await {
         machine::kill(&pod, PROGRAM).await;
     }
 }
 
-/// Kills all operators and takes their pods away: those that come wait until the lease runs out.
+/// Kills all operators that run, and takes their pods away: those that come wait until the lease
+/// runs out.
 pub(crate) async fn lose(scene: &Scene) {
     let api = Api::<Pod>::namespaced(scene.client.clone(), NAMESPACE);
     let at_once = DeleteParams::default().grace_period(0);
-    for pod in pods(scene).await {
+    for pod in running(scene).await {
         machine::kill(&pod, PROGRAM).await;
         api.delete(&pod.name_any(), &at_once).await.unwrap();
     }
+}
+
+/// As [`lose`], and waits until another one acts.
+pub(crate) async fn replace(scene: &Scene) {
+    lose(scene).await;
+    let api = Api::<Lease>::namespaced(scene.client.clone(), NAMESPACE);
+    scene
+        .eventually("operator that acts", async || {
+            let holder = api.get(NAME).await.unwrap().spec?.holder_identity?;
+            let pods = pods(scene).await;
+            pods.iter().any(|pod| pod.name_any() == holder).then_some(())
+        })
+        .await;
 }
 
 /// Has something done while there is no operator, nor the API that it serves: as long as nobody
@@ -53,6 +68,16 @@ pub(crate) async fn without(scene: &Scene, work: impl AsyncFnOnce()) {
 pub(crate) async fn pods(scene: &Scene) -> Vec<Pod> {
     let api = Api::<Pod>::namespaced(scene.client.clone(), NAMESPACE);
     api.list(&ListParams::default().labels(SELECTOR)).await.unwrap().items
+}
+
+/// Those of them that are ready: one whose machine is off is not.
+async fn running(scene: &Scene) -> Vec<Pod> {
+    let mut pods = pods(scene).await;
+    pods.retain(|pod| {
+        let conditions = pod.status.iter().flat_map(|status| &status.conditions).flatten();
+        conditions.into_iter().any(|it| it.type_ == "Ready" && it.status == "True")
+    });
+    pods
 }
 
 async fn scale(scene: &Scene, replicas: i32) {

@@ -20,6 +20,10 @@ pub struct Storage {
     /// The storage class of the volumes. If left out, the cluster's default class. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new(
+        "self == '' || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?\
+        ([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')"
+    ).message("use the name of a StorageClass, such as standard"))]
     pub storage_class_name: Option<String>,
 
     /// What becomes of the volumes of nodes that are gone.

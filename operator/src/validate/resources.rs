@@ -10,6 +10,9 @@ const MEMORY_MIN: u64 = 128 << 20;
 /// What every machine has, and may be promised more often than it is there.
 const ORDINARY: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
+/// How the names of large pages begin.
+const LARGE_PAGES: &str = "hugepages-";
+
 /// What a node gets if nobody says it.
 pub(super) fn default() -> ResourceRequirements {
     let quantity = |name: &str, value: &str| (name.to_owned(), Quantity(value.to_owned()));
@@ -48,7 +51,16 @@ pub(super) fn check(resources: &ResourceRequirements) -> Result<(), Invalid> {
             });
         }
     }
-    Ok(())
+    // Whatever has a request has a limit, but for what is ordinary.
+    let requests = resources.requests.iter().flatten();
+    let mut named = limits.clone().chain(requests).map(|(name, _)| name.as_str());
+    let pages = limits.map(|(name, _)| name).find(|name| name.starts_with(LARGE_PAGES));
+    match pages {
+        Some(pages) if !named.any(|name| ["cpu", "memory"].contains(&name)) => {
+            Err(Invalid::LargePagesAlone(pages.clone()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The most bytes of memory that a node may take, if it is limited.
@@ -71,7 +83,7 @@ fn check_name(name: &str) -> Result<(), Invalid> {
     let is_device = name.split_once('/').is_some_and(|(domain, device)| {
         !domain.is_empty() && !device.is_empty() && !device.contains('/')
     });
-    if ORDINARY.contains(&name) || name.starts_with("hugepages-") || is_device {
+    if ORDINARY.contains(&name) || name.starts_with(LARGE_PAGES) || is_device {
         return Ok(());
     }
     Err(Invalid::ResourceName(name.to_owned()))

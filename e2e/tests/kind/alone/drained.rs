@@ -3,10 +3,10 @@ use kube::api::EvictParams;
 use kube::{Api, Config, ResourceExt as _};
 use serde_json::json;
 
-use crate::ledger;
 use crate::load::Load;
 use crate::machine::{kubectl, machine};
 use crate::scene::{Scene, aggregator, play};
+use crate::{ledger, operator};
 
 /// Nobody but the nodes has to leave, so that what a test observes with stays where it is.
 const NODES_ONLY: [&str; 4] = [
@@ -19,7 +19,7 @@ const NODES_ONLY: [&str; 4] = [
 /// The volumes of kind are folders of machines, so a pod waits for its machine.
 #[test]
 #[ignore = "needs a cluster: make e2e"]
-fn a_machine_that_is_drained_under_load_takes_one_node_away_and_gives_it_back() {
+fn a_machine_that_is_drained_under_load_takes_one_node_away_and_gives_it_back_whoever_operates() {
     play("drained", async |scene| {
         scene.start(&aggregator(json!({}))).await;
         let members = scene.members().await;
@@ -35,6 +35,7 @@ fn a_machine_that_is_drained_under_load_takes_one_node_away_and_gives_it_back() 
             })
             .await;
         assert_eq!(evict_another(scene, &away).await, Err(429), "one may be away at a time");
+        operator::replace(scene).await;
         kubectl(&["uncordon", &machine]).await;
         scene.settled(3).await;
         assert_eq!(scene.members().await, members);

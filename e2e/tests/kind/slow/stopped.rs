@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::load::Load;
 use crate::scene::{Scene, aggregator, play};
-use crate::{ledger, machine};
+use crate::{ledger, machine, operator};
 
 /// Nobody says that a machine is off: who sends to it learns nothing, also for a while after.
 const IMPATIENT: [&str; 2] = ["--timeout", "5s"];
@@ -30,6 +30,7 @@ fn a_machine_that_is_turned_off_under_load_costs_nothing_and_comes_back_with_wha
                 (status.ready_replicas == 2 && status.complete == Some(true)).then_some(())
             })
             .await;
+        operator::replace(scene).await;
         let waits = scene.api::<Pod>().get(&away.name_any()).await.unwrap();
         assert_eq!(waits.uid(), away.uid(), "nothing is given up because it is silent");
         machine::start(&machine).await;
