@@ -303,6 +303,11 @@ fn is_part_of_name(part: &str) -> bool {
     part.bytes().all(allowed) && !part.is_empty() && !part.starts_with('-') && !part.ends_with('-')
 }
 
+/// Whether YAML has no place for it (YAML 1.2.2, section 5.1): what is applied is read as YAML.
+fn is_unprintable(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+}
+
 fn in_bounds<N>(field: impl Into<String>, value: N, least: N, most: N) -> Result<(), Invalid>
 where
     N: Copy + PartialOrd + Display + Into<i64>,
@@ -354,6 +359,10 @@ fn check_member(aggregation: &Aggregation) -> Result<(), Invalid> {
             if distinct.attribute.is_empty() {
                 let advice = "names no attribute: name one";
                 return Err(Invalid::Aggregations(format!("\"{name}\" {advice}")));
+            }
+            if distinct.attribute.contains(is_unprintable) {
+                let advice = "use an attribute without control characters";
+                return Err(Invalid::Aggregations(format!("\"{name}\": {advice}")));
             }
             let field = "aggregations[].distinctLogs.windowSeconds";
             return in_bounds(field, distinct.window_seconds, 1, 86_400);

@@ -12,6 +12,11 @@ pub(crate) async fn set(values: &[&str]) {
     helm(&[&upgrade(values)[..], &["--wait"]].concat()).await;
 }
 
+/// Takes back what was set last, and waits for that too.
+pub(crate) async fn undo() {
+    helm(&["rollback", "sheaf", "--namespace", NAMESPACE, "--wait"]).await;
+}
+
 /// As [`set`], but nothing is done; otherwise what `helm` says against it.
 pub(crate) async fn would_set(values: &[&str]) -> Result<(), String> {
     let arguments = [&upgrade(values)[..], &["--dry-run=server"]].concat();

@@ -236,7 +236,8 @@ impl Scene {
             .expect("a namespace that is not there");
     }
 
-    async fn close(&self) {
+    /// Deletes it.
+    pub(crate) async fn close(&self) {
         let api: Api<Namespace> = Api::all(self.client.clone());
         api.delete(&self.namespace, &DeleteParams::default()).await.unwrap();
     }

@@ -20,7 +20,11 @@ pub fn any_aggregator(
     let numbers = (1..=3_i32, select(vec![1, 3, 5]), prop::option::of(3..=256_i32));
     let scaled = prop::option::of((3..=256_i32, 0..=253_i32, 1..=100_i32));
     let size = (10_u32..=2000, select(vec!["Gi", "G", "Ti"]));
-    let count = ("[a-z]([-a-z0-9]{0,61}[a-z0-9])?", ".{1,40}", 1..=86_400_i32);
+    let count = (
+        "[a-z]([-a-z0-9]{0,61}[a-z0-9])?",
+        r"[^\p{Cc}\x{feff}\x{fffe}\x{ffff}]{1,40}",
+        1..=86_400_i32,
+    );
     let parts = prop::option::of((1_i64 << 20..=1_i64 << 40, any::<bool>()));
     let retention = prop::option::of(1..=315_360_000_i32);
     let files = prop::option::of((1..=3_600_i32, retention, parts));

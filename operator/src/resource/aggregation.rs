@@ -50,12 +50,15 @@ pub enum AggregationType {
 }
 
 /// The settings of a distinct count.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DistinctLogs {
     /// The key of the attribute whose values are counted apart, such as service.name. It is
     /// looked up in the record, then in its scope, then in its resource.
     #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = Rule::new(
+        r"!self.matches('[\\p{Cc}\\x{FEFF}\\x{FFFE}\\x{FFFF}]')"
+    ).message("use an attribute without control characters"))]
     pub attribute: String,
 
     /// What makes two records the same, so that they are counted once.

@@ -74,6 +74,11 @@ fn new_ones() -> Vec<(Value, Option<&'static str>)> {
     let longest = "a".repeat(40);
     let too_long = "a".repeat(41);
     let count = json!({"attribute": "foo"});
+    let counting = |attribute: &str| {
+        let count = json!({"attribute": attribute});
+        let one = json!({"name": "a", "type": "DistinctLogs", "distinctLogs": count});
+        aggregator(json!({"aggregations": [one]}))
+    };
     let mut cases = vec![
         (aggregator(json!({})), None),
         (aggregator(json!({"voters": 1})), None),
@@ -92,6 +97,11 @@ fn new_ones() -> Vec<(Value, Option<&'static str>)> {
         (aggregator(json!({"storage": {"size": "-1Gi"}})), Some("at least 1Gi")),
         (aggregator(json!({"storage": {"size": "large"}})), Some("at least 1Gi")),
         (aggregator(json!({"image": "registry.example.com:5000/logs/sheaf@sha256:0"})), None),
+        (counting("k8s.pod.name"), None),
+        (counting("Größe (µs) 🕴 \"'\\"), None),
+        (counting("a\u{7f}"), Some("without control characters")),
+        (counting("a\n"), Some("without control characters")),
+        (counting("\u{feff}a"), Some("without control characters")),
         (aggregator(json!({"storage": {"storageClassName": ""}})), None),
         (aggregator(json!({"storage": {"storageClassName": "1-fast.example.com"}})), None),
         (aggregator(json!({"storage": {"storageClassName": "Fast"}})), Some("of a StorageClass")),

@@ -128,6 +128,7 @@ fn what_a_definition_of_another_version_lets_through_is_refused_with_advice() {
         (lone(json!({})), "needs the member distinctLogs"),
         (lone(json!({"name": "A", "distinctLogs": {"attribute": "foo"}})), "lower-case letters"),
         (lone(json!({"distinctLogs": {"attribute": ""}})), "names no attribute"),
+        (lone(json!({"distinctLogs": {"attribute": "a\u{80}"}})), "without control characters"),
         (lone(json!({"distinctLogs": {"attribute": "a", "windowSeconds": 0}})), "from 1 to 86400"),
         (lone(json!({"type": "LogFiles"})), "needs the member logFiles"),
         (lone(json!({"distinctLogs": {"attribute": "a"}, "logFiles": {}})), "and no other"),
