@@ -15,6 +15,7 @@ pub mod count_table; // full counts of a closed window, by slot: kept, sent and 
 pub use carry::{Carried, remove_all_but};
 pub use memory::Sizes;
 pub use pack::Packer;
+pub use records::SlotRecords;
 pub use window::{MemoryLimit, OpenWindow};
 
 mod carry; // what outlives the process of an open window

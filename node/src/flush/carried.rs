@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::aggregation::distinct_logs::{Carried, FoldError, MemoryLimit, OpenWindow};
+use crate::aggregation::distinct_logs::{Carried, FoldError, MemoryLimit, OpenWindow, SlotRecords};
 use crate::checkpoint::carries::{Carries, Carry};
 use crate::checkpoint::facts::Slot;
 use crate::event::slots::SlotSet;
@@ -154,8 +154,10 @@ impl CarriedWindows {
 pub(super) struct Kept {
     /// What the aggregation itself keeps of it.
     pub(super) state: Carried,
-    /// Records by second.
-    pub(super) seconds: Vec<(UnixNanos, u64)>,
+    /// The records in it that were stamped since the newest cut, by second; earlier versions say
+    /// nothing of them.
+    #[serde(default)]
+    pub(super) recent: Vec<(UnixNanos, SlotRecords)>,
 }
 
 impl Kept {
@@ -183,8 +185,8 @@ pub(super) fn carried(carry: &Carry) -> Result<Carried, FlushError> {
 
 /// The same carry, with its state in a file of another name.
 fn in_file(carry: Carry, file: String) -> Result<Carry, FlushError> {
-    let Kept { state, seconds } = Kept::of(&carry)?;
-    let state = Kept { state: state.in_file(file), seconds }.written()?;
+    let Kept { state, recent } = Kept::of(&carry)?;
+    let state = Kept { state: state.in_file(file), recent }.written()?;
     Ok(Carry { state, ..carry })
 }
 
@@ -252,7 +254,7 @@ mod tests {
     /// Carries a window of these slots, of which there is nothing.
     fn carry(windows: &CarriedWindows, of: &str) -> Carry {
         let state = OpenWindow::new(CHECK_MEMORY, &windows.scratch, None).carry().unwrap();
-        let state = json!({ "state": state, "seconds": [] });
+        let state = json!({ "state": state, "recent": [] });
         let (slots, next) = (of.parse().unwrap(), BTreeMap::new());
         let carry = Carry { aggregation: 1, window: WINDOW, slots, next, state };
         windows.carries.record(std::slice::from_ref(&carry)).unwrap();

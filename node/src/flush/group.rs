@@ -388,8 +388,7 @@ impl Group {
             // ended and was flushed.
             let Some(account) = self.accounts.get_mut(&number) else { continue };
             if let Some(open) = account.window(segment, part, bytes_before, settings) {
-                let records = open.seconds.entry(part.stamp.whole_second()).or_default();
-                *records += u64::from(section.records());
+                open.recent.entry(part.stamp.whole_second()).or_default().add(&section);
                 open.has_grown = true;
                 open.state.fold(&section)?;
             }
@@ -406,6 +405,7 @@ impl Group {
         let (next, reached) = (&self.folded(), self.reached());
         let folded = |segment| reached.get(&segment).copied().unwrap_or(0);
         for (&number, account) in &mut self.accounts {
+            account.cut(facts.latest_cut().time);
             let open = account.windows.keys().copied();
             let dues = due(facts, number, &self.slots, open, folded);
             closings.is_behind |= dues.is_behind;
@@ -501,20 +501,12 @@ impl Group {
     }
 
     /// Records that were stamped before a time and are in no window that the facts know as
-    /// flushed, and chunks in no checkpoint, by aggregation.
+    /// flushed, and chunks in no checkpoint, by aggregation. No cut is later than that time.
     pub fn pending(&self, facts: &Facts, before: UnixNanos) -> BTreeMap<u32, u64> {
-        let pending = self.accounts.iter().map(|(&number, account)| {
-            let flushed = |window: Window| {
-                let now = facts.latest_cut().time;
-                facts.aggregations().get(&number).is_none_or(|aggregation| {
-                    self.slots.iter().all(|slot| !aggregation.waits_for(slot, window, now))
-                })
-            };
-            let open = account.windows.values().map(|open| &open.seconds);
-            let closing = account.closing.iter().filter(|(window, _)| !flushed(**window));
-            let seconds = open.chain(closing.map(|(_, seconds)| seconds));
-            (number, seconds.flat_map(|seconds| seconds.range(..before).map(|(_, r)| r)).sum())
-        });
+        let pending = self
+            .accounts
+            .iter()
+            .map(|(&number, account)| (number, account.pending(facts, &self.slots, before)));
         let chunks = self
             .shelves
             .iter()
@@ -538,7 +530,7 @@ impl Group {
             let name = account.aggregation.definition.name.as_str().to_owned();
             let sum = to.windows.entry(name).or_default();
             for open in account.windows.values() {
-                sum.records += open.state.records();
+                sum.records += open.state.records().total();
                 sum.memory_bytes += open.state.memory_bytes();
             }
         }

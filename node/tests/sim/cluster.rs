@@ -392,7 +392,10 @@ impl Cluster<'_> {
             self.run_for(LOOK_AGAIN);
             if self.contradictions().is_empty() {
                 self.run_for(QUIET);
-                return self.contradictions();
+                // What a sender has kept sending may be accepted only now.
+                if self.contradictions().is_empty() {
+                    return Vec::new();
+                }
             }
         }
         self.contradictions()

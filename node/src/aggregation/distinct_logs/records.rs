@@ -4,20 +4,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::entry::distinct::{Content, DistinctSection};
 use crate::event::fingerprint::{SLOTS, slot_of};
+use crate::event::slots::SlotSet;
 
 /// The records of each slot, distinct or not. In JSON, those of the slots that have any.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<(u8, u64)>", into = "Vec<(u8, u64)>")]
-pub(super) struct SlotRecords(Box<[u64; SLOTS]>);
+pub struct SlotRecords(Box<[u64; SLOTS]>);
 
-impl SlotRecords {
-    pub(super) fn new() -> Self {
+impl Default for SlotRecords {
+    fn default() -> Self {
         SlotRecords(Box::new([0; SLOTS]))
     }
+}
 
+impl SlotRecords {
     /// Adds a section's records: each belongs to the slot of its key or, without keys, of
     /// its value's hash.
-    pub(super) fn add(&mut self, section: &DistinctSection<'_>) {
+    pub fn add(&mut self, section: &DistinctSection<'_>) {
         match section.content() {
             Content::Keys(keys) => {
                 for at in 0..keys.len() {
@@ -32,8 +35,13 @@ impl SlotRecords {
         }
     }
 
+    /// The records of these slots.
+    pub fn of(&self, slots: &SlotSet) -> u64 {
+        slots.iter().map(|slot| self.0[usize::from(slot)]).sum()
+    }
+
     /// The records of all slots.
-    pub(super) fn total(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.0.iter().sum()
     }
 
@@ -46,7 +54,7 @@ impl SlotRecords {
 
 impl From<Vec<(u8, u64)>> for SlotRecords {
     fn from(slots: Vec<(u8, u64)>) -> Self {
-        let mut all = SlotRecords::new();
+        let mut all = SlotRecords::default();
         for (slot, records) in slots {
             all.0[usize::from(slot)] = records;
         }

@@ -49,7 +49,7 @@ impl OpenWindow {
         OpenWindow {
             limit,
             folder: scratch.to_owned(),
-            records: SlotRecords::new(),
+            records: SlotRecords::default(),
             memory: Memory::new(sizes.within(limit.share() / 2)),
             ids: Ids::default(),
             sizes: Sizes::default(),
@@ -162,9 +162,9 @@ impl OpenWindow {
         Ok(OpenWindow { records, sizes, spilled, ..fresh })
     }
 
-    /// The number of records that were folded.
-    pub fn records(&self) -> u64 {
-        self.records.total()
+    /// The records that were folded.
+    pub fn records(&self) -> &SlotRecords {
+        &self.records
     }
 
     /// The memory that the window takes, including what is being written to disk.
@@ -189,13 +189,13 @@ impl OpenWindow {
     /// [`Counts::upper_bound`].
     pub fn current(&self, limit: usize) -> Counts {
         if let Some(spilled) = &self.spilled {
-            return spilled.current(&self.memory, self.records(), limit);
+            return spilled.current(&self.memory, self.records.total(), limit);
         }
         let mut ranking = Ranking::new(limit);
         for value in self.memory.values.iter() {
             ranking.add(value.canonical, value.total());
         }
-        ranking.finish(self.records())
+        ranking.finish(self.records.total())
     }
 
     /// The exact counts, with at most `limit` values in the list.

@@ -490,7 +490,7 @@ async fn a_slot_is_kept_by_what_is_carried_of_an_open_window_and_not_by_what_is_
         node.cluster.cut(20, &[(node.segment, 4)]);
         let due = node.due(&mut node.fold());
         let state = OpenWindow::new(MemoryLimit(1 << 20), node.scratch.path(), None).carry();
-        let state = serde_json::json!({ "state": state.unwrap(), "seconds": [] });
+        let state = serde_json::json!({ "state": state.unwrap(), "recent": [] });
         let (slots, next) = (slots("7"), BTreeMap::new());
         let carry = Carry { aggregation: 0, window: carried, slots, next, state };
         node.carried().carries.record(&[carry]).unwrap();

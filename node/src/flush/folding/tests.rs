@@ -38,7 +38,7 @@ fn closings(to_flush: &mut mpsc::UnboundedReceiver<Flush>) -> Vec<(u64, Window, 
     let flushes = std::iter::from_fn(|| to_flush.try_recv().ok());
     let closings = flushes.filter_map(|flush| match flush {
         Flush::Window { group, closing } => {
-            let records = closing.state.map_or(0, |state| state.records());
+            let records = closing.state.map_or(0, |state| state.records().total());
             Some((group, closing.due.window, closing.due.slots.to_string(), records))
         }
         Flush::Files { .. } | Flush::Carry { .. } => None,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Closing, Positions};
-use crate::aggregation::distinct_logs::{OpenWindow, Sizes};
+use crate::aggregation::distinct_logs::{OpenWindow, Sizes, SlotRecords};
 use crate::checkpoint::carries::Carry;
 use crate::checkpoint::facts::Facts;
 use crate::event::slots::SlotSet;
@@ -22,14 +22,11 @@ pub(super) struct Account {
     /// What is stamped then or later is not its own.
     pub(super) end: Option<UnixNanos>,
     pub(super) windows: BTreeMap<Window, Open>,
-    /// Windows that are being handed out, with their records by second.
-    pub(super) closing: BTreeMap<Window, Seconds>,
+    /// Windows that are being handed out, with what was folded into them.
+    pub(super) closing: BTreeMap<Window, SlotRecords>,
     /// How large the last window became.
     pub(super) like: Option<Sizes>,
 }
-
-/// Records by the second in which they were stamped.
-pub(super) type Seconds = BTreeMap<UnixNanos, u64>;
 
 pub(super) struct Open {
     /// The first entry of each segment that is not in what was carried.
@@ -37,7 +34,8 @@ pub(super) struct Open {
     /// The bytes that the group had folded before the first entry that is not carried.
     pub(super) bytes_before: u64,
     pub(super) state: OpenWindow,
-    pub(super) seconds: Seconds,
+    /// Its records that were stamped since the newest cut, by second.
+    pub(super) recent: BTreeMap<UnixNanos, SlotRecords>,
     /// Whether it has more than what was carried.
     pub(super) has_grown: bool,
 }
@@ -70,9 +68,9 @@ impl Account {
         let kept = Kept::of(&carry)?;
         let Carry { window, next, .. } = carry;
         let state = OpenWindow::resume(settings.window_memory, &settings.scratch, kept.state)?;
-        let seconds = kept.seconds.into_iter().collect();
+        let recent = kept.recent.into_iter().collect();
         let (begin, bytes_before, has_grown) = (next, 0, false);
-        self.windows.insert(window, Open { begin, bytes_before, state, seconds, has_grown });
+        self.windows.insert(window, Open { begin, bytes_before, state, recent, has_grown });
         Ok(())
     }
 
@@ -98,7 +96,7 @@ impl Account {
             begin: Positions::new(),
             bytes_before,
             state: OpenWindow::new(settings.window_memory, &settings.scratch, like),
-            seconds: Seconds::new(),
+            recent: BTreeMap::new(),
             has_grown: false,
         });
         let carried = open.begin.get(&segment).copied().unwrap_or(0);
@@ -119,16 +117,34 @@ impl Account {
         if due.slots.is_empty() {
             return Ok(None);
         }
-        let (state, seconds) = match open {
-            Some(Open { state, seconds, .. }) => (Some(state), seconds),
-            None => (None, Seconds::new()),
-        };
+        let state = open.map(|open| open.state);
+        let records = state.as_ref().map(|state| state.records().clone()).unwrap_or_default();
         self.like = state.as_ref().map(OpenWindow::sizes).or(self.like);
-        self.closing.insert(due.window, seconds);
+        self.closing.insert(due.window, records);
         let gives_up = facts.cut(due.cut).is_some_and(|cut| cut.time == due.window.end);
         let older = |window: Window| gives_up && window.end < due.window.end;
         let carries = self.carry(older, slots, next, bytes)?;
         Ok(Some(Closing { aggregation: self.aggregation.clone(), due, state, carries }))
+    }
+
+    /// Records of slots that were stamped before a time, and that the facts do not know as
+    /// flushed. No cut is later.
+    pub(super) fn pending(&self, facts: &Facts, slots: &SlotSet, before: UnixNanos) -> u64 {
+        let Some(known) = facts.aggregations().get(&self.aggregation.number) else { return 0 };
+        let now = facts.latest_cut().time;
+        let waiting = |window: Window| -> SlotSet {
+            slots.iter().filter(|&slot| known.waits_for(slot, window, now)).collect()
+        };
+        let open = self.windows.iter().map(|(&window, open)| open.before(before, &waiting(window)));
+        let closing = self.closing.iter().map(|(&window, records)| records.of(&waiting(window)));
+        open.chain(closing).sum()
+    }
+
+    /// A cut was made: what was stamped before it is not told apart any more.
+    pub(super) fn cut(&mut self, time: UnixNanos) {
+        for open in self.windows.values_mut() {
+            open.recent = open.recent.split_off(&time);
+        }
     }
 
     /// Makes the states of such windows durable that have more than what was carried of them.
@@ -143,8 +159,8 @@ impl Account {
         let such = |(window, open): &(&Window, &mut Open)| open.has_grown && such(**window);
         for (&window, open) in self.windows.iter_mut().filter(such) {
             let state = open.state.carry()?;
-            let seconds = open.seconds.iter().map(|(&second, &records)| (second, records));
-            let kept = Kept { state, seconds: seconds.collect() };
+            let recent = open.recent.iter().map(|(&second, records)| (second, records.clone()));
+            let kept = Kept { state, recent: recent.collect() };
             (open.bytes_before, open.has_grown) = (bytes, false);
             // It may have been carried when the group was further than it is in this life.
             open.begin = later(&open.begin, next);
@@ -157,6 +173,13 @@ impl Account {
             });
         }
         Ok(carries)
+    }
+}
+
+impl Open {
+    fn before(&self, time: UnixNanos, slots: &SlotSet) -> u64 {
+        let later = self.recent.range(time..).map(|(_, records)| records.of(slots));
+        self.state.records().of(slots).saturating_sub(later.sum())
     }
 }
 

@@ -52,8 +52,8 @@ pub(super) struct Shelf {
 /// What is to be known of a checkpoint until it was handed out.
 #[derive(Default)]
 struct Closing {
-    /// How many chunks it settles.
-    settled: u64,
+    /// How many chunks of each slot it settles.
+    settled: BTreeMap<Slot, u64>,
     /// The chunks that begin to wait in it.
     waiting: Vec<(FileKey, Vec<Sequence>)>,
 }
@@ -251,7 +251,7 @@ impl Shelf {
                 open.content = None;
             }
             if !found.is_empty() {
-                closing.settled += found.settled();
+                *closing.settled.entry(key.slot()).or_default() += found.settled();
                 if !found.waiting.is_empty() {
                     closing.waiting.push((key, found.waiting.keys().copied().collect()));
                 }
@@ -389,13 +389,14 @@ impl Shelf {
         let open = self.open.iter().filter(|(key, _)| slots.contains(key.slot()));
         let open: u64 = open.map(|(_, open)| open.session.unsettled_before(before)).sum();
         let known = facts.aggregations().get(&self.aggregation.number);
-        let is_flushed = |window: Window| {
-            known.is_none_or(|known| {
-                slots.iter().all(|slot| known.progress(slot).through >= window.end)
-            })
+        let waits = |slot: Slot, window: &Window| {
+            let is_behind = known.is_some_and(|known| known.progress(slot).through < window.end);
+            is_behind && slots.contains(slot)
         };
-        let closing = self.closing.iter().filter(|(window, _)| !is_flushed(**window));
-        open + closing.map(|(_, closing)| closing.settled).sum::<u64>()
+        let closing = self.closing.iter().flat_map(|(window, closing)| {
+            closing.settled.iter().filter(|(slot, _)| waits(**slot, window))
+        });
+        open + closing.map(|(_, chunks)| chunks).sum::<u64>()
     }
 }
 

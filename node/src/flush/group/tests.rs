@@ -384,8 +384,30 @@ fn records_are_pending_until_the_facts_know_their_window_as_flushed() {
     let end = fold.cluster.cut(10, &[(segment, 2)]);
     assert_eq!(fold.close(&mut group).len(), 1);
     assert_eq!(pending(&group, 12), 6);
-    fold.cluster.flush(1, "0-255", FIRST, end);
+    fold.cluster.flush(1, "0-7", FIRST, end);
+    assert_eq!(pending(&group, 12), 4);
+    fold.cluster.flush(1, "8-255", FIRST, end);
     assert_eq!(pending(&group, 12), 2);
+}
+
+#[test]
+fn records_are_pending_with_whoever_has_their_slots() {
+    let mut fold = Fold::of(Cluster::of(1));
+    let segment = fold.cluster.open(1);
+    fold.append(segment, 5, &[(7, 1), (8, 1)]);
+    fold.append(segment, 6, &[(7, 2)]);
+    let mut group = fold.begin();
+    fold.fold(&mut group, segment);
+    let pending =
+        |group: &Group| [6, 7].map(|second| group.pending(&fold.cluster.now(), at(second))[&0]);
+    assert_eq!(pending(&group), [2, 3]);
+    let carries = group.carry(&fold.settings(0)).unwrap().unwrap();
+    group.retain(|slot| slot != 7);
+    assert_eq!(pending(&group), [1, 1]);
+    for (own, records) in [("7", [1, 2]), ("0-6,8-255", [1, 1]), ("9", [0, 0])] {
+        let another = fold.resume(slots(own), carries.clone());
+        assert_eq!(pending(&another), records, "{own}");
+    }
 }
 
 #[test]
