@@ -48,7 +48,7 @@ pub(crate) async fn replace(scene: &Scene) {
         .eventually("operator that acts", async || {
             let holder = api.get(NAME).await.unwrap().spec?.holder_identity?;
             let pods = pods(scene).await;
-            pods.iter().any(|pod| pod.name_any() == holder).then_some(())
+            pods.iter().any(|pod| is_ready(pod) && pod.name_any() == holder).then_some(())
         })
         .await;
 }
@@ -70,14 +70,18 @@ pub(crate) async fn pods(scene: &Scene) -> Vec<Pod> {
     api.list(&ListParams::default().labels(SELECTOR)).await.unwrap().items
 }
 
-/// Those of them that are ready: one whose machine is off is not.
+/// Those of them that run.
 async fn running(scene: &Scene) -> Vec<Pod> {
     let mut pods = pods(scene).await;
-    pods.retain(|pod| {
-        let conditions = pod.status.iter().flat_map(|status| &status.conditions).flatten();
-        conditions.into_iter().any(|it| it.type_ == "Ready" && it.status == "True")
-    });
+    pods.retain(is_ready);
+    assert!(!pods.is_empty(), "there is no operator to be killed");
     pods
+}
+
+/// A pod whose machine is off is not.
+fn is_ready(pod: &Pod) -> bool {
+    let mut conditions = pod.status.iter().flat_map(|status| &status.conditions).flatten();
+    conditions.any(|it| it.type_ == "Ready" && it.status == "True")
 }
 
 async fn scale(scene: &Scene, replicas: i32) {

@@ -530,7 +530,7 @@ impl Group {
             let name = account.aggregation.definition.name.as_str().to_owned();
             let sum = to.windows.entry(name).or_default();
             for open in account.windows.values() {
-                sum.records += open.state.records().total();
+                sum.records += open.state.records().of(&self.slots);
                 sum.memory_bytes += open.state.memory_bytes();
             }
         }

@@ -31,11 +31,12 @@ pub fn any_aggregator(
     let scaled = (scaled, prop::option::of(any_behavior()));
     let resources = prop::option::of(any_resources());
     let image = prop::option::of("[a-z0-9]{1,20}(/[a-z0-9]{1,20}){0,2}(:[a-zA-Z0-9._-]{1,20})?");
-    let rest = (image, any::<bool>(), any::<bool>(), any::<bool>());
+    let pull = prop::option::of(select(vec!["Always", "IfNotPresent", "Never"]));
+    let rest = ((image, pull), any::<bool>(), any::<bool>(), prop::option::of(any_template()));
     (numbers, scaled, size, (count, files), resources, rest).prop_map(
         move |(numbers, (scaled, behavior), (size, unit), (count, files), resources, rest)| {
             let (copies, voters, replicas) = numbers;
-            let (image, paused, deleted, changed) = rest;
+            let ((image, pull), paused, deleted, template) = rest;
             let (counted, attribute, seconds) = count;
             let mut storage = json!({
                 "size": format!("{size}{unit}"),
@@ -80,11 +81,11 @@ pub fn any_aggregator(
             if let Some(image) = image {
                 spec["image"] = json!(image);
             }
-            if changed {
-                spec["podTemplate"] = json!({
-                    "metadata": {"labels": {"team": "shop"}},
-                    "spec": {"containers": [{"name": "sidecar", "image": "sidecar:1"}]},
-                });
+            if let Some(pull) = pull {
+                spec["imagePullPolicy"] = json!(pull);
+            }
+            if let Some(template) = template {
+                spec["podTemplate"] = template;
             }
             let mut aggregator = aggregator(spec);
             aggregator.metadata.name = Some(name.clone());
@@ -127,11 +128,28 @@ fn any_behavior() -> impl Strategy<Value = Value> {
     })
 }
 
+/// What people have changed in pods.
+fn any_template() -> impl Strategy<Value = Value> {
+    let labels = json!({"metadata": {"labels": {"team": "shop"}}});
+    let sidecar = json!({"spec": {"containers": [{"name": "sidecar", "image": "sidecar:1"}]}});
+    let place = json!({"spec": {
+        "nodeSelector": {"disk": "fast"}, "priorityClassName": "logs",
+        "tolerations": [{"key": "logs", "operator": "Exists", "effect": "NoSchedule"}],
+    }});
+    let secret = json!({"name": "keys", "secret": {"secretName": "keys"}});
+    let mount = json!({"name": "keys", "mountPath": "/keys", "readOnly": true});
+    let node = json!({"name": "node", "volumeMounts": [mount],
+        "env": [{"name": "SHEAF_LOG_LEVEL", "value": "debug"}]});
+    let mounted = json!({"spec": {"volumes": [secret], "containers": [node]}});
+    select(vec![labels, sidecar, place, mounted])
+}
+
 /// Requests that are at most their limits, in units of their own.
 fn any_resources() -> impl Strategy<Value = Value> {
     let memory = prop::option::of((128_u64..=65_536, 0..=100_u64));
     let processor = prop::option::of((1..=64_000_u64, 0..=100_u64));
-    (memory, processor).prop_map(|(memory, processor)| {
+    let devices = prop::option::of(1..=8_u64);
+    (memory, processor, devices).prop_map(|(memory, processor, devices)| {
         let mut resources = json!({});
         if let Some((limit, percent)) = memory {
             resources["limits"]["memory"] = json!(format!("{limit}Mi"));
@@ -141,6 +159,11 @@ fn any_resources() -> impl Strategy<Value = Value> {
             let milli = |milli: u64| format!("{}.{:03}", milli / 1_000, milli % 1_000);
             resources["limits"]["cpu"] = json!(format!("{limit}m"));
             resources["requests"]["cpu"] = json!(milli(limit * percent / 100));
+        }
+        if let Some(devices) = devices {
+            resources["limits"]["example.com/gpu"] = json!(devices);
+            resources["requests"]["example.com/gpu"] = json!(devices.to_string());
+            resources["limits"]["ephemeral-storage"] = json!("2Gi");
         }
         resources
     })
