@@ -303,7 +303,8 @@ fn is_part_of_name(part: &str) -> bool {
     part.bytes().all(allowed) && !part.is_empty() && !part.starts_with('-') && !part.ends_with('-')
 }
 
-/// Whether YAML has no place for it (YAML 1.2.2, section 5.1): what is applied is read as YAML.
+/// Whether YAML has no place for it (YAML 1.2.2, section 5.1): an API server reads what is applied
+/// as YAML, and JSON leaves most of these as they are.
 fn is_unprintable(c: char) -> bool {
     c.is_control() || matches!(c, '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }

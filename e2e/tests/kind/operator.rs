@@ -1,8 +1,5 @@
 //! What is done to the operator.
 
-use std::panic::{AssertUnwindSafe, resume_unwind};
-
-use futures::FutureExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
@@ -12,7 +9,7 @@ use serde_json::json;
 
 use crate::machine;
 use crate::release::{self, NAMESPACE};
-use crate::scene::Scene;
+use crate::scene::{Scene, and_always};
 
 const NAME: &str = "sheaf-operator";
 const SELECTOR: &str = "app.kubernetes.io/component=operator";
@@ -58,10 +55,11 @@ pub(crate) async fn replace(scene: &Scene) {
 pub(crate) async fn without(scene: &Scene, work: impl AsyncFnOnce()) {
     release::set(&["customMetrics.enabled=false"]).await;
     scale(scene, 0).await;
-    let done = AssertUnwindSafe(work()).catch_unwind().await;
-    scale(scene, REPLICAS).await;
-    release::set(&["customMetrics.enabled=true"]).await;
-    done.unwrap_or_else(|panic| resume_unwind(panic));
+    let restore = async || {
+        scale(scene, REPLICAS).await;
+        release::set(&["customMetrics.enabled=true"]).await;
+    };
+    and_always(work(), restore).await;
 }
 
 /// The operators' pods.

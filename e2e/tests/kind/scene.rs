@@ -243,6 +243,13 @@ impl Scene {
     }
 }
 
+/// Does something, and then what has to be done also if it fails.
+pub(crate) async fn and_always<T>(work: impl Future<Output = T>, then: impl AsyncFnOnce()) -> T {
+    let done = AssertUnwindSafe(work).catch_unwind().await;
+    then().await;
+    done.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
 /// Whether a condition is True.
 pub(crate) fn is(aggregator: &LogAggregator, condition: &str) -> bool {
     let conditions = aggregator.status.iter().flat_map(|status| &status.conditions);

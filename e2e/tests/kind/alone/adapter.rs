@@ -1,13 +1,10 @@
-use std::panic::{AssertUnwindSafe, resume_unwind};
-
-use futures::FutureExt as _;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
 
 use crate::release;
-use crate::scene::play;
+use crate::scene::{and_always, play};
 
 const NAME: &str = "v1beta1.custom.metrics.k8s.io";
 
@@ -29,10 +26,11 @@ fn an_adapter_of_somebody_else_is_not_replaced() {
         });
         let theirs = serde_json::from_value(theirs).unwrap();
         api_services.create(&PostParams::default(), &theirs).await.unwrap();
-        let found = AssertUnwindSafe(release::would_set(&enabled)).catch_unwind().await;
         // Nobody answers for it, and as long as it is there no namespace can be deleted.
-        api_services.delete(NAME, &DeleteParams::default()).await.unwrap();
-        let said = found.unwrap_or_else(|panic| resume_unwind(panic)).unwrap_err();
+        let remove = async || {
+            api_services.delete(NAME, &DeleteParams::default()).await.unwrap();
+        };
+        let said = and_always(release::would_set(&enabled), remove).await.unwrap_err();
         let words = "v1beta1.custom.metrics.k8s.io belongs to somebody else \
                      (service monitoring/prometheus-adapter)";
         assert!(said.contains(words), "{said:?} has no {words:?}");

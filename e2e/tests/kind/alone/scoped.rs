@@ -1,12 +1,9 @@
-use std::panic::{AssertUnwindSafe, resume_unwind};
-
-use futures::FutureExt as _;
 use serde_json::json;
 
 use crate::ledger;
 use crate::load::Load;
 use crate::release;
-use crate::scene::{Scene, aggregator, play};
+use crate::scene::{Scene, aggregator, and_always, play};
 
 const NAMESPACE: &str = "scoped";
 
@@ -19,9 +16,7 @@ fn an_operator_of_one_namespace_looks_after_that_and_no_other() {
         beyond.open().await;
         let only = format!("namespaces={{{NAMESPACE}}}");
         release::set(&["customMetrics.enabled=false", &only]).await;
-        let done = AssertUnwindSafe(scales(scene, &beyond)).catch_unwind().await;
-        release::undo().await;
-        done.unwrap_or_else(|panic| resume_unwind(panic));
+        and_always(scales(scene, &beyond), release::undo).await;
         beyond.settled(3).await;
         beyond.close().await;
     });

@@ -25,9 +25,12 @@ fn the_file_of_an_aggregator_that_says_no_more_than_it_must() {
 fn the_file_is_yaml_that_says_who_forms_the_cluster_and_what_is_counted() {
     let odd = json!([{
         "name": "odd", "type": "DistinctLogs",
-        "distinctLogs": {"attribute": "a: \"b\" # c \\ ü", "unique": "Record", "windowSeconds": 60},
+        "distinctLogs": {"attribute": "a: \"b\" # c\u{1}", "unique": "Record", "windowSeconds": 60},
     }]);
-    let read: Value = serde_saphyr::from_str(&text(json!({"aggregations": odd}))).unwrap();
+    // No resource may say so; the file could.
+    let aggregations = serde_json::from_value(odd.clone()).unwrap();
+    let text = Settings::of(&ValidAggregator { aggregations, ..valid(json!({})) }, 3).text();
+    let read: Value = serde_saphyr::from_str(&text).unwrap();
     assert_eq!(read["aggregations"], odd);
     let members = ["logs-0", "logs-1", "logs-2"];
     let members = members.map(|pod| format!("{pod}.logs-nodes.shop.svc:9465"));
