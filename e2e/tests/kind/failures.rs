@@ -62,7 +62,8 @@ pub(crate) async fn delete(scene: &Scene, meanwhile: impl AsyncFnOnce()) {
         .await;
 }
 
-fn restarts(pod: &Pod) -> i32 {
+/// How often the containers of a pod started again.
+pub(crate) fn restarts(pod: &Pod) -> i32 {
     let statuses = pod.status.iter().flat_map(|status| &status.container_statuses).flatten();
     statuses.map(|container| container.restart_count).sum()
 }

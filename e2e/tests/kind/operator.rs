@@ -7,6 +7,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
+use crate::failures::restarts;
 use crate::machine;
 use crate::release::{self, NAMESPACE};
 use crate::scene::{Scene, and_always};
@@ -19,10 +20,21 @@ const REPLICAS: i32 = 2;
 /// The operator, as a process.
 pub(crate) const PROGRAM: &str = "sheaf-operator";
 
-/// Kills all operators that run, without a chance to say good-bye. They start again.
+/// Kills all operators that run, without a chance to say good-bye, and waits until that is known.
+/// They start again, the later the more often they were killed.
 pub(crate) async fn kill(scene: &Scene) {
-    for pod in running(scene).await {
-        machine::kill(&pod, PROGRAM).await;
+    let killed = running(scene).await;
+    for pod in &killed {
+        machine::kill(pod, PROGRAM).await;
+    }
+    let api = Api::<Pod>::namespaced(scene.client.clone(), NAMESPACE);
+    for pod in &killed {
+        scene
+            .eventually("operator that is known to be dead", async || {
+                let now = api.get(&pod.name_any()).await.unwrap();
+                (!is_ready(&now) || restarts(&now) > restarts(pod)).then_some(())
+            })
+            .await;
     }
 }
 
@@ -40,6 +52,11 @@ pub(crate) async fn lose(scene: &Scene) {
 /// As [`lose`], and waits until another one acts.
 pub(crate) async fn replace(scene: &Scene) {
     lose(scene).await;
+    acts(scene).await;
+}
+
+/// Waits until an operator acts.
+pub(crate) async fn acts(scene: &Scene) {
     let api = Api::<Lease>::namespaced(scene.client.clone(), NAMESPACE);
     scene
         .eventually("operator that acts", async || {
@@ -68,12 +85,15 @@ pub(crate) async fn pods(scene: &Scene) -> Vec<Pod> {
     api.list(&ListParams::default().labels(SELECTOR)).await.unwrap().items
 }
 
-/// Those of them that run.
+/// Those of them that run, as soon as one does.
 async fn running(scene: &Scene) -> Vec<Pod> {
-    let mut pods = pods(scene).await;
-    pods.retain(is_ready);
-    assert!(!pods.is_empty(), "there is no operator to be killed");
-    pods
+    scene
+        .eventually("operator that runs", async || {
+            let mut pods = pods(scene).await;
+            pods.retain(is_ready);
+            (!pods.is_empty()).then_some(pods)
+        })
+        .await
 }
 
 /// A pod whose machine is off is not.

@@ -13,8 +13,10 @@ fn an_operator_that_is_killed_with_a_node_or_a_pod_goes_on_where_it_was() {
         let members = scene.members().await;
         let load = Load::steady(scene).await;
         failures::kill(scene, async || operator::kill(scene).await).await;
+        operator::acts(scene).await;
         scene.settled(3).await;
         failures::delete(scene, async || operator::lose(scene).await).await;
+        operator::acts(scene).await;
         scene.settled(3).await;
         assert_eq!(scene.members().await, members);
         let sent = load.stop(scene).await;
