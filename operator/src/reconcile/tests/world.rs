@@ -107,7 +107,14 @@ impl World {
         world
     }
 
-    /// .. and where the kinds of the Prometheus operator are known.
+    /// .. and of which nothing is to be done.
+    pub(super) async fn settled(spec: Value) -> World {
+        let mut world = World::running(spec).await;
+        world.settle().await;
+        world
+    }
+
+    /// One that runs where the kinds of the Prometheus operator are known.
     pub(super) async fn monitored(spec: Value) -> World {
         let mut world = World::new(spec);
         (world.installation.service_monitors, world.installation.prometheus_rules) = (true, true);
