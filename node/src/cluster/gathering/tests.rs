@@ -90,15 +90,14 @@ impl Setting {
         self.gathering.counts(0, FIRST, 9).await
     }
 
-    /// Has node 2 keep the results of node 1, as another owner of its slots.
-    fn copy_to_second(&self) {
-        let own = &self.gathering.results;
-        let [found] = <[_; 1]>::try_from(own.find(0, FIRST.end).unwrap()).unwrap();
-        let results = Results::new(Arc::clone(&self.nodes[1].store));
-        let (mut writing, slots) = (results.begin(0, FIRST), found.slots);
+    /// Has a node keep the results of the other one, as another owner of its slots.
+    fn copy(&self, from: usize, to: usize) {
+        let [from, to] = [from, to].map(|node| Results::new(Arc::clone(&self.nodes[node].store)));
+        let [found] = <[_; 1]>::try_from(from.find(0, FIRST.end).unwrap()).unwrap();
+        let (mut writing, slots) = (to.begin(0, FIRST), found.slots);
         writing.count_records(found.records.clone());
-        own.chunks(0, FIRST.end, found).for_each(|chunk| writing.push(chunk.unwrap()).unwrap());
-        results.finish(writing, slots, None).unwrap();
+        from.chunks(0, FIRST.end, found).for_each(|chunk| writing.push(chunk.unwrap()).unwrap());
+        to.finish(writing, slots, None).unwrap();
     }
 
     /// Has a node say that a table, or nothing, is what some slots have.
@@ -135,7 +134,7 @@ async fn the_parts_of_all_nodes_add_up_to_the_window() {
 #[tokio::test(start_paused = true)]
 async fn a_part_is_of_the_slots_that_a_node_leads_and_has_the_results_of() {
     let it = Setting::new(128).await;
-    it.copy_to_second();
+    it.copy(0, 1);
     assert_eq!(it.parts().await, [part("0-127", 3, 2), part("128-255", 3, 1)]);
     it.cluster.place("0-99", 2);
     assert_eq!(it.parts().await, [part("100-127", 0, 0), part("0-99,128-255", 6, 3)]);
@@ -192,7 +191,7 @@ async fn whoever_says_that_it_has_nothing_was_reached() {
 async fn slots_of_which_several_have_the_results_count_once() {
     let it = Setting::new(128).await;
     let _lender = it.lend();
-    it.copy_to_second();
+    it.copy(0, 1);
     assert_eq!(it.counts().await.unwrap().distinct, 3);
 }
 
@@ -202,6 +201,19 @@ async fn what_the_owners_have_comes_before_what_others_do() {
     let _lender = it.lend();
     it.keep(0, "128-255", &[]);
     assert_eq!(it.counts().await.unwrap().distinct, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_whose_results_were_superseded_is_doubted_where_another_node_has_those_that_count()
+{
+    for superseded in ["128-255", "190-210"] {
+        let it = Setting::new(128).await;
+        let _lender = it.lend();
+        it.copy(1, 0);
+        it.keep(1, superseded, &[]);
+        let counts = it.counts().await.unwrap();
+        assert_eq!((counts.records, counts.distinct, counts.counts[0].count), (6, 3, 3));
+    }
 }
 
 #[tokio::test(start_paused = true)]

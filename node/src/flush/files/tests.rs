@@ -1,4 +1,6 @@
-mod tidied;
+mod gaps; // what waits behind gaps
+mod owners; // what other owners get
+mod tidied; // what is old is removed, and what is full is compressed
 
 use std::fs;
 use std::ops::RangeInclusive;
@@ -17,7 +19,7 @@ use crate::event::node::NodeId;
 use crate::event::time::Window;
 use crate::flush::example::node::{Life, Node, Source, everybody_waits};
 use crate::flush::example::{Cluster, Lost, at, copy_files, definition};
-use crate::flush::gaps::{CHUNK_BYTES, FILE_BYTES_MAX};
+use crate::flush::gaps::CHUNK_BYTES;
 
 const KEY: FingerprintKey = FingerprintKey([7; 16]);
 /// The aggregation that rebuilds files.
@@ -210,104 +212,6 @@ async fn nothing_is_claimed_while_nothing_comes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_behind_a_gap_outlives_the_journal() {
-    let it = Setting::new();
-    let life = it.node.start();
-    it.append(3, ("a", 3), "three");
-    it.append(3, ("a", 1), "one ");
-    it.cut(4).await;
-    assert_eq!(
-        (it.read("a"), it.kept("a"), it.flushed()),
-        ("one ".to_owned(), Some((4, 1)), (1, 1))
-    );
-    assert_eq!(it.cluster.now().balance(FILES).unwrap().pending, 0);
-    life.end().await.unwrap();
-    let life = it.node.start();
-    it.append(5, ("a", 2), "two ");
-    it.cut(6).await;
-    assert_eq!((it.read("a"), it.kept("a")), ("one two three".to_owned(), Some((13, 0))));
-    assert_eq!(it.flushed(), (3, 3));
-    let left = it.node.files().with_gaps(FILES, Setting::key("a").slot()).unwrap();
-    assert!(!left.is_empty(), "the checkpoint before has it");
-    it.append(7, ("a", 4), "!");
-    it.cut(8).await;
-    let left = it.node.files().with_gaps(FILES, Setting::key("a").slot()).unwrap();
-    assert!(left.is_empty());
-    runs(life).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_a_checkpoint_has_behind_a_gap_takes_no_memory() {
-    let it = Setting::new();
-    let life = it.node.start();
-    it.append(3, ("a", 3), "three");
-    it.append(3, ("a", 2), "two ");
-    everybody_waits().await;
-    it.cut(3).await;
-    assert_eq!(it.waiting(), (2, 9, 9));
-    it.cut(4).await;
-    it.append(5, ("a", 5), "five");
-    everybody_waits().await;
-    it.cut(5).await;
-    assert_eq!(it.waiting(), (3, 13, 4));
-    life.end().await.unwrap();
-    let life = it.node.start();
-    it.cut(6).await;
-    it.cut(7).await;
-    assert_eq!(it.waiting(), (3, 13, 0), "nor does it in another life");
-    it.append(8, ("a", 1), "one ");
-    it.cut(8).await;
-    assert_eq!((it.read("a"), it.kept("a")), ("one two three".to_owned(), Some((13, 1))));
-    it.append(9, ("a", 4), " four ");
-    everybody_waits().await;
-    it.cut(9).await;
-    assert_eq!((it.read("a"), it.waiting()), ("one two three four five".to_owned(), (0, 0, 0)));
-    runs(life).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_file_behind_whose_gap_too_much_waits_is_told_of_until_it_is_closed() {
-    let it = Setting::new();
-    let mut life = it.node.start();
-    let payload: &str = "x".repeat(FILE_BYTES_MAX as usize / 4).leak();
-    let told = |life: &Life| life.folding.gaps().iter().collect::<Vec<_>>();
-    for seq in 2..5 {
-        it.append(3, ("a", seq), payload);
-    }
-    it.append(3, ("b", 2), "x");
-    it.cut(3).await;
-    assert_eq!(told(&life), []);
-    it.append(3, ("a", 6), payload);
-    it.cut(4).await;
-    let gap = (Setting::key("a").hash, 7, Sequence::FIRST);
-    assert_eq!(told(&life), [gap]);
-    life.end().await.unwrap();
-    life = it.node.start();
-    it.cut(5).await;
-    assert_eq!(told(&life), [gap], "from the database");
-    it.append(6, ("a", 1), "one");
-    it.cut(6).await;
-    assert_eq!(told(&life), [], "what is left is not much");
-    runs(life).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn nobody_is_told_to_close_the_gaps_of_what_has_ended() {
-    let it = Setting::new();
-    let life = it.node.start();
-    let payload: &str = "x".repeat(FILE_BYTES_MAX as usize + 1).leak();
-    it.append(3, ("a", 2), payload);
-    it.cut(4).await;
-    assert!(!life.folding.gaps().is_empty());
-    let definitions = [("by-foo".to_owned(), definition("by-foo", 10))].into();
-    it.cluster.apply(Command::Register { definitions });
-    it.cut(5).await;
-    it.cut(6).await;
-    assert!(life.folding.gaps().is_empty());
-    runs(life).await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn chunks_that_come_again_or_contradict_are_settled_and_in_no_file() {
     let it = Setting::new();
     let life = it.node.start();
@@ -476,173 +380,15 @@ fn parts(files: &Files, asked: Asked) -> Vec<String> {
     files.lend(asked).unwrap().map(|part| short(part.unwrap())).collect()
 }
 
+fn content(files: &Files, id: &str) -> String {
+    fs::read_to_string(files.path(FILES, &stream(id), 7)).unwrap()
+}
+
 fn other() -> (tempfile::TempDir, Files) {
     let root = tempfile::tempdir().unwrap();
     let store = Arc::new(Store::in_memory(&crate::store::Disk::default()).unwrap());
     let files = Files::new(root.path().to_owned(), store);
     (root, files)
-}
-
-fn content(files: &Files, id: &str) -> String {
-    fs::read_to_string(files.path(FILES, &stream(id), 7)).unwrap()
-}
-
-#[tokio::test(start_paused = true)]
-async fn another_owner_gets_what_it_lacks_and_nothing_twice() {
-    let (it, life) = two_checkpoints().await;
-    let ((_root, there), here) = (other(), it.node.files());
-    assert_eq!(
-        parts(&here, ask(&there, 9)).into_iter().collect::<BTreeSet<_>>(),
-        ["a true", "2 chunks", "one two ", "4 waits: b\"four\"", "b true", "1 chunks", "x"]
-            .map(str::to_owned)
-            .into()
-    );
-    copy_files(&here, &there, ask(&there, 9)).unwrap();
-    for id in ["a", "b"] {
-        let key = Setting::key(id);
-        assert_eq!(there.kept(&key).unwrap(), here.kept(&key).unwrap());
-        assert_eq!(content(&there, id), it.read(id));
-    }
-    it.append(7, ("a", 3), "three ");
-    it.cut(8).await;
-    let news = ["a true", "2 chunks", "three four", "b true"].map(str::to_owned);
-    let sent: BTreeSet<_> = parts(&here, ask(&there, 9)).into_iter().collect();
-    assert_eq!(sent, news.into());
-    copy_files(&here, &there, ask(&there, 9)).unwrap();
-    assert_eq!(content(&there, "a"), "one two three four");
-    let key = Setting::key("a");
-    let version = there.kept(&key).unwrap().unwrap().now;
-    let mut session_end = there.open(&key, &stream("a"), version.reached, version.reached).unwrap();
-    let mut own_end = here.open(&key, &stream("a"), version.reached, version.reached).unwrap();
-    for seq in 1..=4 {
-        let seq = Sequence::try_from(seq).unwrap();
-        assert_eq!(session_end.fingerprint(seq).unwrap(), own_end.fingerprint(seq).unwrap());
-    }
-    runs(life).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_file_that_waits_for_its_first_chunk_goes_to_the_other_owners_too() {
-    let it = Setting::new();
-    let life = it.node.start();
-    it.append(3, ("a", 2), "two");
-    it.cut(4).await;
-    let ((_root, there), here) = (other(), it.node.files());
-    copy_files(&here, &there, ask(&there, 9)).unwrap();
-    let key = Setting::key("a");
-    assert_eq!(there.kept(&key).unwrap(), here.kept(&key).unwrap());
-    assert_eq!((it.kept("a"), content(&there, "a")), (Some((0, 1)), String::new()));
-    runs(life).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn whoever_asks_up_to_a_checkpoint_gets_nothing_that_is_newer() {
-    let (it, life) = two_checkpoints().await;
-    let ((_root, there), here) = (other(), it.node.files());
-    copy_files(&here, &there, ask(&there, 1)).unwrap();
-    assert_eq!(content(&there, "a"), "one ");
-    let kept = there.kept(&Setting::key("a")).unwrap().unwrap();
-    assert_eq!((kept.now.checkpoint, kept.before), (1, None));
-    assert_eq!(there.waiting(&Setting::key("a"), &kept.now).unwrap().len(), 1);
-    assert!(parts(&here, ask(&there, 0)).is_empty());
-    runs(life).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn bytes_beyond_or_beside_what_the_owners_have_are_replaced() {
-    let (it, life) = two_checkpoints().await;
-    let ((_root, there), here) = (other(), it.node.files());
-    let key = Setting::key("a");
-    copy_files(&here, &there, ask(&there, 1)).unwrap();
-    let path = there.path(FILES, &stream("a"), 7);
-    fs::write(&path, "one and a tail that no checkpoint has").unwrap();
-    copy_files(&here, &there, ask(&there, 9)).unwrap();
-    assert_eq!(content(&there, "a"), "one two ");
-
-    // A file that lost something, and one that began as another.
-    fs::write(&path, "one").unwrap();
-    assert_eq!(ask(&there, 9).known[&key], Known::default());
-    copy_files(&here, &there, ask(&there, 9)).unwrap();
-    let mut asked = ask(&there, 9);
-    asked.known.get_mut(&key).unwrap().reached.digest.0 ^= 1;
-    let sent = parts(&here, asked);
-    assert!(sent.contains(&"a false".to_owned()), "{sent:?}");
-    assert!(sent.contains(&"one two ".to_owned()), "{sent:?}");
-    runs(life).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_older_state_that_is_in_no_row_any_more_is_recognised_by_its_chunks() {
-    let (it, life) = two_checkpoints().await;
-    let ((_root, there), here) = (other(), it.node.files());
-    copy_files(&here, &there, ask(&there, 1)).unwrap();
-    for (second, seq, payload) in [(7, 3, "three "), (9, 5, "five"), (11, 6, "six")] {
-        it.append(second, ("a", seq), payload);
-        it.cut(second + 1).await;
-    }
-    let sent = parts(&here, ask(&there, 9));
-    assert!(
-        sent.contains(&"a true".to_owned()) && sent.contains(&"5 chunks".to_owned()),
-        "{sent:?}"
-    );
-    copy_files(&here, &there, ask(&there, 9)).unwrap();
-    assert_eq!(content(&there, "a"), it.read("a"));
-    runs(life).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_cut_off_counts_for_nothing() {
-    let (it, life) = two_checkpoints().await;
-    let ((_root, there), here) = (other(), it.node.files());
-    let all: Vec<_> = here.lend(ask(&there, 9)).unwrap().map(Result::unwrap).collect();
-    for count in 1..all.len() {
-        let mut incoming = there.receive(&ask(&there, 9), |_| true);
-        let taken: Result<(), _> =
-            all[..count].iter().cloned().try_for_each(|part| incoming.take(part));
-        let finished = taken.and_then(|()| incoming.finish());
-        for (id, length) in [("a", 8), ("b", 1)] {
-            if let Some(kept) = there.kept(&Setting::key(id)).unwrap() {
-                assert_eq!(kept.now.reached.length, length);
-                let whole = fs::metadata(there.path(FILES, &stream(id), 7)).unwrap();
-                assert!(finished.is_ok() && whole.len() == length, "{count}");
-                there.forget(FILES, Setting::key(id).slot(), 9, |_| true).unwrap();
-            }
-        }
-    }
-    runs(life).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn whoever_folds_a_slot_or_does_not_own_it_takes_nothing_of_its_files() {
-    let (it, life) = two_checkpoints().await;
-    let ((_root, there), here) = (other(), it.node.files());
-    let take = |may_keep: bool| {
-        let mut incoming = there.receive(&ask(&there, 9), |_| may_keep);
-        let mut parts = here.lend(ask(&there, 9)).unwrap().map(Result::unwrap);
-        parts.try_for_each(|part| incoming.take(part)).and_then(|()| incoming.finish())
-    };
-    let folded = there.fold(SlotSet::all(256));
-    let refused = take(true).unwrap_err();
-    assert!(matches!(refused, FilesError::Moved { .. }), "{refused}");
-    assert_eq!(there.forget(FILES, Setting::key("a").slot(), 9, |_| true).unwrap(), 0);
-    drop(folded);
-    let refused = take(false).unwrap_err();
-    assert!(matches!(refused, FilesError::Moved { .. }), "{refused}");
-    assert_eq!(there.kept(&Setting::key("a")).unwrap(), None);
-    take(true).unwrap();
-    assert_eq!(content(&there, "a"), "one two ");
-    runs(life).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_checkpoint_that_others_have_gone_on_from_is_not_written_again() {
-    let (it, life) = two_checkpoints().await;
-    let (files, key) = (it.node.files(), Setting::key("a"));
-    let before = files.kept(&key).unwrap();
-    let late = Change { key, id: stream("a"), found: Found::default() };
-    files.keep(&[late], &[(key.slot(), 1)].into(), at(2)).unwrap();
-    assert_eq!(files.kept(&key).unwrap(), before);
-    runs(life).await;
 }
 
 #[tokio::test(start_paused = true)]
