@@ -134,10 +134,7 @@ impl Gathering {
             if tried.contains(&chosen) {
                 continue;
             }
-            let tables = self.tables(number, window, &held, &chosen).await?;
-            let records = fact.records;
-            let merging = blocking::run(move || count_table::merge(tables, records, limit));
-            let merged = merging.await?.map_err(|error| error.source)?;
+            let merged = self.merge(number, window, &held, &chosen, fact.records, limit).await?;
             if !missing.is_empty() || is_claimed(&merged, &fact) {
                 let known = aggregations(&facts)?.into_iter().find(|known| known.number == number);
                 let Aggregation { definition, .. } = known.ok_or(GatherError::Incomplete)?;
@@ -173,11 +170,8 @@ impl Gathering {
             return Ok(summary);
         }
         let chosen = choose(&held, &facts, flushed, None);
-        let tables = self.tables(number, window, &held, &chosen).await?;
-        let records = fact.map_or(0, |fact| fact.records);
-        let values_max = live::VALUES_MAX;
-        let merging = blocking::run(move || count_table::merge(tables, records, values_max));
-        let merged = merging.await?.map_err(|error| error.source)?;
+        let (records, values_max) = (fact.map_or(0, |fact| fact.records), live::VALUES_MAX);
+        let merged = self.merge(number, window, &held, &chosen, records, values_max).await?;
         let flushed = statistics(&definition, window, merged.counts);
         let mut live = self.live_of_others(values_max, ANSWER_WAIT).await;
         live.push(own.live(values_max).await);
@@ -211,20 +205,24 @@ impl Gathering {
         others.map(|(node, member)| (node, member.address.as_str()))
     }
 
-    /// The tables that were chosen.
-    async fn tables(
+    /// What was chosen of these results, in one: of so many accepted records, with at most `limit`
+    /// values.
+    async fn merge(
         &self,
         number: u32,
         window: Window,
         held: &[Held],
         chosen: &[(usize, SlotSet)],
-    ) -> Result<Vec<Table<Chunks>>, GatherError> {
+        records: u64,
+        limit: usize,
+    ) -> Result<Merged, GatherError> {
         let mut tables = Vec::new();
         for &(place, slots) in chosen {
             let chunks = self.chunks(number, window, slots, held[place].place.clone()).await?;
             tables.push(Table { slots, chunks });
         }
-        Ok(tables)
+        let merging = blocking::run(move || count_table::merge(tables, records, limit));
+        merging.await?.map_err(|error| error.source)
     }
 
     /// Which results there are, those of this node first, and who says so.

@@ -5,7 +5,7 @@ mod machines; // what machines are told of, and lost ones cost
 mod objects; // what is built, and put back
 mod rolling; // pods that are replaced
 mod scaling; // replicas that come and go
-mod volumes; // volumes that grow, and that belong to another cluster
+mod volumes; // volumes that grow, and whose they are
 mod world; // a cluster of Kubernetes, as far as the operator sees it
 
 use serde_json::{Value, json};

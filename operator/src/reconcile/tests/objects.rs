@@ -140,18 +140,6 @@ async fn files_that_are_to_be_rebuilt_change_the_settings_and_no_pod() {
 }
 
 #[tokio::test]
-async fn the_record_of_volumes_is_owned_only_if_they_go_with_the_aggregator() {
-    for (policy, owners) in [("Retain", 0), ("Delete", 1)] {
-        let retention = json!({"whenDeleted": policy});
-        let storage = json!({"size": "10Gi", "retention": retention});
-        let world = World::settled(json!({"replicas": 3, "storage": storage})).await;
-        let record = world.server.get("/api/v1/namespaces/shop/configmaps/logs-volumes").unwrap();
-        let found = record["metadata"]["ownerReferences"].as_array().map_or(0, Vec::len);
-        assert_eq!(found, owners, "{policy}");
-    }
-}
-
-#[tokio::test]
 async fn an_autoscaler_that_is_not_asked_for_any_more_goes() {
     let mut world = World::settled(scaled()).await;
     let path = "/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers/logs";

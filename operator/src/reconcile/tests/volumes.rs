@@ -1,4 +1,4 @@
-//! Volumes that grow, and that belong to another cluster.
+//! Volumes that grow, and whose they are.
 
 use http::StatusCode;
 
@@ -52,4 +52,16 @@ async fn volumes_of_another_cluster_stop_everything() {
     let asked = World::changes(&world.round().await);
     assert!(asked.iter().all(|it| it.ends_with("/status") || it.contains("events")), "{asked:?}");
     assert_eq!(world.condition("Degraded"), ("True".into(), "RetainedVolumesMismatch".into()));
+}
+
+#[tokio::test]
+async fn the_record_of_volumes_is_owned_only_if_they_go_with_the_aggregator() {
+    for (policy, owners) in [("Retain", 0), ("Delete", 1)] {
+        let retention = json!({"whenDeleted": policy});
+        let storage = json!({"size": "10Gi", "retention": retention});
+        let world = World::settled(json!({"replicas": 3, "storage": storage})).await;
+        let record = world.server.get("/api/v1/namespaces/shop/configmaps/logs-volumes").unwrap();
+        let found = record["metadata"]["ownerReferences"].as_array().map_or(0, Vec::len);
+        assert_eq!(found, owners, "{policy}");
+    }
 }
